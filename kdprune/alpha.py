@@ -1,0 +1,128 @@
+"""The weight α of the distillation term, as a function of the keep fraction and of the progress of training.
+
+Ben-Baruch et al. 2025 (arXiv 2403.07854) find that the best α grows as less data is kept, near 1 at a tenth of the
+data; they publish no formula, so the policies here are families to choose from. Imports nothing heavy.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdprune.registry import unknown
+
+
+def constant(keep_fraction: float, alpha: float) -> float:
+    """The same α whatever is kept."""
+    return alpha
+
+
+def linear(keep_fraction: float, a_low: float, a_high: float) -> float:
+    """From `a_low` where nothing is kept to `a_high` where all is."""
+    return a_low + (a_high - a_low) * keep_fraction
+
+
+def power(keep_fraction: float, a_low: float, a_high: float, p: float = 1.0) -> float:
+    """Like `linear`, bent: p < 1 falls early, p > 1 late."""
+    return a_low + (a_high - a_low) * keep_fraction**p
+
+
+def table(keep_fraction: float, points: Sequence[Sequence[float]]) -> float:
+    """Linear between the points [keep fraction, α], constant outside them."""
+    points = sorted((float(f), float(a)) for f, a in points)
+    if keep_fraction <= points[0][0]:
+        return points[0][1]
+    for (f0, a0), (f1, a1) in zip(points, points[1:], strict=False):
+        if keep_fraction <= f1:
+            return a0 + (a1 - a0) * (keep_fraction - f0) / (f1 - f0)
+    return points[-1][1]
+
+
+def warmup(progress: float, until: float) -> float:
+    """Grows linearly from 0 to 1 over the first `until` of training."""
+    return min(1.0, progress / until)
+
+
+def cosine(progress: float, end: float = 0.0) -> float:
+    """Falls from 1 to `end` along half a cosine."""
+    return end + (1 - end) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def late(progress: float, start: float) -> float:
+    """1, then 0 from `start` on: the last part of training sees hard labels only."""
+    return 1.0 if progress < start else 0.0
+
+
+_POLICIES: dict[str, Callable[..., float]] = {"constant": constant, "linear": linear, "power": power, "table": table}
+_SCHEDULES: dict[str, Callable[..., float]] = {"warmup": warmup, "cosine": cosine, "late": late}
+
+
+@dataclass(frozen=True)
+class Alpha:
+    """A policy over the keep fraction, times schedules over training."""
+
+    text: str
+    policy: Callable[..., float]
+    arguments: tuple[Any, ...]
+    schedules: tuple[tuple[Callable[..., float], tuple[Any, ...]], ...] = field(default=())
+
+    def at(self, keep_fraction: float, progress: float | None = None) -> float:
+        """α for a keep fraction in (0, 1] and, if there are schedules, a progress in [0, 1] (None: without them).
+
+        Raises:
+            ValueError: the policy gives an α outside [0, 1].
+        """
+        alpha = self.policy(keep_fraction, *self.arguments)
+        if not 0 <= alpha <= 1:
+            raise ValueError(
+                f"--distill.alpha: {self.text!r} gives α = {alpha:g} at keep fraction {keep_fraction:g}, "
+                "allowed is [0, 1]"
+            )
+        if progress is not None:
+            for schedule, arguments in self.schedules:
+                alpha *= schedule(progress, *arguments)
+        return alpha
+
+
+def parse(value: float | str) -> Alpha:
+    """Read `--distill.alpha`.
+
+    Raises:
+        ValueError: unknown policy or schedule (with the nearest known one), wrong arguments, a number outside [0, 1].
+    """
+    text = str(value)
+    try:
+        number = float(text)
+    except ValueError:
+        policy_text, *schedule_texts = (part.strip() for part in text.split("*"))
+        policy, arguments = _call(policy_text, _POLICIES, text)
+        schedules = tuple(_call(part, _SCHEDULES, text) for part in schedule_texts)
+        return Alpha(text, policy, arguments, schedules)
+    if not 0 <= number <= 1:
+        raise ValueError(f"--distill.alpha: {text} given, allowed is [0, 1]")
+    return Alpha(text, constant, (number,))
+
+
+def _call(part: str, known: dict[str, Callable[..., float]], text: str) -> tuple[Callable[..., float], tuple[Any, ...]]:
+    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
+    if match is None:
+        raise ValueError(f"--distill.alpha: cannot read {part!r} in {text!r}; allowed are a number or {', '.join(known)}")
+    name = match[1]
+    if name not in known:
+        kind = "policy" if known is _POLICIES else "schedule"
+        raise ValueError("--distill.alpha: " + unknown(kind, name, known))
+    try:
+        arguments = ast.literal_eval(f"({match[2]},)") if match[2] and match[2].strip() else ()
+        result = known[name](0.5, *arguments)
+    except (SyntaxError, ValueError, TypeError, IndexError, ZeroDivisionError):
+        raise ValueError(
+            f"--distill.alpha: wrong arguments in {part!r}; for example constant(0.9), linear(1.0, 0.5), "
+            "power(1.0, 0.5, 2), table([[0.1, 1.0], [1.0, 0.5]]), '* warmup(0.1)', '* cosine(0.0)', '* late(0.8)'"
+        ) from None
+    if not 0 <= result <= 1:
+        raise ValueError(f"--distill.alpha: {part!r} gives {result:g} half-way, allowed is [0, 1]")
+    return known[name], arguments

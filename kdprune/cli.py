@@ -1,0 +1,168 @@
+"""The command `kdprune`. Imports nothing heavy before it is known that there is something to do."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from kdprune.config import Config
+
+DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "configs" / "digits_random50.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; what a user got wrong is said in one message, without a traceback.
+
+    Set KDPRUNE_DEBUG=1 for the traceback.
+
+    Returns:
+        exit status: 0 done, 2 wrong input, 1 the run failed, 130 interrupted (the state is on disk).
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, options = _parse(arguments)
+    try:
+        return COMMANDS[command][1](options)
+    except KeyboardInterrupt:
+        return _say("interrupted before training began; nothing is lost", 130)
+    except Exception as error:
+        if os.environ.get("KDPRUNE_DEBUG"):
+            raise
+        if type(error).__name__ == "Interrupted":
+            return _say(str(error), 130)
+        if isinstance(error, (ValueError, FileNotFoundError)):
+            return _say(f"error: {error}", 2)
+        if isinstance(error, (FloatingPointError, OSError)):
+            return _say(f"error: {error}", 1)
+        raise
+
+
+def _say(text: str, status: int) -> int:
+    if os.environ.get("RANK", "0") == "0":
+        print(text, file=sys.stderr)
+    return status
+
+
+def train_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Train a student on a kept subset, with a teacher.", exit_on_error=False)
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def evaluate_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="Measure the student of a run on held-out data.", exit_on_error=False)
+    parser.add_argument("run", type=str, help="Run directory.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
+    return parser
+
+
+def list_parser() -> ArgumentParser:
+    parser = ArgumentParser(description="List plug-ins and models by name.", exit_on_error=False)
+    parser.add_argument("kind", type=str, nargs="?", help="losses, scorers, selectors or models (default: all).")
+    parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from kdprune.engine.experiment import run
+
+    run(options.config_object)
+    return 0
+
+
+def _evaluate(options: Namespace) -> int:
+    from kdprune.engine.report import evaluate_run
+
+    evaluate_run(Path(options.run), options.json)
+    return 0
+
+
+def _list(options: Namespace) -> int:
+    from kdprune.registry import KINDS, names, unknown
+
+    kinds = [options.kind] if options.kind else [*KINDS, "models"]
+    for kind in kinds:
+        if kind == "models":
+            import timm
+
+            import kdprune.models.build  # noqa: F401  registers kdprune's own
+
+            found = timm.list_models(options.filter)
+        elif kind in KINDS:
+            found = names(kind)
+        else:
+            raise ValueError(unknown("kind", kind, [*KINDS, "models"]))
+        print(f"{kind}:", *found, sep="\n  ")
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
+    "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
+    "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
+    "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
+}
+
+
+def _parse(arguments: list[str]) -> tuple[str, Namespace]:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        from kdprune import __version__
+
+        print(__version__)
+        sys.exit(0)
+    command, *rest = arguments
+    if command not in COMMANDS:
+        from kdprune.registry import unknown
+
+        sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
+    parser = COMMANDS[command][0]()
+    parser.prog = f"kdprune {command}"
+    if command == "train" and not rest:
+        if not DEFAULT_RECIPE.exists():
+            sys.exit(_say("error: no settings given; name a recipe with --config FILE, or see --help", 2))
+        rest = ["--config", str(DEFAULT_RECIPE)]
+    try:
+        options = parser.parse_args(rest)
+        if command == "train":
+            options.config_object = _config(parser, options)
+    except ArgumentError as error:
+        sys.exit(_say(f"error: {_with_hint(str(error), parser)}", 2))
+    except ValueError as error:
+        sys.exit(_say(f"error: {error}", 2))
+    return command, options
+
+
+def _config(parser: ArgumentParser, options: Namespace) -> Config:
+    from kdprune.config import from_dict
+
+    content: dict[str, Any] = options.as_dict()
+    content.pop("config", None)
+    config = from_dict(content)
+    config.check()
+    return config
+
+
+def _with_hint(message: str, parser: ArgumentParser) -> str:
+    """Add the nearest option to a message about one that does not exist."""
+    known = [option for action in parser._actions for option in action.option_strings]
+    for word in message.replace("=", " ").split():
+        if word.startswith("--") and word not in known:
+            near = difflib.get_close_matches(word, known, n=1)
+            return f"{message}; did you mean {near[0]}?" if near else message
+    return message
+
+
+def _help() -> str:
+    lines = [f"  {name:10} {about}" for name, (_, _, about) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: kdprune COMMAND …", "", "Train small models on a fraction of the data, with a teacher.", "",
+         "commands:", *lines, "", "kdprune COMMAND --help shows the options of a command."]
+    )  # fmt: skip

@@ -1,0 +1,356 @@
+"""Every setting of a training run, in one place, with one owner for each field.
+
+This module imports nothing heavy, so that help texts and mistakes in the command line answer at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import Any, Literal
+
+from kdprune import alpha as alpha_policies
+from kdprune.data import recipe
+from kdprune.losses import expression
+from kdprune.registry import check_name
+
+
+@dataclass
+class DataConfig:
+    """The images.
+
+    Args:
+        dataset: `digits`, `torch/NAME` (torchvision), `hfds/NAME_OR_FOLDER` (Hugging Face), or a folder of images.
+        root: Where downloads and the cache of decoded images live (default: ~/.cache/kdprune).
+        image_size: Side of the square view in pixels (default: the stored size of small images, else the student's).
+        augment: View recipe, parts joined by '+': crop(pad), rrc(min_area), flip, cutout(side), erase(p),
+            jitter(strength), mixup(a), cutmix(a); or 'none'.
+        workers: Worker processes for large images and for decoding (default: the number of cores, at most 16).
+        memory_gb: Images whose decoded training set fits this many GiB are decoded once into a memory map.
+        bad_images: What an unreadable image does: fail the run, or be dropped from it and recorded.
+    """
+
+    dataset: str = "digits"
+    root: str | None = None
+    image_size: int | None = None
+    augment: str = "crop+flip"
+    workers: int | None = None
+    memory_gb: float = 4.0
+    bad_images: Literal["fail", "drop"] = "fail"
+
+
+@dataclass
+class SubsetConfig:
+    """The kept part of the training set.
+
+    Args:
+        keep_fraction: Kept samples / all samples, in (0, 1].
+        selector: How the kept samples are chosen.
+        balanced: Give every class its exact share, by largest remainder.
+        file: A subset.json to use instead of selecting.
+    """
+
+    keep_fraction: float = 1.0
+    selector: str = "random"
+    balanced: bool = False
+    file: str | None = None
+
+
+@dataclass
+class StudentConfig:
+    """The model that is trained on the kept samples.
+
+    Args:
+        model: Any timm model name, or one of kdprune's (cifar_resnet8 … cifar_resnet110, mlp_800 …).
+        pretrained: Start from timm's pretrained weights.
+        checkpoint: Start from a safetensors file (or a .pth that holds weights only).
+        drop_rate: Dropout before the classifier.
+    """
+
+    model: str = "cifar_resnet8"
+    pretrained: bool = False
+    checkpoint: str | None = None
+    drop_rate: float = 0.0
+
+
+@dataclass
+class TeacherConfig:
+    """The models that guide the student. One that comes without weights is trained first, on the full data.
+
+    Args:
+        models: One or several, each a timm name, an hf-hub: name, or the directory of an earlier run (RUN, or
+            RUN@EPOCH for a snapshot that it kept). Empty: plain training without a teacher.
+        checkpoints: A weights file for each model (or none at all).
+        pretrained: Use timm's pretrained weights.
+        weights: Weight of each teacher in the average (default: equal).
+        temperatures: Temperature of each teacher (default: distill.temperature).
+        epochs: Epochs for a teacher that is trained here (default: train.epochs).
+        train_fraction: Part of the training data that a teacher trained here sees (the paper's f_t).
+        save_epochs: Snapshots that a teacher trained here keeps, for RUN@EPOCH.
+        snapshot: Use this snapshot of a teacher trained here instead of its last epoch (an early-epoch teacher).
+        seed: Seed of a teacher that is trained here; its own, so that students of several seeds share one teacher.
+        targets: online: the teacher runs at every step; cached: its logits are stored and met again.
+        views: Number of different views of a sample (epoch e uses view e mod views); default: one for each epoch.
+        engine: frozen: BatchNorm folded and weights cast once to the run's precision; plain: as the model is.
+    """
+
+    models: list[str] | str = field(default_factory=list)
+    checkpoints: list[str] | str = field(default_factory=list)
+    pretrained: bool = False
+    weights: list[float] | None = None
+    temperatures: list[float] | None = None
+    epochs: float | None = None
+    train_fraction: float = 1.0
+    save_epochs: list[int] = field(default_factory=list)
+    snapshot: int | None = None
+    seed: int = 0
+    targets: Literal["online", "cached"] = "online"
+    views: int | None = None
+    engine: Literal["frozen", "plain"] = "frozen"
+
+    def __post_init__(self) -> None:
+        self.models = _as_list(self.models)
+        self.checkpoints = _as_list(self.checkpoints)
+
+
+@dataclass
+class DistillConfig:
+    """What the student learns from the teacher: (1 - alpha) · cross-entropy + alpha · loss.
+
+    Args:
+        loss: A loss or a weighted sum, such as 'kd' or 'kd + 100*attention_transfer(layers=...)'.
+        temperature: Softens both sides; the loss is scaled by its square.
+        alpha: A number in [0, 1], or a policy over the keep fraction: constant(a), linear(a_low, a_high),
+            power(a_low, a_high, p), table([[f, a], ...]), auto; each optionally '* warmup(t)', '* cosine(end)' or
+            '* late(t)' over the progress of training.
+    """
+
+    loss: str | list[str] = "kd"
+    temperature: float = 4.0
+    alpha: float | str = "linear(1.0, 0.5)"
+
+
+@dataclass
+class TrainConfig:
+    """The training of one model.
+
+    Args:
+        epochs: Passes over the kept samples (budget subset) or over as many samples as the full set has (full).
+        steps: Optimizer steps; overrides epochs.
+        budget: subset: epochs count kept samples, so that small subsets get fewer steps; full: the same number of
+            steps for every subset.
+        batch_size: Samples an optimizer step, over all processes and accumulation steps together.
+        grad_accum: Parts that each process cuts its share of a batch into, to save memory.
+        opt: timm's name of the optimizer ('sgd' is Nesterov).
+        momentum: For the optimizers that have it.
+        lr: Learning rate.
+        sched: timm's name of the scheduler, or 'none' for a constant rate.
+        min_lr: Lowest rate of the cosine and poly schedules.
+        warmup_epochs: Linear warm-up.
+        decay_milestones: Epochs at which the multistep schedule decays.
+        decay_rate: Its factor.
+        weight_decay: On weights; biases and norm parameters are left out, as timm does.
+        smoothing: Label smoothing of the cross-entropy (never of the distillation term).
+        precision: auto takes bf16 where the hardware multiplies in it.
+        compile: torch.compile the student.
+        ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
+        clip_grad: Largest gradient norm (default: no clipping).
+        eval_every: Epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_every: Epochs ('1'), or minutes ('5min'), between checkpoints.
+        checkpoint_keep: How many of the latest checkpoints are kept.
+        save_epochs: Epochs after which a snapshot of the weights is kept, for RUN@EPOCH.
+    """
+
+    epochs: float = 30
+    steps: int | None = None
+    budget: Literal["subset", "full"] = "subset"
+    batch_size: int = 128
+    grad_accum: int = 1
+    opt: str = "sgd"
+    momentum: float = 0.9
+    lr: float = 0.1
+    sched: Literal["cosine", "multistep", "poly", "none"] = "cosine"
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    decay_milestones: list[float] = field(default_factory=list)
+    decay_rate: float = 0.1
+    weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    ema: float = 0.0
+    clip_grad: float | None = None
+    eval_every: int = 1
+    checkpoint_every: str = "5min"
+    checkpoint_keep: int = 2
+    save_epochs: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checkpoint_every = str(self.checkpoint_every)
+
+
+@dataclass
+class Config:
+    """A training run.
+
+    Args:
+        seed: Of the student: initial weights, order, views, dropout. The subset depends on it, too.
+        output: Folder for run directories.
+        name: Name of the run directory (default: made from what the run is).
+        baseline: Also train the same student on the same subset without the teacher, for comparison.
+        log_with: Accelerate trackers (tensorboard, wandb, …); metrics.csv is always written.
+    """
+
+    seed: int = 0
+    output: str = "runs"
+    name: str | None = None
+    baseline: bool = False
+    log_with: list[str] | str = field(default_factory=list)
+    data: DataConfig = field(default_factory=DataConfig)
+    subset: SubsetConfig = field(default_factory=SubsetConfig)
+    student: StudentConfig = field(default_factory=StudentConfig)
+    teacher: TeacherConfig = field(default_factory=TeacherConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        self.log_with = _as_list(self.log_with)
+
+    def check(self) -> None:
+        """Refuse what can be seen to be wrong before any work is done.
+
+        Raises:
+            ValueError: naming the option, what was given and what is allowed.
+        """
+        _check_ranges(self)
+        check_name("selectors", self.subset.selector)
+        recipe.parse(self.data.augment)
+        expression.parse(self.distill.loss)
+        alpha_policies.parse(self.distill.alpha).at(self.subset.keep_fraction)
+        checkpoint_interval(self.train.checkpoint_every)
+        _check_teachers(self.teacher)
+
+
+# Fields that change where or how often something is written, or how fast it is computed, but not what is computed.
+_NOT_IN_HASH = {
+    "": {"output", "name", "baseline", "log_with"},
+    "data": {"root", "workers", "memory_gb"},
+    "train": {"checkpoint_every", "checkpoint_keep"},
+}
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    return asdict(config)
+
+
+def config_hash(config: Config) -> str:
+    """Twelve hex digits of a hash over every setting that the result depends on."""
+    content = relevant(config)
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def relevant(config: Config) -> dict[str, Any]:
+    """The settings that the result depends on, with dotted names."""
+    flat = {}
+    for name, value in to_dict(config).items():
+        if isinstance(value, dict):
+            flat |= {f"{name}.{key}": v for key, v in value.items() if key not in _NOT_IN_HASH.get(name, ())}
+        elif name not in _NOT_IN_HASH[""]:
+            flat[name] = value
+    return flat
+
+
+def checkpoint_interval(text: str) -> tuple[float | None, float | None]:
+    """'2' → (2 epochs, None); '5min' → (None, 5 minutes)."""
+    number = text.removesuffix("min").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"--train.checkpoint_every: {text!r} given, allowed are epochs ('1') or minutes ('5min')")
+    return (None, value) if text.endswith("min") else (value, None)
+
+
+def _as_list(value: Any) -> list[Any]:
+    """None, one item, items joined by commas, or a list, as a list."""
+    if value is None or value == "":
+        return []
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return list(value)
+
+
+# option → (lowest, highest, lowest is allowed, highest is allowed)
+_RANGES = {
+    "subset.keep_fraction": (0, 1, False, True),
+    "data.image_size": (1, None, True, True),
+    "data.workers": (0, None, True, True),
+    "data.memory_gb": (0, None, True, True),
+    "student.drop_rate": (0, 1, True, False),
+    "teacher.epochs": (0, None, False, True),
+    "teacher.train_fraction": (0, 1, False, True),
+    "teacher.snapshot": (1, None, True, True),
+    "teacher.views": (1, None, True, True),
+    "distill.temperature": (0, None, False, True),
+    "train.epochs": (0, None, False, True),
+    "train.steps": (1, None, True, True),
+    "train.batch_size": (1, None, True, True),
+    "train.grad_accum": (1, None, True, True),
+    "train.momentum": (0, 1, True, False),
+    "train.lr": (0, None, False, True),
+    "train.min_lr": (0, None, True, True),
+    "train.warmup_epochs": (0, None, True, True),
+    "train.decay_rate": (0, 1, False, True),
+    "train.weight_decay": (0, None, True, True),
+    "train.smoothing": (0, 1, True, False),
+    "train.ema": (0, 1, True, False),
+    "train.clip_grad": (0, None, False, True),
+    "train.eval_every": (1, None, True, True),
+    "train.checkpoint_keep": (1, None, True, True),
+}
+
+
+def _check_ranges(config: Config) -> None:
+    for option, (low, high, with_low, with_high) in _RANGES.items():
+        group, name = option.split(".")
+        value = getattr(getattr(config, group), name)
+        if value is None:
+            continue
+        below = value < low or (value == low and not with_low)
+        above = high is not None and (value > high or (value == high and not with_high))
+        if below or above or value != value or value == float("inf"):
+            upper = "∞)" if high is None else f"{high}{']' if with_high else ')'}"
+            raise ValueError(f"--{option}: {value} given, allowed is {'[' if with_low else '('}{low}, {upper}")
+
+
+def _check_teachers(teacher: TeacherConfig) -> None:
+    for option in ("checkpoints", "weights", "temperatures"):
+        values = getattr(teacher, option)
+        if values and len(values) != len(teacher.models):
+            raise ValueError(
+                f"--teacher.{option}: {len(values)} given for {len(teacher.models)} teachers "
+                f"({', '.join(teacher.models) or 'none'}); allowed are none, or one for each"
+            )
+    if teacher.weights and (min(teacher.weights) < 0 or sum(teacher.weights) <= 0):
+        raise ValueError(f"--teacher.weights: {teacher.weights} given, allowed are numbers ≥ 0 with a positive sum")
+    if teacher.temperatures and min(teacher.temperatures) <= 0:
+        raise ValueError(f"--teacher.temperatures: {teacher.temperatures} given, allowed are numbers > 0")
+
+
+def from_dict(content: dict[str, Any]) -> Config:
+    """The configuration that `to_dict` was given; unknown names are refused."""
+    return _build(Config, content)
+
+
+def _build(kind: Any, content: dict[str, Any]) -> Any:
+    known = {f.name: f for f in fields(kind)}
+    if wrong := set(content) - set(known):
+        raise ValueError(f"unknown settings {sorted(wrong)} (allowed: {', '.join(known)})")
+    values = {}
+    for name, value in content.items():
+        factory = known[name].default_factory
+        nested = isinstance(value, dict) and is_dataclass(factory)
+        values[name] = _build(factory, value) if nested else value
+    return kind(**values)

@@ -1,0 +1,99 @@
+"""Encoded images in the rows of a table: parquet files read by row group, or a memory-mapped Arrow table."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+
+class ParquetRows:
+    """The image column of parquet files; each row group is read when first asked for, and kept.
+
+    Meant for columns that fit in memory. Pickling leaves the read groups behind.
+    """
+
+    def __init__(self, files: list[Path], column: str) -> None:
+        self.files = files
+        self.column = column
+        counts = [_group_counts(file) for file in files]
+        self._groups = [(file, group) for file, of_file in enumerate(counts) for group in range(len(of_file))]
+        self._ends = np.cumsum([count for of_file in counts for count in of_file])
+        self._file_starts = np.cumsum([0] + [sum(of_file) for of_file in counts])
+        self._start()
+
+    def _start(self) -> None:
+        self._read: dict[int, pa.Array] = {}
+        self._lock = threading.Lock()
+
+    def cell(self, row: int) -> Any:
+        """The image of a row: {"bytes": …, "path": …}, bytes or a path, as the file has it."""
+        group = int(np.searchsorted(self._ends, row, side="right"))
+        array = self._group(group)
+        value = array[row - int(self._ends[group]) + len(array)]
+        if isinstance(value, pa.StructScalar) and value.is_valid:
+            return {name: value[name].as_py() for name in ("bytes", "path") if name in value}
+        return value.as_py()
+
+    def where(self, row: int) -> str:
+        file = int(np.searchsorted(self._file_starts, row, side="right")) - 1
+        return f"row {row - self._file_starts[file]} of {self.files[file]}"
+
+    def _group(self, group: int) -> pa.Array:
+        with self._lock:
+            if group not in self._read:
+                file, index = self._groups[group]
+                table = pq.ParquetFile(self.files[file]).read_row_group(index, columns=[self.column])
+                chunks = table.column(0).chunks
+                self._read[group] = chunks[0] if len(chunks) == 1 else pa.concat_arrays(chunks)
+            return self._read[group]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {key: value for key, value in self.__dict__.items() if key not in ("_read", "_lock")}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+
+class ArrowRows:
+    """The image column of a Hugging Face `Dataset`, which keeps its tables memory-mapped on disk."""
+
+    def __init__(self, dataset: Any, column: str, name: str, origin: ParquetRows | None = None) -> None:
+        import datasets
+
+        if isinstance(dataset.features[column], datasets.Image):
+            dataset = dataset.cast_column(column, datasets.Image(decode=False))
+        self._dataset = dataset.with_format(None).select_columns([column])
+        self._column = column
+        self._name = name
+        self._origin = origin  # the files that the table was copied from: messages speak of their rows
+
+    def cell(self, row: int) -> Any:
+        return self._dataset[row][self._column]
+
+    def where(self, row: int) -> str:
+        return f"row {row} of {self._name}" if self._origin is None else self._origin.where(row)
+
+
+def read_metadata(file: Path) -> pq.FileMetaData:
+    """The footer of a parquet file; a damaged file is named in the error."""
+    try:
+        return pq.read_metadata(file)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{file} is not a readable parquet file: {error}") from None
+
+
+def read_schema(file: Path) -> pa.Schema:
+    """The columns of a parquet file, with its metadata; a damaged file is named in the error."""
+    return read_metadata(file).schema.to_arrow_schema()
+
+
+def _group_counts(file: Path) -> list[int]:
+    metadata = read_metadata(file)
+    return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]

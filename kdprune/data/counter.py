@@ -1,0 +1,59 @@
+"""Randomness as a function: every draw is a hash of (seed, purpose, …, sample id, view), never a state.
+
+The hash is SplitMix64's finaliser (Steele, Lea & Flood 2014, doi:10.1145/2660193.2660195; constants of Stafford's
+variant 13), applied once for each part of the counter. It is int64 arithmetic that wraps around, so it gives the same
+bits on every device, and it is vectorised over the samples of a batch.
+
+Shapes: N samples, D draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+
+def _signed(value: int) -> int:
+    return value - 2**64 if value >= 2**63 else value
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: neighbouring counters get far apart
+_MIX_1 = _signed(0xBF58476D1CE4E5B9)
+_MIX_2 = _signed(0x94D049BB133111EB)
+
+
+def key(*parts: int | str) -> int:
+    """A signed 64-bit key for (seed, purpose, …)."""
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def mix(x: Tensor) -> Tensor:
+    """SplitMix64's finaliser, element by element, int64 to int64; a bijection."""
+    x = (x ^ _shift(x, 30)) * _MIX_1
+    x = (x ^ _shift(x, 27)) * _MIX_2
+    return x ^ _shift(x, 31)
+
+
+def bits(key: int, ids_N: Tensor, views_N: Tensor | int = 0) -> Tensor:
+    """64 random bits for each (sample id, view), int64 N."""
+    return mix(mix(ids_N * _GAMMA + key) + views_N * _GAMMA)
+
+
+def uniform(bits_N: Tensor, draws: int) -> Tensor:
+    """`draws` uniform numbers in [0, 1) from each sample's bits, float32 N×D, multiples of 2⁻²⁴."""
+    draw_D = torch.arange(1, draws + 1, device=bits_N.device) * _GAMMA
+    return (_shift(mix(bits_N[:, None] + draw_D), 40)).float() * 2.0**-24
+
+
+def permutation(key: int, ids_N: Tensor) -> Tensor:
+    """The ids in an order that is a function of (key, id) alone: dropping an id leaves the others' order as it was."""
+    ids_N = ids_N.sort().values  # equal hashes (they need 2³² ids) stay in the order of the ids
+    return ids_N[torch.argsort(bits(key, ids_N), stable=True)]
+
+
+def _shift(x: Tensor, n: int) -> Tensor:
+    """Logical shift right (int64's own is arithmetic)."""
+    return (x >> n) & ((1 << (64 - n)) - 1)

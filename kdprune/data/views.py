@@ -1,0 +1,212 @@
+"""Views: the random changes of an image, as a function of (seed, view, sample id).
+
+A view is uint8 like the image it is made of, so that it is the same thing for the student and for every teacher
+whatever their means, sizes and precisions. Everything is vectorised over the batch and runs where the images are.
+
+Shapes: N samples of the batch, C channels, H×W stored size, S view side, D draws.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kdprune.data import counter
+from kdprune.data.recipe import Recipe
+
+# One column of the uniform numbers for each decision, so that a recipe's parts never share a draw.
+_TOP, _LEFT, _FLIP, _AREA, _RATIO, _CUT_Y, _CUT_X = range(7)
+_ERASE, _ERASE_AREA, _ERASE_RATIO, _ERASE_Y, _ERASE_X = range(7, 12)
+_BRIGHTNESS, _CONTRAST, _SATURATION = range(12, 15)
+_DRAWS = 15
+
+
+def draws(seed: int, ids_N: Tensor, views_N: Tensor) -> Tensor:
+    """The uniform numbers that decide a view, float32 N×D in [0, 1)."""
+    return counter.uniform(counter.bits(counter.key(seed, "view"), ids_N, views_N), _DRAWS)
+
+
+def crop_box(recipe: Recipe, u_ND: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
+    """The part of an image that a view shows, before it is scaled to the view's side.
+
+    `rrc` follows Szegedy et al. 2015: an area drawn from [min_area, 1] and a log-uniform aspect ratio in [3/4, 4/3],
+    clipped to the image (where torchvision draws again, up to ten times). Otherwise the largest square, at a random
+    place if the recipe has `crop`, in the middle if not.
+
+    Returns:
+        float32 N×4: top, left, height, width in pixels.
+    """
+    height, width = height_N.float(), width_N.float()
+    if recipe.rrc > 0:
+        area = (recipe.rrc + (1 - recipe.rrc) * u_ND[:, _AREA]) * height * width
+        ratio = torch.exp((2 * u_ND[:, _RATIO] - 1) * math.log(4 / 3))
+        h = (area / ratio).sqrt().round().clamp(min=1).minimum(height)
+        w = (area * ratio).sqrt().round().clamp(min=1).minimum(width)
+    else:
+        h = w = torch.minimum(height, width)
+    place = u_ND[:, [_TOP, _LEFT]] if recipe.rrc > 0 or recipe.crop else torch.full_like(u_ND[:, :2], 0.5)
+    top = (place[:, 0] * (height - h + 1)).floor().minimum(height - h)
+    left = (place[:, 1] * (width - w + 1)).floor().minimum(width - w)
+    return torch.stack([top, left, h, w], 1)
+
+
+def view_of_stored(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int, fill_C: Tensor) -> Tensor:
+    """Views of decoded images of one size, uint8 N×C×S×S (without `rrc`, N×C×H×W: the models' inputs are scaled)."""
+    if recipe.rrc > 0:
+        x = _resized_crop(recipe, images_NCHW, u_ND, size)
+    elif recipe.crop:
+        x = _padded_crop(recipe, images_NCHW, u_ND)
+    else:
+        x = images_NCHW
+    return finish(recipe, x, u_ND, fill_C)
+
+
+def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tensor:
+    """The parts of a recipe that come after the crop: flip, colour jitter, cutout, random erasing. uint8 to uint8."""
+    if recipe.flip > 0:
+        flipped = u_ND[:, _FLIP] < recipe.flip
+        x_NCHW = torch.where(flipped[:, None, None, None], x_NCHW.flip(-1), x_NCHW)
+    if recipe.jitter > 0:
+        x_NCHW = _jitter(recipe.jitter, x_NCHW, u_ND)
+    height, width = x_NCHW.shape[-2:]
+    if recipe.cutout:
+        centre = u_ND[:, [_CUT_Y, _CUT_X]] * _extent(height, width, u_ND.device)
+        top_left = centre.floor() - recipe.cutout // 2
+        x_NCHW = _fill(x_NCHW, top_left, torch.full_like(top_left, recipe.cutout), fill_C)
+    if recipe.erase > 0:
+        area = (0.02 + 0.31 * u_ND[:, _ERASE_AREA]) * height * width
+        ratio = torch.exp((2 * u_ND[:, _ERASE_RATIO] - 1) * math.log(1 / 0.3))
+        extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).round()
+        limit = _extent(height, width, u_ND.device)
+        extent = torch.minimum(extent, limit) * (u_ND[:, _ERASE, None] < recipe.erase)
+        top_left = (u_ND[:, [_ERASE_Y, _ERASE_X]] * (limit - extent + 1)).floor()
+        x_NCHW = _fill(x_NCHW, top_left, extent, fill_C)
+    return x_NCHW
+
+
+class Mix(NamedTuple):
+    """How a sample is mixed with its partner. All N."""
+
+    partner: Tensor  # sample ids, int64
+    lam: Tensor  # share of the sample itself, float32
+    is_cut: Tensor  # bool: CutMix rather than mixup
+    centre: Tensor  # N×2, centre of CutMix's box as fractions of height and width
+
+
+def mixing(recipe: Recipe, seed: int, ids_N: Tensor, views_N: Tensor, kept_K: Tensor) -> Mix:
+    """Partner and λ of each sample, as a function of (seed, view, sample id) and of the set of kept ids.
+
+    λ ~ Beta(a, a) by the inverse of its distribution function, one for each sample (timm's mode 'elem').
+    """
+    u = counter.uniform(counter.bits(counter.key(seed, "mix"), ids_N, views_N), 5)
+    # 24 random bits would repeat themselves over more than 16 million kept ids; the hash itself has 64.
+    pick = counter.bits(counter.key(seed, "partner"), ids_N, views_N)
+    partner = kept_K[pick.remainder(len(kept_K))]
+    if recipe.mixup > 0 and recipe.cutmix > 0:
+        is_cut = u[:, 0] < 0.5
+    else:
+        is_cut = torch.full_like(u[:, 0], recipe.cutmix > 0, dtype=torch.bool)
+    lam_mix, lam_cut = (beta_quantile(a or 1.0, u[:, 1]) for a in (recipe.mixup, recipe.cutmix))
+    return Mix(partner, torch.where(is_cut, lam_cut, lam_mix), is_cut, u[:, 2:4])
+
+
+def mixed(x_NCHW: Tensor, partner_NCHW: Tensor, mix: Mix) -> tuple[Tensor, Tensor]:
+    """Mixed views, uint8, and the share λ of each sample's own label (for CutMix the exact share of the area)."""
+    height, width = x_NCHW.shape[-2:]
+    lam = mix.lam[:, None, None, None]
+    blend = (lam * x_NCHW + (1 - lam) * partner_NCHW).round().to(torch.uint8)
+    size = _extent(height, width, x_NCHW.device)
+    half = (1 - mix.lam).sqrt()[:, None] * size / 2
+    low = (mix.centre * size - half).round().clamp(min=0)
+    high = torch.minimum((mix.centre * size + half).round(), size)
+    inside = _inside(low, high - low, height, width)
+    pasted = torch.where(inside[:, None], partner_NCHW, x_NCHW)
+    share = 1 - (high - low).prod(1) / (height * width)
+    is_cut = mix.is_cut
+    return torch.where(is_cut[:, None, None, None], pasted, blend), torch.where(is_cut, share, mix.lam)
+
+
+def beta_quantile(a: float, u_N: Tensor) -> Tensor:
+    """The inverse distribution function of Beta(a, a) at u, from a table of 4,096 points and linear between them."""
+    table = _beta_table(a).to(u_N.device)
+    place = u_N * (len(table) - 1)
+    low = place.long().clamp(max=len(table) - 2)
+    return torch.lerp(table[low], table[low + 1], place - low)
+
+
+@lru_cache(maxsize=8)
+def _beta_table(a: float) -> Tensor:
+    from scipy.special import betaincinv
+
+    return torch.from_numpy(betaincinv(a, a, torch.linspace(0, 1, 4096, dtype=torch.float64).numpy())).float()
+
+
+def _padded_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor) -> Tensor:
+    """Random crop of the image's own size after padding with black: a shift by whole pixels."""
+    height, width = images_NCHW.shape[-2:]
+    padding = max(1, min(height, width) // 8) if recipe.crop == -1 else recipe.crop
+    shift = (u_ND[:, [_TOP, _LEFT]] * (2 * padding + 1)).floor().long()
+    rows = torch.arange(height, device=u_ND.device) + shift[:, :1]
+    columns = torch.arange(width, device=u_ND.device) + shift[:, 1:]
+    padded = F.pad(images_NCHW, (padding,) * 4)
+    flat = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).flatten(1)
+    flat = flat[:, None].expand(-1, images_NCHW.shape[1], -1)
+    return padded.flatten(2).gather(2, flat).view(images_NCHW.shape)
+
+
+def _resized_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int) -> Tensor:
+    """Random resized crop by bilinear sampling at pixel centres."""
+    n, _, height, width = images_NCHW.shape
+    limits = _extent(height, width, u_ND.device).expand(n, 2)
+    top, left, h, w = crop_box(recipe, u_ND, limits[:, 0], limits[:, 1]).unbind(1)
+    steps = (torch.arange(size, device=u_ND.device) + 0.5) / size
+    y = (top[:, None] + steps * h[:, None]) * 2 / height - 1
+    x = (left[:, None] + steps * w[:, None]) * 2 / width - 1
+    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
+    sampled = F.grid_sample(images_NCHW.float(), grid, "bilinear", "border", align_corners=False)
+    return sampled.round().clamp(0, 255).to(torch.uint8)
+
+
+def _jitter(strength: float, x_NCHW: Tensor, u_ND: Tensor) -> Tensor:
+    """Brightness, contrast and saturation, in this order (torchvision draws the order, too)."""
+    factor = 1 + strength * (2 * u_ND[:, [_BRIGHTNESS, _CONTRAST, _SATURATION]] - 1)
+    brightness, contrast, saturation = (f[:, None, None, None] for f in factor.unbind(1))
+    x = (x_NCHW.float() * brightness).clamp(0, 255)
+    x = torch.lerp(_grey(x).mean((-1, -2), keepdim=True), x, contrast).clamp(0, 255)
+    if x.shape[1] == 3:
+        x = torch.lerp(_grey(x), x, saturation).clamp(0, 255)
+    return x.round().to(torch.uint8)
+
+
+def _grey(x_NCHW: Tensor) -> Tensor:
+    """Luma (ITU-R BT.601), N×1×H×W."""
+    if x_NCHW.shape[1] != 3:
+        return x_NCHW.mean(1, keepdim=True)
+    red, green, blue = x_NCHW.split(1, dim=1)
+    return 0.299 * red + 0.587 * green + 0.114 * blue
+
+
+def _fill(x_NCHW: Tensor, top_left_N2: Tensor, extent_N2: Tensor, fill_C: Tensor) -> Tensor:
+    inside = _inside(top_left_N2, extent_N2, *x_NCHW.shape[-2:])
+    return torch.where(inside[:, None], fill_C.to(x_NCHW)[None, :, None, None], x_NCHW)
+
+
+def _inside(top_left_N2: Tensor, extent_N2: Tensor, height: int, width: int) -> Tensor:
+    """Whether a pixel lies in its sample's box, bool N×H×W."""
+    y = torch.arange(height, device=top_left_N2.device)
+    x = torch.arange(width, device=top_left_N2.device)
+    top, left = top_left_N2[:, :1], top_left_N2[:, 1:]
+    in_rows = (y >= top) & (y < top + extent_N2[:, :1])
+    in_columns = (x >= left) & (x < left + extent_N2[:, 1:])
+    return in_rows[:, :, None] & in_columns[:, None, :]
+
+
+@lru_cache(maxsize=64)
+def _extent(height: int, width: int, device: torch.device) -> Tensor:
+    """[height, width] on the device; kept, because making it anew would stop the host at every step."""
+    return torch.tensor([height, width], dtype=torch.float32, device=device)

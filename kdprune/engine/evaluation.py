@@ -1,0 +1,103 @@
+"""Accuracy on held-out data: every sample once, whatever the number of processes.
+
+Shapes: N samples of a batch, C classes, B bins of confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from kdprune.data.dataset import Data
+from kdprune.data.reader import Batch, held_out_batches
+from kdprune.models.inputs import Inputs
+from kdprune.models.spec import InputSpec
+
+BINS = 15  # Guo et al. 2017 (arXiv 1706.04599)
+
+
+class Evaluation:
+    """Sums over the batches seen so far, on the device."""
+
+    def __init__(self, num_classes: int, device: torch.device) -> None:
+        zeros = torch.zeros
+        self.totals = zeros(4, dtype=torch.float64, device=device)  # samples, correct, correct in the first five, loss
+        self.classes = zeros(2, num_classes, dtype=torch.float64, device=device)  # samples, correct
+        self.bins = zeros(3, BINS, dtype=torch.float64, device=device)  # samples, correct, confidence
+
+    def add(self, logits_NC: Tensor, labels_N: Tensor) -> None:
+        logits = logits_NC.float()
+        loss = F.cross_entropy(logits, labels_N, reduction="sum")
+        confidence, guess = logits.softmax(1).max(1)
+        right = guess == labels_N
+        first_five = (logits.topk(min(5, logits.shape[1])).indices == labels_N[:, None]).any(1)
+        self.totals += torch.stack([right.new_ones(len(right)).sum(), right.sum(), first_five.sum(), loss])
+        ones = torch.ones_like(right)
+        self.classes.index_add_(1, labels_N, torch.stack([ones, right]).double())
+        bin_N = (confidence * BINS).long().clamp(max=BINS - 1)
+        self.bins.index_add_(1, bin_N, torch.stack([ones, right, confidence]).double())
+
+    def result(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
+        """top1, top5, loss, the accuracy of each class and the expected calibration error.
+
+        The calibration error is Σ_b (n_b/N)·|accuracy_b - confidence_b| over 15 bins of equal width (Guo et al. 2017,
+        eq. 3).
+        """
+        sums = [self.totals, self.classes, self.bins]
+        if accelerator is not None and accelerator.num_processes > 1:
+            sums = [accelerator.reduce(x, "sum") for x in sums]
+        totals, classes, bins = (x.cpu() for x in sums)
+        samples, correct, five, loss = totals.tolist()
+        if not samples:
+            raise ValueError("there is nothing to evaluate: no held-out sample could be read")
+        gap = (bins[1] - bins[2]).abs().sum().item() / samples
+        return {
+            "top1": correct / samples,
+            "top5": five / samples,
+            "loss": loss / samples,
+            "samples": int(samples),
+            "per_class": (classes[1] / classes[0]).tolist(),
+            "calibration_error": gap,
+        }
+
+
+@torch.no_grad()
+def evaluate(
+    logits_of: Callable[[Tensor], Tensor], batches: Iterable[Batch], num_classes: int, accelerator: Accelerator
+) -> dict[str, Any]:
+    """Run a model over held-out batches.
+
+    Args:
+        logits_of: from uint8 views N×C×H×W to logits.
+        batches: this process's part.
+    """
+    sums = Evaluation(num_classes, accelerator.device)
+    for batch in batches:
+        sums.add(logits_of(batch.images), batch.target)
+    return sums.result(accelerator)
+
+
+def held_out(data: Data, spec: InputSpec, accelerator: Accelerator, batch_size: int = 512) -> Iterable[Batch]:
+    """This process's part of the held-out data, for a model with the given input."""
+    assert data.test is not None
+    ids = np.setdiff1d(np.arange(len(data.test)), data.test_dropped)
+    return held_out_batches(
+        data.test, data.test_images, spec.size, spec.crop_pct, data.channels, batch_size, accelerator.device,
+        data.workers, accelerator.process_index, accelerator.num_processes, ids,
+    )  # fmt: skip
+
+
+def student_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:
+    """A model in eval mode, from uint8 views to logits, in the run's precision."""
+
+    def logits(views_NCHW: Tensor) -> Tensor:
+        with accelerator.autocast():
+            return model(inputs(views_NCHW))
+
+    return logits

@@ -1,0 +1,53 @@
+"""timm's optimizers and schedulers, in steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from timm.optim import create_optimizer_v2, list_optimizers
+from timm.scheduler import create_scheduler_v2
+from torch import nn
+from torch.optim import Optimizer
+
+from kdprune.config import TrainConfig
+from kdprune.registry import unknown
+
+
+def check_optimizer(name: str) -> None:
+    """Refuse an optimizer that timm does not know."""
+    if name not in list_optimizers():
+        raise ValueError("--train.opt: " + unknown("optimizer", name, list_optimizers()))
+
+
+def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Parameter]) -> Optimizer:
+    """timm's optimizer for a model and the parameters of its losses; no weight decay on biases and norms."""
+    check_optimizer(config.opt)
+    kwargs: dict[str, Any] = {"fused": True} if config.opt in ("sgd", "momentum", "adam", "adamw") else {}
+    optimizer = create_optimizer_v2(
+        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, **kwargs
+    )
+    if extra:
+        optimizer.add_param_group({"params": extra, "weight_decay": config.weight_decay})
+    return optimizer
+
+
+def make_scheduler(config: TrainConfig, optimizer: Optimizer, total: int, steps_per_epoch: float) -> Any:
+    """timm's scheduler, a function of the step; None for a constant rate.
+
+    Args:
+        total: steps of the run.
+        steps_per_epoch: by which warm-up and milestones are counted.
+    """
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=config.sched,
+        num_epochs=total,
+        warmup_epochs=round(config.warmup_epochs * steps_per_epoch),
+        warmup_lr=config.lr / 100,
+        min_lr=config.min_lr,
+        decay_milestones=[round(epoch * steps_per_epoch) for epoch in config.decay_milestones],
+        decay_rate=config.decay_rate,
+        step_on_epochs=False,
+        updates_per_epoch=1,
+    )
+    return scheduler

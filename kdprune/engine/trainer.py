@@ -1,0 +1,400 @@
+"""The training of one model: resumable at every step, without the host waiting for the device inside one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from timm.utils import ModelEmaV3
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from kdprune.alpha import Alpha
+from kdprune.config import checkpoint_interval, relevant
+from kdprune.data.counter import key
+from kdprune.data.dataset import Data
+from kdprune.data.reader import Batch, Reader, Request
+from kdprune.data.stream import Stream, total_steps
+from kdprune.data.subset import Subset
+from kdprune.engine.checkpoint import Checkpoints
+from kdprune.engine.evaluation import evaluate, held_out, student_logits
+from kdprune.engine.interrupt import Interrupted, StopRequest
+from kdprune.engine.optim import make_optimizer, make_scheduler
+from kdprune.engine.run_dir import RunDir
+from kdprune.engine.step import MEASURED, DistillStep, Targets
+from kdprune.losses.base import LossInput
+from kdprune.models.build import save_model
+from kdprune.models.features import Features
+from kdprune.models.inputs import Inputs
+from kdprune.models.spec import Built
+from kdprune.teachers.teacher import is_convolutional
+
+log = logging.getLogger("kdprune")
+
+# Steps between looks at what needs the device, or the other processes, to be waited for: is the loss finite, was a
+# stop asked for, is a checkpoint due. One process on a CPU has nobody to wait for and looks at every step.
+LOOK_EVERY = 20
+
+
+@dataclass
+class Task:
+    """What is to be trained on what.
+
+    Attributes:
+        run: where it goes; its config says how.
+        built: the student.
+        reader: makes views.
+        subset: the kept samples.
+        targets, kd: teachers and distillation loss; None for plain training.
+        alpha: weight of the distillation loss.
+        views: number of different views of a sample; None: one for each epoch.
+        label: what the progress bar and the log call it.
+    """
+
+    run: RunDir
+    built: Built
+    data: Data
+    reader: Reader
+    subset: Subset
+    targets: Targets | None
+    kd: nn.Module | None
+    alpha: Alpha | None
+    views: int | None
+    label: str
+
+
+class Trainer:
+    """Trains one student; `fit` returns what is known of it at the end."""
+
+    def __init__(self, task: Task, accelerator: Accelerator) -> None:
+        self.task, self.accelerator = task, accelerator
+        self.config = task.run.config.train
+        device = accelerator.device
+        self.labelled = bool((task.data.train.labels >= 0).all())
+        self.total = total_steps(
+            self.config.epochs, self.config.steps, self.config.budget,
+            len(task.subset.ids), task.subset.total, self.config.batch_size,
+        )  # fmt: skip
+        self.stream = Stream(task.subset.ids, self.config.batch_size, task.run.config.seed)
+        self.parts = accelerator.num_processes * self.config.grad_accum
+        _check_batch(self.config.batch_size, accelerator.num_processes, self.config.grad_accum)
+
+        self.model = task.built.model
+        channels_last = is_convolutional(self.model)
+        self.model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+        self.inputs = Inputs(task.built.spec, device, channels_last)
+        self.ema = ModelEmaV3(self.model, decay=self.config.ema) if self.config.ema else None
+        self.features = self._build_features(task.kd) if task.kd is not None else None
+        self._prepare()
+        self.checkpoints = Checkpoints(task.run.checkpoints, self.config.checkpoint_keep)
+        self.step = 0
+        self.sums = torch.zeros(len(MEASURED), device=device)  # of this epoch so far
+        self.unfinite = torch.full((), self.total, device=device)  # first step whose loss was not finite
+        self.history: list[dict[str, Any]] = []
+        self.seconds = 0.0  # in training steps
+        self.epoch_seconds = 0.0
+
+    def _build_features(self, kd: nn.Module) -> Features | None:
+        """Give a feature loss its parameters, from a look at one small batch."""
+        kd.to(self.accelerator.device)
+        if not kd.needs_features:
+            return None
+        assert self.task.targets is not None and self.task.targets.features is not None
+        taps = Features(self.model, (student for student, _ in kd.layers), "student")  # type: ignore[union-attr]
+        ids = torch.from_numpy(self.task.subset.ids[:4])
+        batch = next(iter(self.task.reader.read([(ids, torch.zeros_like(ids))])))
+        with torch.no_grad():
+            self.model.eval()(self.inputs(batch.images))
+            self.task.targets(batch)
+        kd.build(taps.taken(), self.task.targets.features.taken())  # type: ignore[operator]
+        kd.to(self.accelerator.device)
+        return taps
+
+    def _prepare(self) -> None:
+        kd = self.task.kd
+        extra = list(kd.parameters()) if kd is not None else []
+        optimizer = make_optimizer(self.config, self.model, extra)
+        steps_per_epoch = self.total / self.config.epochs if self.config.steps is None else self._steps_per_epoch
+        self.scheduler = make_scheduler(self.config, optimizer, self.total, steps_per_epoch)
+        if self.config.compile:
+            self.model.compile()
+        prepare = self.accelerator.prepare
+        self.prepared, self.optimizer = prepare(self.model, optimizer)
+        self.step_loss = DistillStep(
+            self.prepared, self.inputs, self.task.targets, prepare(kd) if extra else kd,
+            self.config.smoothing, self.labelled, self.features,
+        )  # fmt: skip
+
+    @property
+    def _steps_per_epoch(self) -> float:
+        return len(self.task.subset.ids) / self.config.batch_size
+
+    def fit(self) -> dict[str, Any]:
+        """Train to the end, from the latest checkpoint if there is one.
+
+        Raises:
+            Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
+            FloatingPointError: the loss became NaN or infinite; the last good checkpoint is kept.
+        """
+        self._resume()
+        config, main = self.config, self.accelerator.is_main_process
+        batches = iter(self.task.reader.read(self._requests()))
+        epoch = self._epoch_of(self.step)
+        self._clock = time.perf_counter()
+        self._saved_at = time.monotonic()
+        with (
+            StopRequest() as stop,
+            tqdm(
+                total=self.total * config.batch_size, initial=self.step * config.batch_size, desc=self.task.label,
+                unit="img", unit_scale=True, disable=None if main else True, smoothing=0.05, mininterval=0.5, leave=False,
+            ) as bar,
+        ):  # fmt: skip
+            self.prepared.train()
+            while self.step < self.total:
+                self._train_step(batches)
+                bar.update(config.batch_size)
+                save = self._look(stop)
+                if self.step == self.total or self.step >= self.stream.epoch_end(epoch):
+                    self._end_epoch(epoch)
+                    epoch = self._epoch_of(self.step)
+                    self.prepared.train()
+                if save and self.step < self.total:
+                    self._save()
+                if stop.signal and self._agreed_to_stop:
+                    self._stop(stop.signal)
+        return self._finish()
+
+    def _train_step(self, batches: Iterator[Batch]) -> None:
+        """One optimizer step; nothing in it waits for the device."""
+        accum, step = self.config.grad_accum, self.step
+        if self.scheduler is not None:
+            self.scheduler.step_update(step)
+        seed = self.task.run.config.seed
+        torch.manual_seed(key(seed, "dropout", step, self.accelerator.process_index))
+        for part in range(accum):
+            waits = part < accum - 1
+            with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
+                result = self.step_loss(next(batches), self._alpha(step))
+                self.accelerator.backward(result["loss"] / accum)
+            self.sums += result["measured"]
+            self.unfinite = torch.where(result["loss"].isfinite(), self.unfinite, self.unfinite.clamp(max=step))
+        if self.config.clip_grad is not None:
+            self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_grad)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.ema is not None:
+            self.ema.update(self.model, step=self.step)
+
+    def _alpha(self, step: int) -> float:
+        policy = self.task.alpha
+        return 0.0 if policy is None else policy.at(self.task.subset.keep_fraction, step / self.total)
+
+    def _requests(self) -> Iterator[Request]:
+        """This process's part of every batch that is left."""
+        first = self.accelerator.process_index * self.config.grad_accum
+        for step in range(self.step, self.total):
+            for part in range(self.config.grad_accum):
+                ids, epochs = self.stream.batch(step, first + part, self.parts)
+                yield ids, epochs if self.task.views is None else epochs % self.task.views
+
+    def _epoch_of(self, step: int) -> int:
+        """The epoch whose end is the next one to come."""
+        epoch = int(step * self.config.batch_size // len(self.task.subset.ids))
+        return epoch if step < self.stream.epoch_end(epoch) else epoch + 1
+
+    def _look(self, stop: StopRequest) -> bool:
+        """Check what the host must know: a loss that is not finite, a stop, a checkpoint that is due (returned)."""
+        alone = self.accelerator.num_processes == 1
+        every = 1 if alone and self.accelerator.device.type == "cpu" else LOOK_EVERY
+        epochs, minutes = checkpoint_interval(self.config.checkpoint_every)
+        due_by_step = epochs is not None and self.step % max(1, round(epochs * self._steps_per_epoch)) == 0
+        due = due_by_step or (minutes is not None and time.monotonic() - self._saved_at > 60 * minutes)
+        self._agreed_to_stop = alone
+        # Only what all processes see alike may bring them here, where they wait for each other.
+        looks = self.step % every == 0 or self.step == self.total or due_by_step
+        if not looks and not (alone and (due or stop.signal)):
+            return False
+        unfinite = self.unfinite
+        if not alone:
+            flags = torch.tensor([due, stop.signal is not None], device=self.accelerator.device)
+            flags = torch.cat([flags.long(), (self.total - unfinite).view(1)])
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            due, stopping, early = flags.tolist()
+            unfinite = torch.tensor(self.total - early)
+            if stopping:
+                stop.signal, self._agreed_to_stop = stop.signal or "a signal to another process", True
+        if int(unfinite) < self.total:
+            self._refuse_unfinite(int(unfinite))
+        return bool(due)
+
+    def _refuse_unfinite(self, step: int) -> None:
+        paths = self.checkpoints.paths()
+        raise FloatingPointError(
+            f"{self.task.label}: the loss is not finite at step {step} of {self.total} (lr {self._lr():.3g}, precision "
+            f"{self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
+            f"--train.clip_grad 1.0, or --train.precision no. "
+            + (f"The last good checkpoint is {paths[-1]}." if paths else "No checkpoint was written yet.")
+        )
+
+    def _lr(self) -> float:
+        return self.optimizer.param_groups[0]["lr"]
+
+    def _end_epoch(self, epoch: int) -> None:
+        """Write a row of metrics; evaluate if it is time."""
+        sums = self.accelerator.reduce(self.sums, "sum").tolist()
+        self._tick()
+        seen = sums[0]
+        row: dict[str, Any] = {"epoch": epoch + 1, "step": self.step, "lr": self._lr()}
+        row["alpha"] = self._alpha(self.step - 1)
+        means = {name: total / seen for name, total in zip(MEASURED[1:], sums[1:], strict=True)}
+        row |= {"train_loss": means["loss"], "task_loss": means["task_loss"], "train_top1": means["correct"]}
+        if self.task.targets is not None:
+            row |= {name: means[name] for name in ("kd_loss", "agreement", "teacher_entropy")}
+        last = self.step == self.total
+        if self.task.data.test is not None and (last or (epoch + 1) % self.config.eval_every == 0):
+            result = self.evaluate()
+            row |= {"test_top1": result["top1"], "test_loss": result["loss"]}
+        row |= {"seconds": self.epoch_seconds, "images_per_second": seen / self.epoch_seconds}
+        self.history.append(row)
+        if epoch + 1 in self.config.save_epochs and self.accelerator.is_main_process:
+            self._export(self.task.run.checkpoints / f"epoch_{epoch + 1:04d}.safetensors", epoch + 1)
+        self.sums.zero_()
+        self.epoch_seconds = 0.0
+        if self.accelerator.is_main_process:
+            self.task.run.write_metrics(self.history)
+        self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=self.step)
+        log.info("%s", _line(self.task.label, row, self.total, self._epochs_in_all()))
+        self._clock = time.perf_counter()
+
+    def _epochs_in_all(self) -> int:
+        return -(-self.total * self.config.batch_size // len(self.task.subset.ids))
+
+    def evaluate(self) -> dict[str, Any]:
+        """Held-out accuracy of the student (of its moving average, if there is one)."""
+        model = self._exported().eval()
+        logits = student_logits(model, self.inputs, self.accelerator)
+        batches = held_out(self.task.data, self.task.built.spec, self.accelerator)
+        return evaluate(logits, batches, self.task.built.num_classes, self.accelerator)
+
+    def _exported(self) -> nn.Module:
+        return self.model if self.ema is None else self.ema.module
+
+    def _export(self, path: Any, epoch: int) -> None:
+        info = {**self.task.built.info, "epoch": epoch, "smoothing": self.config.smoothing}
+        built = Built(**{**vars(self.task.built), "model": self._exported(), "info": info})
+        save_model(path, built)
+
+    def _tick(self) -> None:
+        """Add the time since the last look at the clock to the time spent training."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self.epoch_seconds += now - self._clock
+        self._clock = now
+
+    def _save(self) -> None:
+        """Write a checkpoint; every process takes part, the main one writes."""
+        sums = self.accelerator.reduce(self.sums, "sum")
+        self._tick()
+        if self.accelerator.is_main_process:
+            scaler = self.accelerator.scaler
+            kd = self.task.kd
+            self.checkpoints.save(
+                self.step,
+                {
+                    "step": self.step,
+                    "processes": self.accelerator.num_processes,
+                    "student": self.model.state_dict(),
+                    "optimizer": self.optimizer.optimizer.state_dict(),
+                    "ema": None if self.ema is None else self.ema.module.state_dict(),
+                    "kd": None if kd is None else kd.state_dict(),
+                    "scaler": None if scaler is None else scaler.state_dict(),
+                    "sums": sums,
+                    "history": self.history,
+                    "seconds": [self.seconds, self.epoch_seconds],
+                },
+            )
+        self._saved_at = time.monotonic()
+        self._clock = time.perf_counter()
+
+    def _resume(self) -> None:
+        state = self.checkpoints.latest()
+        if state is None:
+            return
+        self.model.load_state_dict(state["student"])
+        self.optimizer.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            self.ema.module.load_state_dict(state["ema"])
+        if self.task.kd is not None:
+            self.task.kd.load_state_dict(state["kd"])
+        if self.accelerator.scaler is not None and state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        if self.accelerator.is_main_process:  # the sums of all processes
+            self.sums.copy_(state["sums"])
+        self.step, self.history = state["step"], state["history"]
+        self.seconds, self.epoch_seconds = state["seconds"]
+        log.info("%s: goes on at step %d of %d", self.task.label, self.step, self.total)
+        if state["processes"] != self.accelerator.num_processes:
+            log.warning(
+                "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
+                "(and BatchNorm sees other local batches), not bit for bit",
+                self.task.label, state["processes"], self.accelerator.num_processes,
+            )  # fmt: skip
+
+    def _stop(self, signal: str) -> None:
+        self._save()
+        raise Interrupted(
+            f"{signal}: stopped at step {self.step} of {self.total}; "
+            f"{self.checkpoints.folder} holds the state. The same command goes on from there."
+        )
+
+    def _finish(self) -> dict[str, Any]:
+        result = self.history[-1] if self.history else {}
+        seen = self.total * self.config.batch_size
+        if self.accelerator.is_main_process:
+            self._export(self.task.run.weights, self._epochs_in_all())
+        return {
+            "test_top1": result.get("test_top1"),
+            "test_loss": result.get("test_loss"),
+            "epochs": seen / len(self.task.subset.ids),
+            "steps": self.total,
+            "images_seen": seen,
+            "train_seconds": self.seconds,
+            "images_per_second": seen / self.seconds,
+        }
+
+
+def start_trackers(accelerator: Accelerator, run: RunDir) -> None:
+    """Trackers that were asked for with --log_with, each run under its own name."""
+    accelerator.project_configuration.logging_dir = str(run.path / "tracker")
+    settings = {name: value if isinstance(value, (int, float)) else str(value) for name, value in relevant(run.config).items()}
+    accelerator.init_trackers("kdprune", settings, {"wandb": {"name": run.path.name}})
+
+
+def stop_trackers(accelerator: Accelerator) -> None:
+    for tracker in accelerator.trackers:
+        tracker.finish()
+    accelerator.trackers = []
+
+
+def _check_batch(batch_size: int, processes: int, accum: int) -> None:
+    if batch_size % (processes * accum):
+        raise ValueError(
+            f"--train.batch_size: {batch_size} given, but it is the batch of all {processes} processes and "
+            f"{accum} accumulation steps together, so it must be a multiple of {processes * accum}"
+        )
+
+
+def _line(label: str, row: dict[str, Any], total: int, epochs: int) -> str:
+    parts = [f"{label}  epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.3f}"]
+    if "kd_loss" in row:
+        parts.append(f"kd {row['kd_loss']:.3f}  agreement {100 * row['agreement']:.1f}%")
+    if "test_top1" in row:
+        parts.append(f"top-1 {100 * row['test_top1']:.2f}%")
+    return "  ".join([*parts, f"{row['images_per_second']:,.0f} img/s"])

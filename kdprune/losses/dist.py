@@ -1,0 +1,59 @@
+"""Distillation from a stronger teacher: match the order and the shape of predictions, not their values."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from kdprune.losses._gather import gather_batch
+from kdprune.losses.base import DistillLoss, LossInput, non_negative, positive
+from kdprune.registry import register
+
+# added to the product of norms, as by the authors: a class whose probability hardly varies counts as uncorrelated
+EPSILON = 1e-8
+
+
+def correlation(a_RD: Tensor, b_RD: Tensor) -> Tensor:
+    """Pearson's correlation of each row of `a` with the same row of `b`."""
+    a_RD, b_RD = a_RD - a_RD.mean(1, keepdim=True), b_RD - b_RD.mean(1, keepdim=True)
+    return torch.sum(a_RD * b_RD, dim=1) / (a_RD.norm(dim=1) * b_RD.norm(dim=1) + EPSILON)
+
+
+def dist(student_logits_NC: Tensor, teacher_logits_NC: Tensor, temperature: float, beta: float, gamma: float) -> Tensor:
+    """T²·[β·(1 − ρ_row) + γ·(1 − ρ_col)] (Huang et al. 2022, section 4).
+
+    ρ_row is the correlation of the two predictions for a sample, averaged over samples; ρ_col that of a class's
+    probabilities over the batch, averaged over classes. The batch is that of all processes together, or the loss would
+    change with their number. One sample has no correlation over the batch: the second part is then 0.
+    """
+    student_NC = F.softmax(student_logits_NC / temperature, dim=1)
+    teacher_NC = F.softmax(teacher_logits_NC / temperature, dim=1)
+    loss = beta * (1 - correlation(student_NC, teacher_NC).mean())
+    student_BC, teacher_BC = gather_batch(student_NC), gather_batch(teacher_NC)
+    if len(student_BC) > 1:
+        loss = loss + gamma * (1 - correlation(student_BC.T, teacher_BC.T).mean())
+    return temperature**2 * loss
+
+
+@register("losses", "dist")
+class DIST(DistillLoss):
+    """DIST (Huang et al., NeurIPS 2022). It reads no labels. T = 1 on ImageNet, 4 on CIFAR."""
+
+    min_classes = 2
+
+    def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
+        super().__init__()
+        self.beta, self.gamma = non_negative("beta", beta), non_negative("gamma", gamma)
+        self.temperature = positive("temperature", temperature)
+
+    def check(self, num_classes: int) -> None:
+        """Refuse fewer than two classes; warn of two, whose correlation is ±1 whatever the prediction."""
+        super().check(num_classes)
+        if num_classes == 2:
+            warnings.warn("dist with 2 classes: the beta part has no gradient, only gamma teaches", stacklevel=2)
+
+    def compute(self, batch: LossInput) -> Tensor:
+        return dist(batch.student_logits, batch.teacher_logits, self.temperature, self.beta, self.gamma)

@@ -1,0 +1,42 @@
+"""The outputs of inner layers, named by module path."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdprune.registry import unknown
+
+
+class Features:
+    """Forward hooks on some layers of a model; after a forward pass, `taken()` gives what they put out.
+
+    Raises:
+        ValueError: a path that the model does not have, with near ones.
+    """
+
+    def __init__(self, model: nn.Module, paths: Iterable[str], whose: str) -> None:
+        modules = dict(model.named_modules())
+        self._outputs: dict[str, Tensor] = {}
+        self.paths = tuple(dict.fromkeys(paths))
+        for path in self.paths:
+            if path not in modules or not path:
+                raise ValueError(unknown(f"layer of the {whose}", path, [name for name in modules if name][:200]))
+            modules[path].register_forward_hook(self._hook(path))
+
+    def taken(self) -> dict[str, Tensor]:
+        """The outputs of the last forward pass, by path; they are handed over, not kept."""
+        outputs, self._outputs = self._outputs, {}
+        return outputs
+
+    def _hook(self, path: str) -> Any:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            if not isinstance(output, Tensor):
+                raise ValueError(
+                    f"layer {path!r} puts out {type(output).__name__}, not one tensor: choose another layer"
+                )
+            self._outputs[path] = output
+
+        return keep

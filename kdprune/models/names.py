@@ -1,0 +1,52 @@
+"""Model names: known to timm (ours are registered there), or on a hub."""
+
+from __future__ import annotations
+
+import difflib
+
+import timm
+from timm.models import get_pretrained_cfg
+
+# Importing them registers our own models in timm.
+from kdprune.models import cifar_resnet, mlp  # noqa: F401
+
+REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
+
+
+def is_remote(name: str) -> bool:
+    """Whether timm looks the model up outside its registry (`hf-hub:org/model`, `local-dir:folder`)."""
+    return name.startswith(REMOTE)
+
+
+def check_model_name(name: str) -> None:
+    """Refuse a model name that timm cannot build. Names on a hub are not looked up here.
+
+    Raises:
+        ValueError: unknown model or pretrained tag; the message has the nearest names.
+    """
+    if is_remote(name):
+        return
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture):
+        raise ValueError(
+            f"unknown model {name!r}{_hint(architecture, timm.list_models())} (timm's names, 'cifar_resnet20' and its "
+            f"like, 'mlp_800', or 'hf-hub:ORG/MODEL'; timm.list_models('*PART*') lists them)"
+        )
+    if tag:
+        _check_tag(name, architecture)
+
+
+def _check_tag(name: str, architecture: str) -> None:
+    try:
+        get_pretrained_cfg(name)
+    except RuntimeError:
+        tagged = [known for known in timm.list_pretrained(f"{architecture}.*") if known.startswith(f"{architecture}.")]
+        allowed = ", ".join(tagged) or "none"
+        raise ValueError(
+            f"unknown pretrained tag in {name!r}{_hint(name, tagged)} (weights of {architecture}: {allowed})"
+        ) from None
+
+
+def _hint(given: str, allowed: list[str]) -> str:
+    near = difflib.get_close_matches(given, allowed, n=5)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,0 +1,67 @@
+"""Models in files: safetensors, with a header that says how to build the model again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+from torch import nn
+
+from kdprune.files import write_whole
+from kdprune.models.create import create
+from kdprune.models.names import check_model_name
+from kdprune.models.spec import Built, InputSpec
+from kdprune.models.weights import METADATA_KEY, StateDict, check_fit, read_weights
+
+
+def save_model(path: str | Path, built: Built) -> None:
+    """Write weights and what is needed to build the model again, whole or not at all.
+
+    The tensors have the model's own names: `timm.create_model(name, num_classes=C)` loads them with `strict=True`.
+    """
+    header = {
+        "name": built.name,
+        "num_classes": built.num_classes,
+        "spec": built.spec.to_json(),
+        "classes": built.classes,
+        "info": built.info,
+        "model_args": built.model_args,
+    }
+    # Cloned, since safetensors refuses tensors that share memory.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in _bare(built.model).state_dict().items()}
+    content = safetensors.torch.save(state, metadata={METADATA_KEY: json.dumps(header)})
+    write_whole(path, lambda file: file.write(content))
+
+
+def load_model(path: str | Path) -> Built:
+    """The model in a file of `save_model`.
+
+    Raises:
+        ValueError: no such file, damaged, not ours, or weights that are not the model's.
+    """
+    state, header = read_weights(path)
+    if header is None:
+        raise ValueError(f"{path} does not say which model it is for: give the model's name, and this as `checkpoint`")
+    return _from_header(path, state, header)
+
+
+def _from_header(path: str | Path, state: StateDict, header: dict[str, Any]) -> Built:
+    name, num_classes, spec = header["name"], header["num_classes"], InputSpec.from_json(header["spec"])
+    check_model_name(name)
+    model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
+    check_fit(state, model.state_dict(), f"the weights of {path} and {name}")
+    model.load_state_dict(state)
+    return Built(model, name, num_classes, spec, header["classes"], header["info"], header["model_args"])
+
+
+def _bare(model: nn.Module) -> nn.Module:
+    """The model inside `torch.compile` and DistributedDataParallel."""
+    while True:
+        inner = getattr(model, "_orig_mod", None)
+        if inner is None and isinstance(model, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            inner = model.module
+        if inner is None:
+            return model
+        model = inner

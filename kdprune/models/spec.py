@@ -1,0 +1,103 @@
+"""A built model and how it wants its images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from timm.data import resolve_model_data_config
+from torch import nn
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a model wants its images: square, `size` pixels, normalised as (x − mean) / std with x in [0, 1]."""
+
+    channels: int
+    size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 1.0
+
+    def __post_init__(self) -> None:
+        for what, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != self.channels:
+                raise ValueError(f"{what} has {len(values)} values for images of {self.channels} channels")
+        if min(self.std) <= 0:
+            raise ValueError(f"std must be above 0, got {self.std}")
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> InputSpec:
+        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+
+
+@dataclass
+class Built:
+    """A model with what has to be known to use it and to save it.
+
+    Attributes:
+        model: the network; logits are [N, num_classes].
+        name: its name for `timm.create_model`.
+        classes: names of the classes in the order of the logits, where known.
+        info: free notes that travel in the header of the file (smoothing, epoch, …); JSON values only.
+        model_args: arguments of the model besides class count, channels and image size, needed to build it again.
+    """
+
+    model: nn.Module = field(repr=False)
+    name: str
+    num_classes: int
+    spec: InputSpec
+    classes: list[str] | None = None
+    info: dict[str, Any] = field(default_factory=dict)
+    model_args: dict[str, Any] = field(default_factory=dict)
+
+
+def own_spec(model: nn.Module, channels: int, size: int | None) -> InputSpec:
+    """The input that a timm model was made for, by its pretrained configuration.
+
+    Args:
+        channels: channels that this instance takes; the configuration's normalisation is adapted to them.
+        size: pixels that this instance takes; None for the configuration's.
+
+    Raises:
+        ValueError: the model takes images that are not square.
+    """
+    config = resolve_model_data_config(model)
+    _, height, width = config["input_size"]
+    if size is None and height != width:
+        raise ValueError(f"this model takes images of {height}×{width} pixels; only square images are supported")
+    return InputSpec(
+        channels=channels,
+        size=size or height,
+        mean=_for_channels(config["mean"], channels),
+        std=_for_channels(config["std"], channels),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+    )
+
+
+def scratch_spec(own: InputSpec, mean: Sequence[float] | None, std: Sequence[float] | None) -> InputSpec:
+    """The input of a model without a past: the data's normalisation, the whole image."""
+    return replace(
+        own,
+        mean=own.mean if mean is None else _repeated(mean, own.channels),
+        std=own.std if std is None else _repeated(std, own.channels),
+        interpolation="bicubic",
+        crop_pct=1.0,
+    )
+
+
+def _for_channels(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """RGB statistics for another number of channels: their average, as timm's adapted first convolution sums them."""
+    values = tuple(values)
+    return values if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+def _repeated(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    values = tuple(float(value) for value in values)
+    return values * channels if len(values) == 1 else values

@@ -1,0 +1,134 @@
+"""Reading weights that others wrote, without running their code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import pickle
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from torch import Tensor
+
+SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+METADATA_KEY = "kdprune"
+# timm's order: the averaged weights are the ones whose accuracy was reported.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.", "model.")
+_SHOWN = 5
+
+StateDict = dict[str, Tensor]
+
+
+def read_weights(path: str | Path) -> tuple[StateDict, dict[str, Any] | None]:
+    """The state dict in a weights file, and our own header where it has one.
+
+    Returns:
+        Tensors by name on the CPU, out of any wrapper; prefixes are left as they are (see `matched`).
+
+    Raises:
+        ValueError: no such file, an unknown kind of file, a damaged one, one that could run code, or no weights in it.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ValueError(f"no such checkpoint file: {path}")
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"cannot read {path}: a checkpoint ends in {', '.join(SUFFIXES)}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    return _unwrapped(_read_pickle(path), path), None
+
+
+def read_header(path: str | Path) -> dict[str, Any] | None:
+    """Our own header of a safetensors file; None for anybody else's. Reads no tensor."""
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            text = (file.metadata() or {}).get(METADATA_KEY)
+        return None if text is None else json.loads(text)
+    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from None
+
+
+def matched(state: StateDict, expected: Iterable[str]) -> StateDict:
+    """Take off the prefixes of wrappers (`module.`, `_orig_mod.`, `model.`) until the names are the model's."""
+    expected = set(expected)
+    while not expected & state.keys():
+        prefix = next((p for p in _PREFIXES if state and all(key.startswith(p) for key in state)), None)
+        if prefix is None:
+            break
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    return state
+
+
+def check_fit(state: StateDict, expected: Mapping[str, Tensor], whose: str) -> None:
+    """Refuse weights that are not exactly the model's.
+
+    Raises:
+        ValueError: names that are missing or not expected, or other shapes; the first few are named.
+    """
+    missing = [key for key in expected if key not in state]
+    unexpected = [key for key in state if key not in expected]
+    reshaped = [
+        f"{key} {tuple(state[key].shape)} for {tuple(expected[key].shape)}"
+        for key in expected
+        if key in state and state[key].shape != expected[key].shape
+    ]
+    found = (("missing", missing), ("unexpected", unexpected), ("of another shape", reshaped))
+    problems = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found if keys]
+    if problems:
+        raise ValueError(f"{whose} do not fit: of {len(expected)} tensors {'; '.join(problems)}")
+
+
+def _first(keys: list[str]) -> str:
+    return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
+
+
+def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any] | None]:
+    header = read_header(path)
+    with safetensors.safe_open(str(path), framework="pt") as file:
+        return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118 (it is no dict)
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        # timm's own training script keeps its arguments beside the weights; a Namespace is plain data.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = str(error)
+        if "weights_only" not in reason.lower() and "global" not in reason.lower():
+            raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from None
+        raise ValueError(_unsafe(path)) from None
+    except (RuntimeError, EOFError, OSError, KeyError) as error:
+        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {error}") from None
+
+
+def _unsafe(path: Path) -> str:
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except Exception:  # old tar files cannot be listed; the advice stands without the names
+        names = []
+    what = f" ({', '.join(names[:_SHOWN])})" if names else ""
+    return (
+        f"{path} holds Python objects besides tensors{what}; reading them could run code, so it is not loaded. "
+        "If you trust its source, convert it once: state = torch.load(PATH, weights_only=False); "
+        "safetensors.torch.save_file(STATE_DICT, 'weights.safetensors')"
+    )
+
+
+def _unwrapped(content: Any, path: Path) -> StateDict:
+    while isinstance(content, Mapping):
+        inner = next(
+            (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping) and content[key]), None
+        )
+        if inner is None:
+            break
+        content = inner
+    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    if not tensors:
+        found = ", ".join(map(str, list(content)[:_SHOWN])) if isinstance(content, Mapping) else type(content).__name__
+        raise ValueError(f"{path} holds no weights: expected tensors by name, or {', '.join(_WRAPPERS)}; found {found}")
+    return tensors
