@@ -7,6 +7,7 @@ data; they publish no formula, so the policies here are families to choose from.
 from __future__ import annotations
 
 import ast
+import itertools
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -36,7 +37,7 @@ def table(keep_fraction: float, points: Sequence[Sequence[float]]) -> float:
     points = sorted((float(f), float(a)) for f, a in points)
     if keep_fraction <= points[0][0]:
         return points[0][1]
-    for (f0, a0), (f1, a1) in zip(points, points[1:], strict=False):
+    for (f0, a0), (f1, a1) in itertools.pairwise(points):
         if keep_fraction <= f1:
             return a0 + (a1 - a0) * (keep_fraction - f0) / (f1 - f0)
     return points[-1][1]
@@ -110,19 +111,24 @@ def parse(value: float | str) -> Alpha:
 def _call(part: str, known: dict[str, Callable[..., float]], text: str) -> tuple[Callable[..., float], tuple[Any, ...]]:
     match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
     if match is None:
-        raise ValueError(f"--distill.alpha: cannot read {part!r} in {text!r}; allowed are a number or {', '.join(known)}")
+        raise ValueError(
+            f"--distill.alpha: cannot read {part!r} in {text!r}; allowed are a number or {', '.join(known)}"
+        )
     name = match[1]
     if name not in known:
         kind = "policy" if known is _POLICIES else "schedule"
         raise ValueError("--distill.alpha: " + unknown(kind, name, known))
     try:
         arguments = ast.literal_eval(f"({match[2]},)") if match[2] and match[2].strip() else ()
-        result = known[name](0.5, *arguments)
-    except (SyntaxError, ValueError, TypeError, IndexError, ZeroDivisionError):
+        # A policy is checked at the run's keep fraction, too; a schedule must hold over all of training.
+        places = (0.5,) if known is _POLICIES else (0.0, 0.5, 1.0)
+        results = [float(known[name](place, *arguments)) for place in places]
+    except (SyntaxError, ValueError, TypeError, IndexError, ArithmeticError):
         raise ValueError(
             f"--distill.alpha: wrong arguments in {part!r}; for example constant(0.9), linear(1.0, 0.5), "
             "power(1.0, 0.5, 2), table([[0.1, 1.0], [1.0, 0.5]]), '* warmup(0.1)', '* cosine(0.0)', '* late(0.8)'"
         ) from None
-    if not 0 <= result <= 1:
-        raise ValueError(f"--distill.alpha: {part!r} gives {result:g} half-way, allowed is [0, 1]")
+    for place, result in zip(places, results, strict=True):
+        if not 0 <= result <= 1:
+            raise ValueError(f"--distill.alpha: {part!r} gives {result:g} at {place:g}, allowed is [0, 1]")
     return known[name], arguments

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import sys
 from collections.abc import Callable
@@ -48,22 +47,33 @@ def _say(text: str, status: int) -> int:
     return status
 
 
+def _parser(description: str) -> ArgumentParser:
+    return ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+
+
 def train_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Train a student on a kept subset, with a teacher.", exit_on_error=False)
+    parser = _parser("Train a student on a kept subset, with a teacher.")
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
     return parser
 
 
+def cache_parser() -> ArgumentParser:
+    parser = train_parser()
+    parser.description = "Fill the cached targets that training with the same settings would read."
+    parser.add_argument("--verify", action="store_true", help="Compute a sample of the entries again and compare.")
+    return parser
+
+
 def evaluate_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="Measure the student of a run on held-out data.", exit_on_error=False)
+    parser = _parser("Measure the student of a run on held-out data.")
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     return parser
 
 
 def list_parser() -> ArgumentParser:
-    parser = ArgumentParser(description="List plug-ins and models by name.", exit_on_error=False)
+    parser = _parser("List plug-ins and models by name.")
     parser.add_argument("kind", type=str, nargs="?", help="losses, scorers, selectors or models (default: all).")
     parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
     return parser
@@ -73,6 +83,13 @@ def _train(options: Namespace) -> int:
     from kdprune.engine.experiment import run
 
     run(options.config_object)
+    return 0
+
+
+def _cache(options: Namespace) -> int:
+    from kdprune.engine.caching import cache
+
+    cache(options.config_object, options.verify)
     return 0
 
 
@@ -104,6 +121,7 @@ def _list(options: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
     "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
+    "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
     "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
 }
@@ -131,10 +149,13 @@ def _parse(arguments: list[str]) -> tuple[str, Namespace]:
         rest = ["--config", str(DEFAULT_RECIPE)]
     try:
         options = parser.parse_args(rest)
-        if command == "train":
+        if command in ("train", "cache"):
             options.config_object = _config(parser, options)
     except ArgumentError as error:
-        sys.exit(_say(f"error: {_with_hint(str(error), parser)}", 2))
+        from kdprune.mistakes import explain
+
+        options_known = [option for action in parser._actions for option in action.option_strings]
+        sys.exit(_say(f"error: {explain(str(error), options_known)}", 2))
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
     return command, options
@@ -144,20 +165,11 @@ def _config(parser: ArgumentParser, options: Namespace) -> Config:
     from kdprune.config import from_dict
 
     content: dict[str, Any] = options.as_dict()
-    content.pop("config", None)
+    for name in ("config", "verify"):
+        content.pop(name, None)
     config = from_dict(content)
     config.check()
     return config
-
-
-def _with_hint(message: str, parser: ArgumentParser) -> str:
-    """Add the nearest option to a message about one that does not exist."""
-    known = [option for action in parser._actions for option in action.option_strings]
-    for word in message.replace("=", " ").split():
-        if word.startswith("--") and word not in known:
-            near = difflib.get_close_matches(word, known, n=1)
-            return f"{message}; did you mean {near[0]}?" if near else message
-    return message
 
 
 def _help() -> str:

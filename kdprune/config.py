@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kdprune import alpha as alpha_policies
 from kdprune.data import recipe
 from kdprune.losses import expression
-from kdprune.registry import check_name
+from kdprune.registry import check_name, unknown
 
 
 @dataclass
@@ -92,6 +92,8 @@ class TeacherConfig:
         seed: Seed of a teacher that is trained here; its own, so that students of several seeds share one teacher.
         targets: online: the teacher runs at every step; cached: its logits are stored and met again.
         views: Number of different views of a sample (epoch e uses view e mod views); default: one for each epoch.
+        cache: Folder of cached targets (default: a folder in the output, named by all that they depend on).
+        top_k: Cache the k largest logits and what rebuilds the rest at any temperature (default: all logits).
         engine: frozen: BatchNorm folded and weights cast once to the run's precision; plain: as the model is.
     """
 
@@ -107,6 +109,8 @@ class TeacherConfig:
     seed: int = 0
     targets: Literal["online", "cached"] = "online"
     views: int | None = None
+    cache: str | None = None
+    top_k: int | None = None
     engine: Literal["frozen", "plain"] = "frozen"
 
     def __post_init__(self) -> None:
@@ -121,6 +125,8 @@ class DistillConfig:
     Args:
         loss: A loss or a weighted sum, such as 'kd' or 'kd + 100*attention_transfer(layers=...)'.
         temperature: Softens both sides; the loss is scaled by its square.
+        layers: Pairs [student module path, teacher module path] for feature losses (default: the last stages of both,
+            by timm's feature_info).
         alpha: A number in [0, 1], or a policy over the keep fraction: constant(a), linear(a_low, a_high),
             power(a_low, a_high, p), table([[f, a], ...]), auto; each optionally '* warmup(t)', '* cosine(end)' or
             '* late(t)' over the progress of training.
@@ -128,6 +134,7 @@ class DistillConfig:
 
     loss: str | list[str] = "kd"
     temperature: float = 4.0
+    layers: list[list[str]] = field(default_factory=list)
     alpha: float | str = "linear(1.0, 0.5)"
 
 
@@ -236,6 +243,7 @@ class Config:
 _NOT_IN_HASH = {
     "": {"output", "name", "baseline", "log_with"},
     "data": {"root", "workers", "memory_gb"},
+    "teacher": {"cache"},
     "train": {"checkpoint_every", "checkpoint_keep"},
 }
 
@@ -252,7 +260,7 @@ def config_hash(config: Config) -> str:
 
 def relevant(config: Config) -> dict[str, Any]:
     """The settings that the result depends on, with dotted names."""
-    flat = {}
+    flat: dict[str, Any] = {}
     for name, value in to_dict(config).items():
         if isinstance(value, dict):
             flat |= {f"{name}.{key}": v for key, v in value.items() if key not in _NOT_IN_HASH.get(name, ())}
@@ -293,6 +301,7 @@ _RANGES = {
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.snapshot": (1, None, True, True),
     "teacher.views": (1, None, True, True),
+    "teacher.top_k": (1, None, True, True),
     "distill.temperature": (0, None, False, True),
     "train.epochs": (0, None, False, True),
     "train.steps": (1, None, True, True),
@@ -347,10 +356,13 @@ def from_dict(content: dict[str, Any]) -> Config:
 def _build(kind: Any, content: dict[str, Any]) -> Any:
     known = {f.name: f for f in fields(kind)}
     if wrong := set(content) - set(known):
-        raise ValueError(f"unknown settings {sorted(wrong)} (allowed: {', '.join(known)})")
+        raise ValueError(unknown("setting", min(wrong), known))
     values = {}
     for name, value in content.items():
         factory = known[name].default_factory
-        nested = isinstance(value, dict) and is_dataclass(factory)
-        values[name] = _build(factory, value) if nested else value
+        if is_dataclass(factory):
+            if not isinstance(value, dict):
+                raise ValueError(f"{name}: {value!r} given, allowed are settings by name")
+            value = _build(factory, value)
+        values[name] = value
     return kind(**values)

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdprune import registry
@@ -38,6 +38,7 @@ key = st.sampled_from(["alpha", "beta", "loss", "layers"])
 term = st.builds(Term, number, st.sampled_from(NAMES), st.dictionaries(key, value, max_size=3))
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.lists(term, min_size=1, max_size=5))
 def test_reads_back_what_it_would_write(terms):
     def write(term):

@@ -25,6 +25,15 @@ from kdprune.models.cifar_resnet import CifarResNet
 GREY = {"channels": 1, "image_size": 8, "mean": (0.3,), "std": (0.2,)}
 
 
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def tiny(num_classes: int = 10, name: str = "cifar_resnet8", **more):
     return build_student(name, num_classes, **{**GREY, **more})
 
@@ -157,7 +166,7 @@ def test_images_smaller_than_a_patch_are_refused():
 
 
 def test_arguments_that_the_model_does_not_know_are_named():
-    with pytest.raises(ValueError, match="cannot build resnet18 with .*drop_pth_rate"):
+    with pytest.raises(ValueError, match=r"cannot build resnet18 with .*drop_pth_rate"):
         build_student("resnet18", 10, drop_pth_rate=0.1)
 
 
@@ -228,8 +237,12 @@ def test_a_saved_model_loads_strictly_into_timms(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "more"),
-    [("cifar_resnet8", {"projection": True}), ("mlp_64", {"drop_rate": 0.3}), ("vit_tiny_patch16_224", {"image_size": 32})],
-)  # fmt: skip
+    [
+        ("cifar_resnet8", {"projection": True}),
+        ("mlp_64", {"drop_rate": 0.3}),
+        ("vit_tiny_patch16_224", {"image_size": 32}),
+    ],
+)
 def test_a_saved_model_comes_back_whole(tmp_path, name, more):
     built = tiny(3, name, **more)
     built.classes, built.info = ["a", "b", "ç"], {"smoothing": 0.1, "epoch": 4}
@@ -304,7 +317,7 @@ def test_a_pickle_that_could_run_code_is_refused_with_the_way_out(tmp_path):
 
 def test_a_file_without_weights_says_what_it_holds(tmp_path):
     torch.save({"epoch": 3, "note": "x"}, tmp_path / "m.pth")
-    with pytest.raises(ValueError, match="holds no weights.*found epoch, note"):
+    with pytest.raises(ValueError, match=r"holds no weights.*found epoch, note"):
         build_student("cifar_resnet8", 10, checkpoint=tmp_path / "m.pth")
 
 

@@ -39,7 +39,9 @@ def mix(x: Tensor) -> Tensor:
 
 def bits(key: int, ids_N: Tensor, views_N: Tensor | int = 0) -> Tensor:
     """64 random bits for each (sample id, view), int64 N."""
-    return mix(mix(ids_N * _GAMMA + key) + views_N * _GAMMA)
+    # A number must wrap around by hand, as tensors do by themselves.
+    view = _signed(views_N * _GAMMA % 2**64) if isinstance(views_N, int) else views_N * _GAMMA
+    return mix(mix(ids_N * _GAMMA + key) + view)
 
 
 def uniform(bits_N: Tensor, draws: int) -> Tensor:

@@ -17,7 +17,7 @@ from kdprune.config import DataConfig
 from kdprune.data.fingerprint import fingerprint
 from kdprune.data.images import ImageError, natural_channels, to_array
 from kdprune.data.source import Source
-from kdprune.data.sources import open_source
+from kdprune.data.sources import check_same_classes, open_source
 from kdprune.data.store import open_store, store_size
 from kdprune.files import read_json, write_json
 
@@ -116,15 +116,9 @@ def _open_test(dataset: str, root: Path, train: Source) -> Source | None:
             raise
         log.warning("%s has no labels and no held-out part: nothing will be evaluated", dataset)
         return None
-    if labelled and test.classes != train.classes:
-        raise ValueError(
-            f"{dataset}: the splits have different classes: train {_some(train.classes)}, held out {_some(test.classes)}"
-        )
+    if labelled:
+        check_same_classes(dataset, train.classes, test.classes)
     return test
-
-
-def _some(names: list[str]) -> str:
-    return f"{len(names)} ({', '.join(names[:5])}{', …' if len(names) > 5 else ''})"
 
 
 def _statistics(

@@ -79,10 +79,9 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
     content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a subset file: its 'format' should be {FORMAT!r}")
-    if "ids" in content:
-        ids = np.array(content["ids"], dtype=np.int64)
-    else:
-        ids = np.load(path.parent / content["ids_file"], allow_pickle=False)
+    if missing := {"dataset_fingerprint", "total", "chosen", "dropped", "hash"} - set(content):
+        raise ValueError(f"{path} is damaged: it has no {sorted(missing)[0]!r}")
+    ids = _read_ids(path, content)
     subset = Subset(ids, content["total"], content["dataset_fingerprint"], content["chosen"], tuple(content["dropped"]))
     if subset.hash != content["hash"]:
         raise ValueError(f"{path}: the ids do not match the hash in the file, so one of them was changed")
@@ -96,6 +95,17 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
     if not len(ids) or np.any(np.diff(ids) <= 0) or ids[0] < 0 or ids[-1] >= subset.total:
         raise ValueError(f"{path}: ids must be ascending, without repetition, between 0 and {subset.total - 1}")
     return subset
+
+
+def _read_ids(path: Path, content: dict[str, Any]) -> np.ndarray:
+    if "ids_file" not in content and "ids" not in content:
+        raise ValueError(f"{path} is damaged: it has neither 'ids' nor 'ids_file'")
+    try:
+        if "ids" in content:
+            return np.array(content["ids"], dtype=np.int64).reshape(-1)
+        return np.load(path.parent / content["ids_file"], allow_pickle=False).astype(np.int64).reshape(-1)
+    except (ValueError, TypeError, OverflowError, EOFError) as error:
+        raise ValueError(f"{path}: its ids cannot be read: {error}") from None
 
 
 def select(

@@ -1,4 +1,4 @@
-"""Checkpoints: everything that a run needs to go on as if it had not been stopped, one file each, whole or not there."""
+"""Checkpoints: all that a run needs to go on as if it had not been stopped, one file each, whole or not there."""
 
 from __future__ import annotations
 

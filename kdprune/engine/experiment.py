@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from kdprune.config import Config, DistillConfig, SubsetConfig, TeacherConfig, c
 from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
 from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset, load_subset, select
 from kdprune.engine.evaluation import evaluate, held_out
 from kdprune.engine.optim import check_optimizer
@@ -26,9 +28,18 @@ from kdprune.engine.table import print_table
 from kdprune.engine.trainer import Task, Trainer, start_trackers, stop_trackers
 from kdprune.losses._sum import build_loss
 from kdprune.losses.expression import parse as parse_loss
-from kdprune.models.build import Built, build_student, build_teacher, check_model_name, count_parameters, resolve_teacher
-from kdprune.models.features import Features
-from kdprune.teachers.targets import OnlineTargets
+from kdprune.models.build import (
+    Built,
+    build_student,
+    build_teacher,
+    check_model_name,
+    count_parameters,
+    resolve_teacher,
+)
+from kdprune.models.features import Features, last_stages
+from kdprune.teachers.cache import CacheKey, TargetCache
+from kdprune.teachers.entries import make_entries
+from kdprune.teachers.targets import CachedTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
 
 log = logging.getLogger("kdprune")
@@ -43,7 +54,7 @@ def run(config: Config) -> dict[str, Any]:
     """
     config.check()
     check_optimizer(config.train.opt)
-    _check_models(config)
+    check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     return Experiment(config, accelerator).run()
 
@@ -99,25 +110,24 @@ class Experiment:
         config, data, accelerator = run.config, self.data, self.accelerator
         kd = None
         if config.teacher.models:
-            kd = build_loss(config.distill.loss, config.distill.temperature)
-            self._check_loss(kd, config)
-        subset = self._subset(config)
+            kd = build_loss(config.distill.loss, config.distill.temperature, _pairs(config.distill.layers))
+            self.check_loss(kd, config)
+        subset = self.subset(config)
         check_labels(config, data)
-        teachers = self._teachers(config, kd is not None and kd.needs_features)
+        teachers = self.teachers(config, kd is not None and kd.needs_features)
         if accelerator.is_main_process:
             run.start(environment(accelerator))
             subset.save(run.path / "subset.json")
-        built = self._student(config)
-        targets = None
-        if kd is not None:
-            features = None
-            if kd.needs_features:
-                features = Features(teachers[0].built.model, (teacher for _, teacher in kd.layers), "teacher")
-            targets = OnlineTargets(
-                teachers, config.distill.temperature, config.teacher.weights, config.teacher.temperatures, features
-            )
+        built = self.student(config)
+        if kd is not None and kd.needs_features and not kd.layers:
+            pairs = last_stages(built.model, teachers[0].engine.network)
+            log.info("features are compared between %s", ", ".join(f"{a} and {b}" for a, b in pairs))
+            kd = build_loss(config.distill.loss, config.distill.temperature, pairs)
+            kd.check(data.num_classes)
+        reader = self.reader(config, built, subset)
+        targets = None if kd is None else self._targets(config, kd, teachers, subset, reader)
         task = Task(
-            run, built, data, self._reader(config, built, subset), subset, targets, kd,
+            run, built, data, reader, subset, targets, kd,
             alpha_policies.parse(config.distill.alpha) if kd is not None else None,
             config.teacher.views if kd is not None else None,
             label=f"{config.student.model}{'' if kd is None else ' + KD'}",
@@ -126,7 +136,7 @@ class Experiment:
         trainer = Trainer(task, accelerator)
         result = trainer.fit()
         stop_trackers(accelerator)
-        summary = summarise(config, data, subset, built, teachers, result, accelerator)
+        summary = summarise(config, data, subset, built, teachers, targets, result, accelerator)
         if accelerator.is_main_process:
             run.finish(summary)
             trainer.checkpoints.clear()
@@ -134,16 +144,62 @@ class Experiment:
         accelerator.free_memory()
         return summary
 
-    def _check_loss(self, kd: Any, config: Config) -> None:
-        kd.check(self.data.num_classes)
+    def _targets(
+        self, config: Config, kd: Any, teachers: list[Teacher], subset: Subset, reader: Reader
+    ) -> OnlineTargets:
+        temperature, weights, temperatures = (
+            config.distill.temperature, config.teacher.weights, config.teacher.temperatures,
+        )  # fmt: skip
+        if config.teacher.targets == "cached":
+            caches = self.open_caches(config, teachers, subset, reader)
+            return CachedTargets(teachers, caches, temperature, weights, temperatures)
+        features = None
+        if kd.needs_features:
+            features = Features(teachers[0].engine.network, (layer for _, layer in kd.layers), "teacher")
+        return OnlineTargets(teachers, temperature, weights, temperatures, features)
+
+    def open_caches(self, config: Config, teachers: list[Teacher], subset: Subset, reader: Reader) -> list[TargetCache]:
+        """A cache for each teacher, with its size announced and refused if the disk cannot hold it."""
+        caches = []
+        for index, teacher in enumerate(teachers):
+            entries = make_entries(self.data.num_classes, config.teacher.top_k)
+            s = reader.settings
+            key = CacheKey(
+                teacher.weights_hash, str(teacher.built.spec), self.data.fingerprint, subset.hash,
+                f"{s.recipe}, {s.size} px, filled with {s.fill}", s.seed, entries.about,
+            )  # fmt: skip
+            caches.append(TargetCache(cache_folder(config, teacher, key, index), key, subset.ids, entries))
+        views = self.views(config, subset)
+        missing = sum(cache.missing_bytes(views) for cache in caches)
+        log.info(
+            "cached targets: %d views of %d samples, %.3g GiB in all, %.3g GiB to be reserved, in %s",
+            views, len(subset.ids), views * sum(c.bytes_per_view for c in caches) / 2**30, missing / 2**30,
+            ", ".join(str(cache.folder) for cache in caches),
+        )  # fmt: skip
+        for cache in caches:
+            cache.check_space(views)
+        return caches
+
+    def views(self, config: Config, subset: Subset) -> int:
+        """How many different views of a sample the run meets."""
+        train = config.train
+        steps = total_steps(train.epochs, train.steps, train.budget, len(subset.ids), subset.total, train.batch_size)
+        epochs = -(-steps * train.batch_size // len(subset.ids))
+        return min(config.teacher.views or epochs, epochs)
+
+    def check_loss(self, kd: Any, config: Config) -> None:
+        if kd.layers or not kd.needs_features:  # else its layers are found when both models are there
+            kd.check(self.data.num_classes)
         if kd.needs_features and len(config.teacher.models) > 1:
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which needs one teacher")
+        if kd.needs_features and config.teacher.targets == "cached":
+            raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which no cache holds")
         if kd.needs_labels and (self.data.train.labels < 0).any():
             raise ValueError(f"--distill.loss: {config.distill.loss!r} needs labels, and the data set has none")
         if recipe.parse(config.data.augment).mixes and not kd.accepts_mixed_labels:
             raise ValueError(f"--distill.loss: {config.distill.loss!r} cannot use the mixed labels of --data.augment")
 
-    def _subset(self, config: Config) -> Subset:
+    def subset(self, config: Config) -> Subset:
         data, wanted = self.data, config.subset
         if wanted.file:
             return load_subset(wanted.file, data.fingerprint, len(data.train))
@@ -152,7 +208,7 @@ class Experiment:
             config.seed, data.dropped,
         )  # fmt: skip
 
-    def _student(self, config: Config) -> Built:
+    def student(self, config: Config) -> Built:
         torch.manual_seed(config.seed)
         data, student = self.data, config.student
         return build_student(
@@ -162,14 +218,14 @@ class Experiment:
             classes=data.classes, drop_rate=student.drop_rate,
         )  # fmt: skip
 
-    def _reader(self, config: Config, built: Built, subset: Subset) -> Reader:
+    def reader(self, config: Config, built: Built, subset: Subset) -> Reader:
         settings = view_settings(config, self.data, built.spec.size)
         return Reader(
             self.data.train, settings, self._images, subset.ids, self.data.channels, self.data.num_classes,
             self.accelerator.device, self.data.workers,
         )  # fmt: skip
 
-    def _teachers(self, config: Config, with_features: bool) -> list[Teacher]:
+    def teachers(self, config: Config, with_features: bool) -> list[Teacher]:
         """Load the teachers that have weights, then train those that have none; measure all of them."""
         teacher = config.teacher
         checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
@@ -214,8 +270,9 @@ class Experiment:
         example = next(iter(batches), None)
         images = example.images if example is not None else torch.zeros(1)
         teacher = make_teacher(
-            built, source, images[:64], accelerator.device, DTYPES[accelerator.mixed_precision], fold, config.train.compile
-        )
+            built, source, images[:64], accelerator.device, DTYPES[accelerator.mixed_precision], fold,
+            config.train.compile, config.train.batch_size // (accelerator.num_processes * config.train.grad_accum),
+        )  # fmt: skip
         if data.test is not None:
             result = evaluate(teacher, held_out(data, built.spec, accelerator), data.num_classes, accelerator)
             teacher.test_top1 = result["top1"]
@@ -225,6 +282,15 @@ class Experiment:
             warn_if_near_chance(built.name, result["top1"], data.num_classes)
         warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
         return teacher
+
+
+def cache_folder(config: Config, teacher: Teacher, key: CacheKey, index: int) -> Path:
+    """Where a teacher's cached targets are."""
+    if config.teacher.cache:
+        several = len(config.teacher.models) > 1
+        return Path(config.teacher.cache) / f"teacher_{index}" if several else Path(config.teacher.cache)
+    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
+    return Path(config.output) / "targets" / f"{teacher.built.name}-{digest}"
 
 
 def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings:
@@ -279,21 +345,23 @@ def run_name(config: Config) -> str:
 
 
 def summarise(
-    config: Config, data: Data, subset: Subset, built: Built, teachers: list[Teacher], result: dict[str, Any],
-    accelerator: Accelerator,
+    config: Config, data: Data, subset: Subset, built: Built, teachers: list[Teacher], targets: OnlineTargets | None,
+    result: dict[str, Any], accelerator: Accelerator,
 ) -> dict[str, Any]:  # fmt: skip
     """summary.json (see docs/DESIGN.md for what it must hold)."""
     alpha = alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction) if teachers else 0.0
     seen = result["images_seen"]
     nothing = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
     trained = [teacher.training["cost"]["student_training"] for teacher in teachers if teacher.training]
+    asked = 0 if targets is None else targets.spent.forward_samples * accelerator.num_processes
     cost = {
         "observation": nothing,
         "teacher_training": {key: sum(cost[key] for cost in trained) for key in nothing},
-        "target_caching": nothing,
+        # A cache that fills on the way costs its passes here and its seconds in the student's training.
+        "target_caching": {**nothing, "forward_samples": asked if config.teacher.targets == "cached" else 0},
         "student_training": {
             "seconds": result["train_seconds"], "forward_samples": seen, "backward_samples": seen,
-            "teacher_forward_samples": seen * len(teachers),
+            "teacher_forward_samples": asked if config.teacher.targets == "online" else 0,
         },
     }  # fmt: skip
     return {
@@ -320,7 +388,13 @@ def summarise(
     }
 
 
-def _check_models(config: Config) -> None:
+def _pairs(layers: list[list[str]]) -> list[tuple[str, str]]:
+    if wrong := [pair for pair in layers if len(pair) != 2]:
+        raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
+    return [(student, teacher) for student, teacher in layers]
+
+
+def check_models(config: Config) -> None:
     check_model_name(config.student.model)
     for name in config.teacher.models:
         if resolve_teacher(name) is None:
@@ -330,5 +404,3 @@ def _check_models(config: Config) -> None:
 
 def _share(teacher: TeacherConfig) -> str:
     return "the full data" if teacher.train_fraction == 1 else f"{teacher.train_fraction:.0%} of the data"
-
-

@@ -15,8 +15,9 @@ from kdprune.registry import unknown
 
 def check_optimizer(name: str) -> None:
     """Refuse an optimizer that timm does not know."""
-    if name not in list_optimizers():
-        raise ValueError("--train.opt: " + unknown("optimizer", name, list_optimizers()))
+    known = [str(optimizer) for optimizer in list_optimizers()]
+    if name not in known:
+        raise ValueError("--train.opt: " + unknown("optimizer", name, known))
 
 
 def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Parameter]) -> Optimizer:

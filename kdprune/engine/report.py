@@ -27,7 +27,9 @@ def evaluate_run(path: Path, as_json: bool) -> dict[str, Any]:
     config = read_config(path)
     weights = path / "student.safetensors"
     if not weights.exists():
-        raise FileNotFoundError(f"{path} has no student.safetensors: the run is not finished, its command goes on with it")
+        raise FileNotFoundError(
+            f"{path} has no student.safetensors: the run is not finished, its command goes on with it"
+        )
     accelerator = make_accelerator(config.train.precision, [], config.output)
     with accelerator.main_process_first():
         data = open_data(config.data, progress=accelerator.is_main_process)

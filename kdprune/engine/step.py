@@ -25,9 +25,10 @@ class Targets(Protocol):
 
     temperature: float
     features: Features | None
-    forward_passes: int
 
     def __call__(self, batch: Batch) -> Tensor: ...
+
+    def flush(self) -> None: ...
 
 
 class DistillStep:
@@ -99,6 +100,14 @@ class DistillStep:
             log_p = torch.log_softmax(teacher / self.targets.temperature, 1)
             entropy = -(log_p.exp() * log_p).sum()
         measured = torch.stack(
-            [zero + n, n * loss.detach(), n * task.detach(), n * kd.detach(), (guess == label).sum(), agreement, entropy]
+            [
+                zero + n,
+                n * loss.detach(),
+                n * task.detach(),
+                n * kd.detach(),
+                (guess == label).sum(),
+                agreement,
+                entropy,
+            ]
         ).float()
         return {"loss": loss, "task_loss": task, "kd_loss": kd, "output": output, "measured": measured}

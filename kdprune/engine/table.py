@@ -15,7 +15,9 @@ def print_table(summaries: list[dict[str, Any]]) -> None:
         summaries: of the arms; the first one's teachers are shown.
     """
     first = summaries[0]
-    table = Table(title=f"{first['dataset']}: {first['kept']:,} of {first['total']:,} samples kept, seed {first['seed']}")
+    table = Table(
+        title=f"{first['dataset']}: {first['kept']:,} of {first['total']:,} samples kept, seed {first['seed']}"
+    )
     table.add_column("model")
     for column in ("top-1 %", "parameters", "images/s", "seconds", "steps"):
         table.add_column(column, justify="right")

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from kdprune.alpha import Alpha
@@ -28,7 +28,6 @@ from kdprune.engine.interrupt import Interrupted, StopRequest
 from kdprune.engine.optim import make_optimizer, make_scheduler
 from kdprune.engine.run_dir import RunDir
 from kdprune.engine.step import MEASURED, DistillStep, Targets
-from kdprune.losses.base import LossInput
 from kdprune.models.build import save_model
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
@@ -87,7 +86,9 @@ class Trainer:
 
         self.model = task.built.model
         channels_last = is_convolutional(self.model)
-        self.model.to(device, memory_format=torch.channels_last if channels_last else torch.preserve_format)
+        self.model.to(device)
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
         self.inputs = Inputs(task.built.spec, device, channels_last)
         self.ema = ModelEmaV3(self.model, decay=self.config.ema) if self.config.ema else None
         self.features = self._build_features(task.kd) if task.kd is not None else None
@@ -105,7 +106,8 @@ class Trainer:
         kd.to(self.accelerator.device)
         if not kd.needs_features:
             return None
-        assert self.task.targets is not None and self.task.targets.features is not None
+        assert self.task.targets is not None
+        assert self.task.targets.features is not None
         taps = Features(self.model, (student for student, _ in kd.layers), "student")  # type: ignore[union-attr]
         ids = torch.from_numpy(self.task.subset.ids[:4])
         batch = next(iter(self.task.reader.read([(ids, torch.zeros_like(ids))])))
@@ -152,7 +154,8 @@ class Trainer:
             StopRequest() as stop,
             tqdm(
                 total=self.total * config.batch_size, initial=self.step * config.batch_size, desc=self.task.label,
-                unit="img", unit_scale=True, disable=None if main else True, smoothing=0.05, mininterval=0.5, leave=False,
+                unit="img", unit_scale=True, disable=None if main else True, smoothing=0.05, mininterval=0.5,
+                leave=False,
             ) as bar,
         ):  # fmt: skip
             self.prepared.train()
@@ -169,6 +172,18 @@ class Trainer:
                 if stop.signal and self._agreed_to_stop:
                     self._stop(stop.signal)
         return self._finish()
+
+    def stepper(self) -> Callable[[], None]:
+        """One training step a call, with nothing of what `fit` does between them, for benchmarks."""
+        batches, stop = iter(self.task.reader.read(self._requests())), StopRequest()
+        self._saved_at = time.monotonic()
+        self.prepared.train()
+
+        def step() -> None:
+            self._train_step(batches)
+            self._look(stop)
+
+        return step
 
     def _train_step(self, batches: Iterator[Batch]) -> None:
         """One optimizer step; nothing in it waits for the device."""
@@ -267,6 +282,8 @@ class Trainer:
             self._export(self.task.run.checkpoints / f"epoch_{epoch + 1:04d}.safetensors", epoch + 1)
         self.sums.zero_()
         self.epoch_seconds = 0.0
+        if self.task.targets is not None:
+            self.task.targets.flush()
         if self.accelerator.is_main_process:
             self.task.run.write_metrics(self.history)
         self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=self.step)
@@ -302,6 +319,8 @@ class Trainer:
         """Write a checkpoint; every process takes part, the main one writes."""
         sums = self.accelerator.reduce(self.sums, "sum")
         self._tick()
+        if self.task.targets is not None:
+            self.task.targets.flush()
         if self.accelerator.is_main_process:
             scaler = self.accelerator.scaler
             kd = self.task.kd
@@ -373,7 +392,9 @@ class Trainer:
 def start_trackers(accelerator: Accelerator, run: RunDir) -> None:
     """Trackers that were asked for with --log_with, each run under its own name."""
     accelerator.project_configuration.logging_dir = str(run.path / "tracker")
-    settings = {name: value if isinstance(value, (int, float)) else str(value) for name, value in relevant(run.config).items()}
+    settings = {
+        name: value if isinstance(value, (int, float)) else str(value) for name, value in relevant(run.config).items()
+    }
     accelerator.init_trackers("kdprune", settings, {"wandb": {"name": run.path.name}})
 
 

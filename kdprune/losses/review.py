@@ -72,10 +72,11 @@ class Review(FeatureLoss):
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
         levels = [(as_map(s), as_map(t)) for s, t in self.features(student_features, teacher_features)]
         middle = min(self.max_width, levels[-1][0].shape[1])
-        self.fusions = nn.ModuleList(
-            Fusion(student.shape[1], middle, teacher.shape[1], deepest=level == len(levels) - 1).to(student.device)
-            for level, (student, teacher) in enumerate(levels)
-        )
+        with levels[0][0].device:
+            self.fusions = nn.ModuleList(
+                Fusion(student.shape[1], middle, teacher.shape[1], deepest=level == len(levels) - 1)
+                for level, (student, teacher) in enumerate(levels)
+            )
 
     def compute(self, batch: LossInput) -> Tensor:
         loss, handed_on = torch.zeros((), device=batch.student_logits.device), None

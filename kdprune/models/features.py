@@ -40,3 +40,25 @@ class Features:
             self._outputs[path] = output
 
         return keep
+
+
+def last_stages(student: nn.Module, teacher: nn.Module, count: int = 3) -> list[tuple[str, str]]:
+    """Up to `count` pairs of module paths, the last stages of both by timm's `feature_info`, paired from the end.
+
+    Raises:
+        ValueError: a model that does not say what its stages are.
+    """
+    stages = [_stages(student, "student"), _stages(teacher, "teacher")]
+    count = min(count, *map(len, stages))
+    return list(zip(stages[0][-count:], stages[1][-count:], strict=True))
+
+
+def _stages(model: nn.Module, whose: str) -> list[str]:
+    info = getattr(model, "feature_info", None)
+    modules = dict(model.named_modules())
+    names = [stage["module"] for stage in info or [] if stage.get("module") in modules]
+    if not names:
+        raise ValueError(
+            f"the {whose} ({type(model).__name__}) does not say what its stages are: name them with --distill.layers"
+        )
+    return names

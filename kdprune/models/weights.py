@@ -97,13 +97,11 @@ def _read_pickle(path: Path) -> Any:
         # timm's own training script keeps its arguments beside the weights; a Namespace is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        reason = str(error)
-        if "weights_only" not in reason.lower() and "global" not in reason.lower():
-            raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason}") from None
-        raise ValueError(_unsafe(path)) from None
-    except (RuntimeError, EOFError, OSError, KeyError) as error:
-        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {error}") from None
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+        if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
+            raise ValueError(_unsafe(path)) from None
+        reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
+        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason.splitlines()[0]}") from None
 
 
 def _unsafe(path: Path) -> str:

@@ -36,8 +36,7 @@ def random(candidates: np.ndarray, labels: np.ndarray, count: int, seed: int, ba
 
 def largest_remainder(sizes: np.ndarray, count: int) -> np.ndarray:
     """Whole numbers in proportion to `sizes` that add up to `count` (Hamilton's method; ties go to the first class)."""
-    exact = sizes * (count / sizes.sum())
-    quotas = np.floor(exact + 1e-9).astype(np.int64)
+    quotas, remainders = np.divmod(sizes * count, sizes.sum())
     missing = count - quotas.sum()
-    quotas[np.argsort(-(exact - quotas), kind="stable")[:missing]] += 1
+    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
     return quotas

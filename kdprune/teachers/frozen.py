@@ -74,11 +74,16 @@ class FrozenTeacher(nn.Module):
         with torch.autocast(self.device.type, dtype=self.dtype if autocast else None, enabled=autocast):
             return self._engine(images.shape)(images).float()
 
-    def compile_for(self, shape: torch.Size) -> None:
+    def compile_for(self, example_NCHW: Tensor) -> None:
         """Use a compiled network for batches of this shape; others, such as a last one, never wait for a compiler."""
-        network: Any = torch.compile(self.network, dynamic=False, options={"freezing": True})
-        self._compiled = (network, shape)
+        from torch._inductor import config  # slow to import, and most runs do without
+
+        network: Any = torch.compile(self.network, dynamic=False)
+        self._compiled = (network, example_NCHW.shape)
         self.route = "folded+compiled"
+        # Weights become constants only if Dynamo knows it, too, and options={"freezing": True} does not reach it.
+        with config.patch(freezing=True):
+            self(example_NCHW)
 
     def _engine(self, shape: torch.Size) -> Callable[[Tensor], Tensor]:
         if self._compiled is not None and shape == self._compiled[1]:
@@ -94,18 +99,21 @@ def freeze(
     example: Tensor,
     compile: bool | Literal["auto"] = False,
     fold: bool = True,
+    batch_size: int | None = None,
 ) -> FrozenTeacher:
     """The fastest teacher that gives the model's logits within 2%. The model itself is left as it is.
 
     Args:
         model: a classifier, [N, C, H, W] → [N, num_classes].
         dtype: precision of the run: float32, bfloat16 or float16.
-        example: normalised images, best a real batch of the size that will be asked most.
+        example: normalised images, best real ones.
         compile: with torch.compile; 'auto' where a compiler is found. Takes from seconds to a minute or two.
         fold: False for the plain route.
+        batch_size: images in the batches that will be asked most, the only ones that a compiled network serves;
+            None for as many as in the example.
     """
     device = torch.device(device)
-    example = example.to(device, torch.float32)
+    example = _batch_of(example, batch_size).to(device, torch.float32)
     plain = FrozenTeacher(_copied(model, device), device=device, dtype=dtype, route="plain")
     reference = FrozenTeacher(plain.network, device=device, dtype=torch.float32, route="plain")(example)
     teacher = _folded(model, device, dtype, example) if fold else None
@@ -121,6 +129,12 @@ def can_compile(device: torch.device) -> bool:
     if device.type == "cuda":
         return importlib.util.find_spec("triton") is not None
     return any(shutil.which(name) for name in (os.environ.get("CXX", "g++"), "g++", "clang++"))
+
+
+def _batch_of(example: Tensor, batch_size: int | None) -> Tensor:
+    if batch_size is None:
+        return example
+    return example.repeat(-(-batch_size // len(example)), *[1] * (example.ndim - 1))[:batch_size]
 
 
 def _copied(model: nn.Module, device: torch.device) -> nn.Module:
@@ -156,7 +170,11 @@ def _cast(network: nn.Module, dtype: torch.dtype) -> None:
 def _compiled(teacher: FrozenTeacher, example: Tensor, reference: Tensor) -> FrozenTeacher:
     """The teacher with a compiled network, or as it was where compiling fails or changes the logits."""
     compiled = FrozenTeacher(teacher.network, device=teacher.device, dtype=teacher.dtype, route="folded")
-    compiled.compile_for(example.shape)
+    try:
+        compiled.compile_for(example)
+    except Exception as error:  # whatever a compiler meets; it costs speed only
+        _log.warning("teacher: torch.compile fails (%s); using the folded network", _first_line(error))
+        return teacher
     return compiled if _agrees(compiled, example, reference) else teacher
 
 
@@ -164,7 +182,7 @@ def _agrees(teacher: FrozenTeacher, example: Tensor, reference: Tensor) -> bool:
     """Measure and log the teacher's error; whether it is small enough to be used."""
     try:
         teacher.relative_error = ((teacher(example) - reference).norm() / reference.norm()).item()
-    except Exception as error:
+    except RuntimeError as error:  # an operation that does not know this precision
         if teacher.route == "plain":
             raise
         _log.warning("teacher: the %s route fails (%s); not used", teacher.route, _first_line(error))

@@ -1,18 +1,31 @@
-"""What the teachers say of a batch, computed when it is asked for.
+"""What the teachers say of a batch: computed at every step, or read from a cache that fills on the way.
 
-Shapes: N samples, C classes.
+Shapes: N samples, C classes, W words of a cache entry.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
+import numpy as np
+import torch
 from torch import Tensor
 
 from kdprune.data.reader import Batch
 from kdprune.models.features import Features
+from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.ensemble import combine, normalised
 from kdprune.teachers.teacher import Teacher
+
+FLUSH_EVERY = 50  # batches; what a kill can lose is computed again
+
+
+@dataclass
+class Spent:
+    """What the teachers cost so far: samples through all of them."""
+
+    forward_samples: int = 0
 
 
 class OnlineTargets:
@@ -39,7 +52,7 @@ class OnlineTargets:
         self.weights = normalised(weights, len(self.teachers))
         self.temperatures = list(temperatures or [temperature] * len(self.teachers))
         self.features = features
-        self.forward_passes = 0
+        self.spent = Spent()
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits N×C of the teachers as one, float32, without gradient."""
@@ -47,5 +60,82 @@ class OnlineTargets:
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each teacher's own logits, N×C."""
-        self.forward_passes += len(batch.ids) * len(self.teachers)
+        self.spent.forward_samples += len(batch.ids) * len(self.teachers)
         return [teacher(batch.images) for teacher in self.teachers]
+
+    def flush(self) -> None:
+        """Nothing waits to be written."""
+
+
+class CachedTargets(OnlineTargets):
+    """Logits come from a cache for each teacher; what is not there yet is computed and put there.
+
+    Args:
+        caches: one for each teacher.
+    """
+
+    def __init__(
+        self,
+        teachers: Sequence[Teacher],
+        caches: Sequence[TargetCache],
+        temperature: float,
+        weights: Sequence[float] | None = None,
+        temperatures: Sequence[float] | None = None,
+    ) -> None:
+        super().__init__(teachers, temperature, weights, temperatures)
+        self.caches = list(caches)
+        self._batches = 0
+
+    def logits(self, batch: Batch) -> list[Tensor]:
+        ids, views = batch.ids.numpy(), batch.views.numpy()
+        return [
+            self._one(teacher, cache, temperature, batch, cache.rows(ids), views)
+            for teacher, cache, temperature in zip(self.teachers, self.caches, self.temperatures, strict=True)
+        ]
+
+    def _one(
+        self,
+        teacher: Teacher,
+        cache: TargetCache,
+        temperature: float,
+        batch: Batch,
+        rows: np.ndarray,
+        views: np.ndarray,
+    ) -> Tensor:
+        parts = list(_by_view(views))
+        if not all(cache.have(view, rows[where]).all() for view, where in parts):
+            self._fill(teacher, cache, batch, rows, parts)
+        words = np.empty((len(rows), cache.entries.words), dtype=np.int16)
+        for view, where in parts:
+            words[where] = cache.read(view, rows[where])
+        host = torch.from_numpy(words)
+        if batch.images.device.type == "cuda":
+            host = host.pin_memory()
+        return cache.entries.decode(host.to(batch.images.device, non_blocking=True), temperature)
+
+    def _fill(
+        self, teacher: Teacher, cache: TargetCache, batch: Batch, rows: np.ndarray, parts: list[tuple[int, np.ndarray]]
+    ) -> None:
+        """Run the teacher on the batch and write what it says: the only place where the host waits."""
+        self.spent.forward_samples += len(rows)
+        words = cache.entries.encode(teacher(batch.images)).cpu().numpy()
+        for view, where in parts:
+            cache.write(view, rows[where], words[where])
+        self._batches += 1
+        if self._batches % FLUSH_EVERY == 0:
+            cache.flush()
+
+    def flush(self) -> None:
+        """Bring everything to the disk."""
+        for cache in self.caches:
+            cache.flush()
+
+
+def _by_view(views: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Each view of a batch and where it stands; a batch has one or, at the border of epochs, two."""
+    first = views[0]
+    if (views == first).all():
+        yield int(first), np.arange(len(views))
+        return
+    for view in np.unique(views):
+        yield int(view), np.flatnonzero(views == view)

@@ -23,11 +23,13 @@ class Teacher:
     """A frozen teacher.
 
     Attributes:
-        built: the model as it was built or loaded.
+        built: name, input and classes; its model is the engine's network.
         inputs: from uint8 views to its input.
         engine: what runs it; not a module that a trainer could reach.
         test_top1: accuracy on held-out data, measured before the first step; None where there is none.
         weights_hash: SHA-256 of its weights, hex.
+        parameters: how many.
+        source: where its weights come from.
         training: the summary of its training, where it was trained here.
     """
 
@@ -35,6 +37,7 @@ class Teacher:
     inputs: Inputs
     engine: FrozenTeacher
     weights_hash: str
+    parameters: int
     source: str
     test_top1: float | None = None
     training: dict[str, Any] | None = None
@@ -49,7 +52,7 @@ class Teacher:
         return {
             "name": self.built.name,
             "source": self.source,
-            "parameters": count_parameters(self.built.model),
+            "parameters": self.parameters,
             "training": None if self.training is None else {name: self.training[name] for name in measured},
             "test_top1": self.test_top1,
             "engine": self.engine.route,
@@ -58,7 +61,14 @@ class Teacher:
 
 
 def make_teacher(
-    built: Built, source: str, example: Tensor, device: torch.device, dtype: torch.dtype, fold: bool, compile: bool
+    built: Built,
+    source: str,
+    example: Tensor,
+    device: torch.device,
+    dtype: torch.dtype,
+    fold: bool,
+    compile: bool,
+    batch_size: int | None = None,
 ) -> Teacher:
     """Freeze a built model.
 
@@ -67,14 +77,16 @@ def make_teacher(
         example: uint8 views, to compare the frozen engine with the model as it was.
         dtype: the run's precision.
         fold, compile: how far the engine may go.
+        batch_size: of the run, for a compiled engine.
     """
-    channels_last = is_convolutional(built.model)
-    built.model.to(device)
-    inputs = Inputs(built.spec, device, channels_last)
+    inputs = Inputs(built.spec, device, is_convolutional(built.model))
+    identity, parameters = weights_hash(built.model), count_parameters(built.model)
     engine = freeze(
-        built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold
+        built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold,
+        batch_size=batch_size,
     )  # fmt: skip
-    return Teacher(built, inputs, engine, weights_hash(built.model), source)
+    built.model = engine.network  # the engine works on a copy of its own; nobody needs a second one
+    return Teacher(built, inputs, engine, identity, parameters, source)
 
 
 def is_convolutional(model: nn.Module) -> bool:

@@ -1,0 +1,194 @@
+"""The trainer's step against a bare loop that does the same arithmetic, interleaved in one process.
+
+    python benchmarks/step.py                      # ResNet-20 from ResNet-56 at 32 px, batch 128 (1024 on a GPU)
+
+The bare loop has its tensors on the device already: normalised inputs, labels, models, optimizer, and nothing else. The
+trainer gathers, augments and normalises its batch, measures, schedules, looks for a stop. Prints one line of JSON:
+
+    ratio             bare seconds / trainer seconds, teacher as it is on both sides (to reach: 0.95)
+    ratio_frozen      the same with the trainer's frozen teacher
+    bf16_over_fp32    trainer's speed in bf16 / in float32
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from kdprune.alpha import parse as parse_alpha
+from kdprune.config import Config
+from kdprune.data.dataset import Data
+from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.recipe import parse as parse_recipe
+from kdprune.data.sources import from_indexable
+from kdprune.data.subset import select
+from kdprune.engine.run_dir import RunDir
+from kdprune.engine.runtime import DTYPES, device_name, make_accelerator
+from kdprune.engine.trainer import Task, Trainer
+from kdprune.losses._sum import build_loss
+from kdprune.models.build import build_student
+from kdprune.teachers.targets import OnlineTargets
+from kdprune.teachers.teacher import make_teacher
+
+MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
+TEMPERATURE, ALPHA, CLASSES = 4.0, 0.9, 100
+
+
+def main() -> None:
+    options = _options()
+    rows = {}
+    for precision in options.precisions:
+        AcceleratorState._reset_state()
+        accelerator = make_accelerator(precision, [], tempfile.mkdtemp())
+        rows[precision] = _compare(accelerator, options)
+    result: dict[str, Any] = {
+        "benchmark": "step", "hardware": device_name(accelerator.device), "threads": torch.get_num_threads(),
+        "torch": torch.__version__, "student": options.student, "teacher": options.teacher, "batch": options.batch,
+        "image_size": options.image_size, **rows,
+    }  # fmt: skip
+    if {"no", "bf16"} <= set(rows):
+        speeds = [rows[name]["images_per_second"]["trainer"] for name in ("bf16", "no")]
+        result["bf16_over_fp32"] = round(speeds[0] / speeds[1], 3)
+    print(json.dumps(result))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--student", default="cifar_resnet20")
+    parser.add_argument("--teacher", default="cifar_resnet56")
+    parser.add_argument("--image_size", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=1024 if torch.cuda.is_available() else 128)
+    parser.add_argument("--rounds", type=int, default=12, help="of --steps steps for each side; the median counts")
+    parser.add_argument("--steps", type=int, default=50 if torch.cuda.is_available() else 3)
+    parser.add_argument("--precisions", nargs="+", default=["no", "bf16"])
+    return parser.parse_args()
+
+
+def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str, Any]:
+    sides = {
+        "bare": _bare(accelerator, options),
+        "trainer": _trainer(accelerator, options, frozen=False),
+        "trainer_frozen": _trainer(accelerator, options, frozen=True),
+    }
+    seconds = _interleaved(sides, options.rounds, options.steps, accelerator.device)
+    bare = seconds["bare"]
+    return {
+        "ratio": round(statistics.median(b / t for b, t in zip(bare, seconds["trainer"], strict=True)), 3),
+        "ratio_frozen": round(
+            statistics.median(b / t for b, t in zip(bare, seconds["trainer_frozen"], strict=True)), 3
+        ),
+        "images_per_second": {
+            name: round(options.batch * options.steps / statistics.median(times)) for name, times in seconds.items()
+        },
+    }
+
+
+def _interleaved(
+    sides: dict[str, Callable[[], None]], rounds: int, steps: int, device: torch.device
+) -> dict[str, list[float]]:
+    """Seconds of `steps` steps, in turns, so that what else the machine does falls on all sides alike."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(rounds + 1):
+        for name, step in sides.items():
+            started = time.perf_counter()
+            for _ in range(steps):
+                step()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if turn:  # the first one warms up
+                seconds[name].append(time.perf_counter() - started)
+    return seconds
+
+
+def _bare(accelerator: Accelerator, options: argparse.Namespace) -> Callable[[], None]:
+    device, dtype = accelerator.device, DTYPES[accelerator.mixed_precision]
+    student, teacher = (_model(name, options).to(device) for name in _names(options))
+    for model in (student, teacher):
+        model.to(memory_format=torch.channels_last)
+    teacher.eval().requires_grad_(False)
+    optimizer = torch.optim.SGD(student.parameters(), 0.01, 0.9, weight_decay=5e-4, nesterov=True)
+    shape = (options.batch, 3, options.image_size, options.image_size)
+    x = torch.randn(shape, device=device).contiguous(memory_format=torch.channels_last)
+    y = torch.randint(CLASSES, (options.batch,), device=device)
+    autocast = {"device_type": device.type, "dtype": dtype, "enabled": dtype != torch.float32}
+
+    def step() -> None:
+        with torch.autocast(**autocast):
+            logits = student(x)
+            with torch.no_grad():
+                soft = teacher(x)
+        log_p, log_q = (F.log_softmax(z.float() / TEMPERATURE, 1) for z in (soft, logits))
+        kd = TEMPERATURE**2 * F.kl_div(log_q, log_p, reduction="batchmean", log_target=True)
+        loss = (1 - ALPHA) * F.cross_entropy(logits.float(), y) + ALPHA * kd
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    student.train()
+    return step
+
+
+def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool) -> Callable[[], None]:
+    config = Config()
+    config.train.batch_size, config.train.lr, config.train.sched = options.batch, 0.01, "cosine"
+    rng = np.random.default_rng(0)
+    side = options.image_size
+    pixels = rng.integers(0, 256, (10_000, 3, side, side), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, len(pixels))
+    source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
+    images = torch.from_numpy(pixels).to(accelerator.device)
+    nobody = np.array([], dtype=np.int64)
+    data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
+    subset = select(source.labels, data.fingerprint, 0.5)
+    student, teacher = (_built(name, options) for name in _names(options))
+    settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127))
+    reader = Reader(source, settings, images, subset.ids, 3, CLASSES, accelerator.device, 0)
+    dtype = DTYPES[accelerator.mixed_precision]
+    frozen_teacher = make_teacher(teacher, "random", images[:64], accelerator.device, dtype, frozen, False)
+    config.train.steps = 10**6
+    task = Task(
+        RunDir(Path(tempfile.mkdtemp()) / "run", config), student, data, reader, subset,
+        OnlineTargets([frozen_teacher], TEMPERATURE), build_loss("kd", TEMPERATURE), parse_alpha(ALPHA), None, "step",
+    )  # fmt: skip
+    trainer = Trainer(task, accelerator)
+    return trainer.stepper()
+
+
+class _Arrays:
+    def __init__(self, pixels: np.ndarray, labels: np.ndarray) -> None:
+        self.pixels, self.targets = pixels, labels.tolist()
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def __getitem__(self, i: int) -> tuple[np.ndarray, int]:
+        return self.pixels[i].transpose(1, 2, 0), self.targets[i]
+
+
+def _names(options: argparse.Namespace) -> tuple[str, str]:
+    return options.student, options.teacher
+
+
+def _built(name: str, options: argparse.Namespace) -> Any:
+    torch.manual_seed(0)
+    return build_student(name, CLASSES, channels=3, image_size=options.image_size, mean=MEAN, std=STD)
+
+
+def _model(name: str, options: argparse.Namespace) -> torch.nn.Module:
+    return _built(name, options).model
+
+
+if __name__ == "__main__":
+    main()

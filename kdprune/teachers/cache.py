@@ -1,0 +1,189 @@
+"""A teacher's logits on disk: one file a view, met again whenever the same view of the same sample comes.
+
+A view is a function of (seed, view, sample id), so what the teacher said of it can be kept: with as many views as
+epochs a cached run equals an online one to rounding; with fewer, epoch e meets view e mod V again.
+
+Shapes: K kept samples, V views, C classes, W 16-bit words of an entry, N samples of a request.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdprune.files import read_json, write_json
+from kdprune.teachers.entries import Entries
+
+HEADER = "header.json"
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """All that an entry depends on. Two runs that agree in all of it share a cache.
+
+    Attributes:
+        teacher: SHA-256 of its weights.
+        input: how it wants its images.
+        data: fingerprint of the training set.
+        subset: hash of the kept ids (mixing partners are drawn from them, and rows are counted in them).
+        views: recipe, size and fill of the views, in words.
+        seed: of the run, from which views are drawn.
+        entries: how an entry is stored, in words.
+    """
+
+    teacher: str
+    input: str
+    data: str
+    subset: str
+    views: str
+    seed: int
+    entries: str
+
+    def differs(self, other: dict[str, Any]) -> list[str]:
+        """What differs, for a person."""
+        return [
+            f"{name} ({_short(other.get(name))} there, {_short(value)} here)"
+            for name, value in asdict(self).items()
+            if other.get(name) != value
+        ]
+
+
+class TargetCache:
+    """Entries of K samples in any number of views, memory-mapped, shared by any number of processes and runs.
+
+    A file holds K flags and K entries. It appears whole, with its space reserved, in one step; an entry counts from the
+    moment that its flag is set, which is after the entry is on disk. Who writes an entry twice writes the same.
+
+    Args:
+        folder: where; made if it is not there.
+        key: what the entries depend on.
+        ids: kept sample ids, ascending, int64 K.
+        entries: how logits become 16-bit words and back.
+
+    Raises:
+        ValueError: the folder holds a cache of something else (named), or a file of the wrong length.
+    """
+
+    def __init__(self, folder: Path, key: CacheKey, ids: np.ndarray, entries: Entries) -> None:
+        self.folder, self.ids, self.entries = folder, ids, entries
+        self._flag_bytes = math.ceil(len(ids) / _PAGE) * _PAGE
+        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._unflagged: list[tuple[int, np.ndarray]] = []
+        header = folder / HEADER
+        if header.exists():
+            if different := key.differs(read_json(header)["key"]):
+                raise ValueError(
+                    f"{folder} holds targets of something else: {'; '.join(different)}. Name another folder with "
+                    "--teacher.cache, or leave it out"
+                )
+        else:
+            write_json(header, {"key": asdict(key), "kept": len(ids), "bytes_per_view": self.bytes_per_view})
+
+    @property
+    def bytes_per_view(self) -> int:
+        return self._flag_bytes + len(self.ids) * self.entries.words * 2
+
+    def missing_bytes(self, views: int) -> int:
+        """Disk space that the files of the first `views` views still need."""
+        return sum(self.bytes_per_view for view in range(views) if not self._path(view).exists())
+
+    def check_space(self, views: int) -> None:
+        """Refuse to begin what the disk cannot hold."""
+        needed, free = self.missing_bytes(views), shutil.disk_usage(self.folder).free
+        if needed > free:
+            raise ValueError(
+                f"{views} views of {len(self.ids):,} samples need {needed / 2**30:.2f} GiB more in {self.folder}, "
+                f"{free / 2**30:.2f} GiB are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
+                "with --teacher.cache"
+            )
+
+    def rows(self, ids_N: np.ndarray) -> np.ndarray:
+        """Where the samples stand in a file, int64 N."""
+        return np.searchsorted(self.ids, ids_N)
+
+    def have(self, view: int, rows_N: np.ndarray) -> np.ndarray:
+        """Which entries are there, bool N."""
+        if view not in self._open and not self._path(view).exists():
+            return np.zeros(len(rows_N), dtype=bool)
+        return self._map(view)[0][rows_N] > 0
+
+    def read(self, view: int, rows_N: np.ndarray) -> np.ndarray:
+        """Entries, int16 N×W; only of rows that `have`."""
+        return self._map(view)[1][rows_N]
+
+    def write(self, view: int, rows_N: np.ndarray, words_NW: np.ndarray) -> None:
+        """Put entries down; they count after the next `flush`."""
+        self._map(view)[1][rows_N] = words_NW
+        self._unflagged.append((view, rows_N))
+
+    def flush(self) -> None:
+        """Bring what was written to the disk, then let it count."""
+        for view in {view for view, _ in self._unflagged}:
+            _memmap(self._open[view][1]).flush()
+        for view, rows_N in self._unflagged:
+            self._open[view][0][rows_N] = 1
+        self._unflagged.clear()
+
+    def _path(self, view: int) -> Path:
+        return self.folder / f"view_{view:05d}.bin"
+
+    def _map(self, view: int) -> tuple[np.ndarray, np.ndarray]:
+        """Flags K and entries K×W of a view, mapped; the file is made if it is not there."""
+        if view not in self._open:
+            path = self._path(view)
+            if not path.exists():
+                _reserve(path, self.bytes_per_view)
+            if path.stat().st_size != self.bytes_per_view:
+                raise ValueError(
+                    f"{path} is truncated: {path.stat().st_size:,} bytes, {self.bytes_per_view:,} expected. "
+                    "Remove this file; its entries will be computed again"
+                )
+            flags = np.memmap(path, np.uint8, "r+", 0, (len(self.ids),))
+            words = np.memmap(path, np.int16, "r+", self._flag_bytes, (len(self.ids), self.entries.words))
+            self._open[view] = (flags, words)
+        return self._open[view]
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of zeros whose space is taken on the disk: writing to a map of it cannot fail later.
+
+    If another process was faster, its file stays.
+    """
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        try:
+            os.fchmod(handle, 0o644)
+            os.posix_fallocate(handle, 0, size)
+            os.fsync(handle)
+        except OSError as error:
+            free = shutil.disk_usage(path.parent).free / 2**30
+            raise OSError(
+                error.errno,
+                f"the targets of one view need {size / 2**30:.2f} GiB, {free:.2f} GiB are free ({error.strerror})",
+                str(path.parent),
+            ) from None
+        finally:
+            os.close(handle)
+        with contextlib.suppress(FileExistsError):
+            os.link(temporary, path)
+    finally:
+        os.unlink(temporary)
+
+
+def _memmap(array: np.ndarray) -> np.memmap:
+    assert isinstance(array, np.memmap)
+    return array
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return f"{text[:12]}…" if len(text) == 64 else text

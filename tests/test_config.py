@@ -1,0 +1,149 @@
+"""Settings: ranges, round trip, and what belongs to the identity of a run."""
+
+import dataclasses
+import math
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdprune import config as module
+from kdprune.config import Config, checkpoint_interval, config_hash, from_dict, relevant, to_dict
+
+NOT_IN_HASH = {
+    "output", "name", "baseline", "log_with", "data.root", "data.workers", "data.memory_gb",
+    "teacher.cache", "train.checkpoint_every", "train.checkpoint_keep",
+}  # fmt: skip
+
+
+def leaves() -> list[str]:
+    content = to_dict(Config())
+    nested = {name for name, value in content.items() if isinstance(value, dict)}
+    return [name for name in content if name not in nested] + [f"{g}.{n}" for g in sorted(nested) for n in content[g]]
+
+
+def changed(option: str, value) -> Config:
+    content = to_dict(Config())
+    group, _, name = option.rpartition(".")
+    (content[group] if group else content)[name] = value
+    return from_dict(content)
+
+
+def test_the_defaults_are_allowed():
+    Config().check()
+
+
+@pytest.mark.parametrize("option", sorted(module._RANGES))
+def test_values_outside_a_range_are_refused_and_the_option_named(option):
+    low, high, with_low, with_high = module._RANGES[option]
+    wrong = [low - 1, math.nan, math.inf, *([] if with_low else [low])]
+    if high is not None:
+        wrong += [high + 1, *([] if with_high else [high])]
+    for value in wrong:
+        with pytest.raises(ValueError, match=rf"--{option}: {value} given, allowed is [\[(]"):
+            changed(option, value).check()
+    for value in [*([low] if with_low else []), *([high] if high is not None and with_high else [])]:
+        changed(option, value).check()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("subset.selector", "randm", r"unknown selector 'randm'; did you mean 'random'\? \(allowed: .*random"),
+        ("data.augment", "flop", "did you mean 'flip'"),
+        ("distill.loss", "kdd", r"unknown loss 'kdd'; did you mean 'kd'\?"),
+        ("distill.alpha", "linear(3, 2)", "--distill.alpha"),
+        ("distill.alpha", "linear(1.0, 1.2)", "allowed is"),
+        ("train.checkpoint_every", "often", "--train.checkpoint_every: 'often' given, allowed are epochs"),
+        ("teacher.weights", [1.0], r"--teacher.weights: 1 given for 0 teachers \(none\); allowed are none, or one for"),
+    ],
+)
+def test_mistakes(option, value, message):
+    with pytest.raises(ValueError, match=message):
+        changed(option, value).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"weights": [0.5]}, r"--teacher.weights: 1 given for 2 teachers \(a, b\)"),
+        ({"weights": [0.0, 0.0]}, "--teacher.weights: .* numbers ≥ 0 with a positive sum"),
+        ({"weights": [2.0, -1.0]}, "numbers ≥ 0"),
+        ({"temperatures": [4.0]}, "--teacher.temperatures: 1 given for 2"),
+        ({"temperatures": [4.0, 0.0]}, "--teacher.temperatures: .* numbers > 0"),
+        ({"checkpoints": "x.safetensors"}, "--teacher.checkpoints: 1 given for 2"),
+    ],
+)
+def test_several_teachers_need_a_value_each(settings, message):
+    with pytest.raises(ValueError, match=message):
+        from_dict({"teacher": {"models": "a, b", **settings}}).check()
+
+
+def test_one_name_or_several_become_a_list():
+    for given_, expected in [("a", ["a"]), ("a,b", ["a", "b"]), (["a", "b"], ["a", "b"]), ("", []), (None, [])]:
+        assert changed("teacher.models", given_).teacher.models == expected
+        assert changed("log_with", given_).log_with == expected
+
+
+def test_checkpoint_intervals():
+    assert checkpoint_interval("2") == (2.0, None)
+    assert checkpoint_interval("0.5") == (0.5, None)
+    assert checkpoint_interval("5min") == (None, 5.0)
+    assert changed("train.checkpoint_every", 1).train.checkpoint_every == "1"
+    for wrong in ("", "0", "-1", "nan", "inf", "min", "5 hours", "0min"):
+        with pytest.raises(ValueError, match="checkpoint_every"):
+            checkpoint_interval(wrong)
+
+
+configs = st.builds(
+    from_dict,
+    st.fixed_dictionaries(
+        {
+            "seed": st.integers(0, 2**31),
+            "name": st.none() | st.text("abc-_.0 :#'\"", min_size=1),
+            "data": st.fixed_dictionaries({"image_size": st.none() | st.integers(1, 500)}),
+            "subset": st.fixed_dictionaries({"keep_fraction": st.floats(1e-6, 1)}),
+            "teacher": st.fixed_dictionaries(
+                {
+                    "models": st.lists(st.sampled_from(["resnet18", "runs/a@5", "hf-hub:timm/x"])),
+                    "weights": st.none() | st.lists(st.floats(0, 1e300)),
+                    "save_epochs": st.lists(st.integers(1, 300)),
+                }
+            ),
+            "distill": st.fixed_dictionaries({"alpha": st.floats(0, 1) | st.just("linear(1.0, 0.5) * late(0.8)")}),
+            "train": st.fixed_dictionaries({"lr": st.floats(1e-12, 1e12), "checkpoint_every": st.just("1")}),
+        }
+    ),
+)
+
+
+@given(configs)
+def test_settings_survive_yaml_with_their_hash(config):
+    again = from_dict(yaml.safe_load(yaml.safe_dump(to_dict(config), sort_keys=False)))
+    assert again == config
+    assert config_hash(again) == config_hash(config)
+
+
+def test_unknown_settings_are_refused_with_the_nearest_name():
+    with pytest.raises(ValueError, match="unknown setting 'tarin'; did you mean 'train'"):
+        from_dict({"tarin": {}})
+    with pytest.raises(ValueError, match="unknown setting 'ephocs'; did you mean 'epochs'"):
+        from_dict({"train": {"ephocs": 3}})
+    with pytest.raises(ValueError, match="data: 'digits' given, allowed are settings by name"):
+        from_dict({"data": "digits"})
+
+
+@pytest.mark.parametrize("option", leaves())
+def test_the_hash_sees_what_the_result_depends_on_and_nothing_else(option):
+    config = changed(option, ["another", "value"])
+    assert (config_hash(config) == config_hash(Config())) == (option in NOT_IN_HASH)
+    assert (option in relevant(config)) == (option not in NOT_IN_HASH)
+
+
+def test_every_setting_has_a_help_text():
+    for kind in (Config, *(f.default_factory for f in dataclasses.fields(Config) if f.name in to_dict(Config()))):
+        if dataclasses.is_dataclass(kind):
+            for field in dataclasses.fields(kind):
+                nested = dataclasses.is_dataclass(field.default_factory)
+                assert nested or f"\n        {field.name}: " in kind.__doc__, f"{kind.__name__}.{field.name}"

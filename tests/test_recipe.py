@@ -1,0 +1,69 @@
+"""The grammar of view recipes."""
+
+import dataclasses
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdprune.data.recipe import Recipe, parse
+
+VALUES = {
+    "crop": st.integers(-1, 50),
+    "flip": st.floats(0, 1),
+    "cutout": st.integers(1, 50),
+    "erase": st.floats(0, 1),
+    "jitter": st.floats(0, 1),
+    "mixup": st.floats(0, 10),
+    "cutmix": st.floats(0, 10),
+}
+
+
+@given(st.lists(st.sampled_from(sorted(VALUES)), unique=True, min_size=1), st.data())
+def test_every_part_sets_its_field_and_no_other(names, data):
+    values = {name: data.draw(VALUES[name]) for name in names}
+    text = "+".join(f"{name}({value!r})" for name, value in values.items())
+    assert parse(text) == Recipe(**values)
+    assert parse(text.replace("+", " + ").replace("(", " ( ")) == Recipe(**values)
+
+
+@pytest.mark.parametrize("text", ["", " ", "none"])
+def test_no_change_at_all(text):
+    assert parse(text) == Recipe()
+
+
+def test_defaults_without_a_value():
+    recipe = parse("crop+flip+cutout+erase+jitter+mixup+cutmix()")
+    assert dataclasses.asdict(recipe) == {
+        "crop": -1, "rrc": 0, "flip": 0.5, "cutout": 16, "erase": 0.25, "jitter": 0.4, "mixup": 0.2, "cutmix": 1.0,
+    }  # fmt: skip
+    assert parse("rrc").rrc == 0.08
+    assert recipe.mixes
+    assert not parse("crop+flip").mixes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("crap(4)", r"--data.augment: unknown part 'crap'; did you mean 'crop'\? \(allowed: crop, rrc, .*none\)"),
+        ("crop(4)+flip+crop(2)", "'crop' stands twice"),
+        ("crop(4)+rrc(0.3)", "crop and rrc given, allowed is one of the two"),
+        ("crop(4)++flip", "cannot read ''"),
+        ("crop(4", "cannot read"),
+        ("flip(0.5)(0.5)", "cannot read"),
+        ("crop(2.5)", r"crop\(2.5\) given; padding in pixels, allowed is a whole number in \[-1, 10000\]"),
+        ("crop(-2)", "allowed is a whole number"),
+        ("cutout(0)", r"side in pixels, allowed is a whole number in \[1, 10000\]"),
+        ("flip(1.01)", r"flip\(1.01\) given; probability, allowed is a number in \[0, 1\]"),
+        ("flip(-0.1)", "probability"),
+        ("flip(often)", "probability"),
+        ("rrc(2)", "smallest area"),
+        ("erase(nan)", "probability"),
+        ("jitter(1.5)", "strength"),
+        ("mixup(-1)", "parameter of the Beta distribution"),
+        ("cutmix(inf)", "parameter of the Beta distribution"),
+    ],
+)
+def test_mistakes(text, message):
+    with pytest.raises(ValueError, match=message):
+        parse(text)
