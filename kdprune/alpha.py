@@ -43,6 +43,15 @@ def table(keep_fraction: float, points: Sequence[Sequence[float]]) -> float:
     return points[-1][1]
 
 
+# [keep fraction, α]: the best of the measured grid for each keep fraction; docs/alpha.md says how it was measured.
+MEASURED = ((0.1, 1.0), (0.5, 1.0), (1.0, 0.9))
+
+
+def auto(keep_fraction: float) -> float:
+    """kdprune's own measurements (CIFAR-10, ResNet-8 from ResNet-20), linear between them."""
+    return table(keep_fraction, MEASURED)
+
+
 def warmup(progress: float, until: float) -> float:
     """Grows linearly from 0 to 1 over the first `until` of training."""
     return min(1.0, progress / until)
@@ -58,7 +67,13 @@ def late(progress: float, start: float) -> float:
     return 1.0 if progress < start else 0.0
 
 
-_POLICIES: dict[str, Callable[..., float]] = {"constant": constant, "linear": linear, "power": power, "table": table}
+_POLICIES: dict[str, Callable[..., float]] = {
+    "constant": constant,
+    "linear": linear,
+    "power": power,
+    "table": table,
+    "auto": auto,
+}
 _SCHEDULES: dict[str, Callable[..., float]] = {"warmup": warmup, "cosine": cosine, "late": late}
 
 
@@ -89,8 +104,44 @@ class Alpha:
         return alpha
 
 
+@dataclass(frozen=True)
+class Search:
+    """α (and, if asked, T) is to be found by successive halving before the training.
+
+    Attributes:
+        alphas: candidates.
+        temperatures: candidates; empty: the run's.
+    """
+
+    alphas: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9, 1.0)
+    temperatures: tuple[float, ...] = ()
+
+
+def search(value: float | str) -> Search | None:
+    """What `search`, `search([α, …])` or `search([α, …], [T, …])` asks for; None if `value` is anything else.
+
+    Raises:
+        ValueError: wrong candidates.
+    """
+    match = re.fullmatch(r"\s*search\s*(?:\((.*)\))?\s*", str(value))
+    if match is None:
+        return None
+    try:
+        lists = ast.literal_eval(f"({match[1]},)") if match[1] and match[1].strip() else ()
+        wanted = Search(*(tuple(float(x) for x in candidates) for candidates in lists))
+        fits = wanted.alphas and all(0 <= a <= 1 for a in wanted.alphas) and all(t > 0 for t in wanted.temperatures)
+    except (SyntaxError, ValueError, TypeError):
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"--distill.alpha: {value!r} given, allowed are search, search([α, …]) with α in [0, 1], or "
+            "search([α, …], [T, …]) with T > 0"
+        )
+    return wanted
+
+
 def parse(value: float | str) -> Alpha:
-    """Read `--distill.alpha`.
+    """Read `--distill.alpha` (anything but a search).
 
     Raises:
         ValueError: unknown policy or schedule (with the nearest known one), wrong arguments, a number outside [0, 1].

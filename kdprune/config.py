@@ -128,8 +128,8 @@ class DistillConfig:
         layers: Pairs [student module path, teacher module path] for feature losses (default: the last stages of both,
             by timm's feature_info).
         alpha: A number in [0, 1], or a policy over the keep fraction: constant(a), linear(a_low, a_high),
-            power(a_low, a_high, p), table([[f, a], ...]), auto; each optionally '* warmup(t)', '* cosine(end)' or
-            '* late(t)' over the progress of training.
+            power(a_low, a_high, p), table([[f, a], ...]), auto (measured); each optionally '* warmup(t)',
+            '* cosine(end)' or '* late(t)' over the progress of training. Or search, search([a, ...]), search([a, ...], [T, ...]).
     """
 
     loss: str | list[str] = "kd"
@@ -234,7 +234,8 @@ class Config:
         check_name("selectors", self.subset.selector)
         recipe.parse(self.data.augment)
         expression.parse(self.distill.loss)
-        alpha_policies.parse(self.distill.alpha).at(self.subset.keep_fraction)
+        if alpha_policies.search(self.distill.alpha) is None:
+            alpha_policies.parse(self.distill.alpha).at(self.subset.keep_fraction)
         checkpoint_interval(self.train.checkpoint_every)
         _check_teachers(self.teacher)
 

@@ -83,8 +83,19 @@ def evaluate(
     return sums.result(accelerator)
 
 
-def held_out(data: Data, spec: InputSpec, accelerator: Accelerator, batch_size: int = 512) -> Iterable[Batch]:
-    """This process's part of the held-out data, for a model with the given input."""
+def held_out(
+    data: Data, spec: InputSpec, accelerator: Accelerator, batch_size: int = 512, of_train: np.ndarray | None = None
+) -> Iterable[Batch]:
+    """This process's part of the held-out data, for a model with the given input.
+
+    Args:
+        of_train: these samples of the training set instead (a search may not look at the held-out split).
+    """
+    if of_train is not None:
+        return held_out_batches(
+            data.train, data.train_images, spec.size, spec.crop_pct, data.channels, batch_size, accelerator.device,
+            data.workers, accelerator.process_index, accelerator.num_processes, of_train,
+        )  # fmt: skip
     assert data.test is not None
     ids = np.setdiff1d(np.arange(len(data.test)), data.test_dropped)
     return held_out_batches(

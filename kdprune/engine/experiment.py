@@ -24,6 +24,7 @@ from kdprune.engine.evaluation import evaluate, held_out
 from kdprune.engine.optim import check_optimizer
 from kdprune.engine.run_dir import RunDir
 from kdprune.engine.runtime import DTYPES, device_name, environment, make_accelerator
+from kdprune.engine.search import search_alpha, with_found
 from kdprune.engine.table import print_table
 from kdprune.engine.trainer import Task, Trainer, start_trackers, stop_trackers
 from kdprune.losses._sum import build_loss
@@ -119,13 +120,18 @@ class Experiment:
             run.start(environment(accelerator))
             subset.save(run.path / "subset.json")
         built = self.student(config)
-        if kd is not None and kd.needs_features and not kd.layers:
+        if kd is not None and kd.needs_features and not config.distill.layers:
             pairs = last_stages(built.model, teachers[0].engine.network)
             log.info("features are compared between %s", ", ".join(f"{a} and {b}" for a, b in pairs))
             kd = build_loss(config.distill.loss, config.distill.temperature, pairs)
             kd.check(data.num_classes)
         reader = self.reader(config, built, subset)
-        targets = None if kd is None else self._targets(config, kd, teachers, subset, reader)
+        found: dict[str, Any] | None = None
+        if kd is not None and alpha_policies.search(config.distill.alpha):
+            found = search_alpha(self, run, teachers, subset, reader, kd.layers)
+            config = with_found(config, found)
+            kd = build_loss(config.distill.loss, config.distill.temperature, kd.layers)
+        targets = None if kd is None else self.targets(config, kd, teachers, subset, reader)
         task = Task(
             run, built, data, reader, subset, targets, kd,
             alpha_policies.parse(config.distill.alpha) if kd is not None else None,
@@ -137,6 +143,9 @@ class Experiment:
         result = trainer.fit()
         stop_trackers(accelerator)
         summary = summarise(config, data, subset, built, teachers, targets, result, accelerator)
+        summary["config_hash"] = config_hash(run.config)
+        if found is not None:
+            summary["cost"]["alpha_search"] = found["cost"]
         if accelerator.is_main_process:
             run.finish(summary)
             trainer.checkpoints.clear()
@@ -144,7 +153,7 @@ class Experiment:
         accelerator.free_memory()
         return summary
 
-    def _targets(
+    def targets(
         self, config: Config, kd: Any, teachers: list[Teacher], subset: Subset, reader: Reader
     ) -> OnlineTargets:
         temperature, weights, temperatures = (
@@ -188,7 +197,7 @@ class Experiment:
         return min(config.teacher.views or epochs, epochs)
 
     def check_loss(self, kd: Any, config: Config) -> None:
-        if kd.layers or not kd.needs_features:  # else its layers are found when both models are there
+        if config.distill.layers or not kd.needs_features:  # else the layers are found when both models are there
             kd.check(self.data.num_classes)
         if kd.needs_features and len(config.teacher.models) > 1:
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which needs one teacher")
@@ -304,7 +313,8 @@ def check_labels(config: Config, data: Data) -> None:
     """A transfer set without labels can only be distilled from, with α = 1."""
     if (data.train.labels >= 0).all():
         return
-    alpha = alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
+    wanted = alpha_policies.search(config.distill.alpha)
+    alpha = min(wanted.alphas) if wanted else alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
     if not config.teacher.models:
         raise ValueError(f"{config.data.dataset} has no labels: it can only be used with a teacher (--teacher.models)")
     if alpha != 1:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
@@ -54,6 +55,7 @@ class Task:
         alpha: weight of the distillation loss.
         views: number of different views of a sample; None: one for each epoch.
         label: what the progress bar and the log call it.
+        held_out: sample ids of the training set to evaluate on, instead of the held-out split.
     """
 
     run: RunDir
@@ -66,6 +68,7 @@ class Task:
     alpha: Alpha | None
     views: int | None
     label: str
+    held_out: np.ndarray | None = None
 
 
 class Trainer:
@@ -297,7 +300,7 @@ class Trainer:
         """Held-out accuracy of the student (of its moving average, if there is one)."""
         model = self._exported().eval()
         logits = student_logits(model, self.inputs, self.accelerator)
-        batches = held_out(self.task.data, self.task.built.spec, self.accelerator)
+        batches = held_out(self.task.data, self.task.built.spec, self.accelerator, of_train=self.task.held_out)
         return evaluate(logits, batches, self.task.built.num_classes, self.accelerator)
 
     def _exported(self) -> nn.Module:

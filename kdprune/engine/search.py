@@ -1,0 +1,159 @@
+"""α (and T) by successive halving on short runs (Jamieson & Talwalkar 2016, arXiv 1502.07943).
+
+Every candidate trains on four fifths of the kept samples and is measured on the fifth, never on held-out data; the
+better half goes on with twice the epochs. All of them, and then the run itself, read one cache of the teachers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+from copy import copy, deepcopy
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from kdprune import alpha as alpha_policies
+from kdprune.config import Config
+from kdprune.data.counter import key, permutation
+from kdprune.data.reader import Reader
+from kdprune.data.subset import Subset
+from kdprune.engine.run_dir import RunDir
+from kdprune.engine.trainer import Task, Trainer
+from kdprune.files import read_json, write_json
+from kdprune.losses._sum import Layers, build_loss
+from kdprune.teachers.teacher import Teacher
+
+if TYPE_CHECKING:
+    from kdprune.engine.experiment import Experiment
+
+log = logging.getLogger("kdprune")
+
+HELD_OUT = 0.2  # of the kept samples
+FIRST_RUNG = 1 / 16  # of the run's epochs
+
+Candidate = tuple[float, float]  # α, T
+
+
+def search_alpha(
+    experiment: Experiment, run: RunDir, teachers: list[Teacher], subset: Subset, reader: Reader, layers: Layers
+) -> dict[str, Any]:
+    """Find α and T for a run; the result is kept in `search.json`, so a resumed run does not search again.
+
+    Returns:
+        `alpha`, `temperature`, `rungs` (what each candidate reached) and `cost`.
+    """
+    path = run.path / "search.json"
+    if path.exists():
+        return read_json(path)
+    config = run.config
+    wanted = alpha_policies.search(config.distill.alpha)
+    assert wanted is not None
+    temperatures = wanted.temperatures or (config.distill.temperature,)
+    candidates: list[Candidate] = list(itertools.product(wanted.alphas, temperatures))
+    part, held_out = _split(subset, config.seed)
+    cost = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0, "teacher_forward_samples": 0}
+    rungs: list[dict[str, Any]] = []
+    fraction = FIRST_RUNG
+    while len(candidates) > 1:
+        reached = {}
+        for candidate in candidates:
+            arm = _arm(config, candidate, fraction)
+            folder = run.path / "search" / f"rung{len(rungs)}-a{candidate[0]:g}-T{candidate[1]:g}"
+            result = _train(experiment, RunDir(folder, arm), teachers, subset, part, held_out, reader, layers)
+            _count(cost, result)
+            reached[candidate] = (result["test_top1"], -result["test_loss"])
+        ranked = sorted(reached, key=lambda c: reached[c], reverse=True)
+        rungs.append(
+            {
+                "epochs": arm.train.epochs,
+                "candidates": [
+                    {"alpha": a, "temperature": t, "top1": reached[a, t][0], "loss": -reached[a, t][1]}
+                    for a, t in ranked
+                ],
+            }
+        )
+        log.info("search: %s", ", ".join(f"α {a:g} T {t:g}: {100 * reached[a, t][0]:.2f}%" for a, t in ranked))
+        candidates = ranked[: math.ceil(len(ranked) / 2)]
+        fraction *= 2
+    alpha, temperature = candidates[0]
+    found = {"alpha": alpha, "temperature": temperature, "held_out": len(held_out), "rungs": rungs, "cost": cost}
+    if experiment.accelerator.is_main_process:
+        write_json(path, found)
+    experiment.accelerator.wait_for_everyone()
+    log.info("search: α = %g, T = %g in %.0f s", alpha, temperature, cost["seconds"])
+    return found
+
+
+def with_found(config: Config, found: dict[str, Any]) -> Config:
+    """The settings with what a search has found."""
+    new = deepcopy(config)
+    new.distill.alpha, new.distill.temperature = found["alpha"], found["temperature"]
+    return new
+
+
+def _count(cost: dict[str, Any], result: dict[str, Any]) -> None:
+    cost["seconds"] += result["train_seconds"]
+    cost["forward_samples"] += result["images_seen"]
+    cost["backward_samples"] += result["images_seen"]
+    cost["teacher_forward_samples"] += result["teacher_forward_samples"]
+
+
+def _split(subset: Subset, seed: int) -> tuple[Subset, np.ndarray]:
+    order = permutation(key(seed, "search"), torch.from_numpy(subset.ids)).numpy()
+    count = max(1, round(HELD_OUT * len(order)))
+    return replace(subset, ids=np.sort(order[count:])), np.sort(order[:count])
+
+
+def _arm(config: Config, candidate: Candidate, fraction: float) -> Config:
+    new = with_found(config, {"alpha": candidate[0], "temperature": candidate[1]})
+    train = new.train
+    if train.steps is not None:
+        train.steps = max(1, round(train.steps * fraction))
+    train.epochs = max(1.0, train.epochs * fraction)
+    train.warmup_epochs *= fraction
+    train.decay_milestones = [epoch * fraction for epoch in train.decay_milestones]
+    train.save_epochs = []
+    train.eval_every = 10**9  # the last epoch is always evaluated
+    return new
+
+
+def _train(
+    experiment: Experiment,
+    run: RunDir,
+    teachers: list[Teacher],
+    subset: Subset,
+    part: Subset,
+    held_out: np.ndarray,
+    reader: Reader,
+    layers: Layers,
+) -> dict[str, Any]:
+    """One candidate's short run; one that an interrupted search has finished is not repeated."""
+    if run.summary is not None:
+        return run.summary
+    config = deepcopy(run.config)
+    kd = build_loss(config.distill.loss, config.distill.temperature, layers)
+    if reader.settings.recipe.mixes:
+        reader = copy(reader)  # partners may not come from the held-out fifth, so the cache does not fit
+        reader.kept = torch.from_numpy(part.ids).to(reader.device)
+        config.teacher.targets = "online"
+    elif not kd.needs_features:
+        config.teacher.targets = "cached"
+    targets = experiment.targets(config, kd, teachers, subset, reader)
+    task = Task(
+        run, experiment.student(config), experiment.data, reader, part, targets, kd,
+        alpha_policies.parse(config.distill.alpha), config.teacher.views, f"search α {config.distill.alpha:g}",
+        held_out,
+    )  # fmt: skip
+    trainer = Trainer(task, experiment.accelerator)
+    result = trainer.fit()
+    result["teacher_forward_samples"] = targets.spent.forward_samples * experiment.accelerator.num_processes
+    if experiment.accelerator.is_main_process:
+        run.finish(result)
+        trainer.checkpoints.clear()
+    experiment.accelerator.wait_for_everyone()
+    experiment.accelerator.free_memory()
+    return result

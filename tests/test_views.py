@@ -1,0 +1,377 @@
+"""Views: a function of (seed, view, sample id), and what each part of a recipe does to the pixels."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from scipy.stats import beta, kstest
+
+from kdprune.data import views as module
+from kdprune.data.reader import Reader, ViewSettings, held_out_batches
+from kdprune.data.recipe import Recipe, parse
+from kdprune.data.sources import from_indexable
+from kdprune.data.views import beta_quantile, crop_box, draws, mixed, mixing, view_of_stored
+
+CPU = torch.device("cpu")
+FILL = (120, 110, 100)
+EVERYTHING = ["crop(2)+flip+cutout(3)+erase(0.5)+jitter(0.4)", "rrc(0.2)+flip+mixup(0.5)+cutmix(1)", "crop+mixup(0.2)"]
+
+seeds = st.integers(0, 10**6)
+
+
+def pixels(n: int, channels: int = 3, height: int = 8, width: int = 8, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(
+        np.random.default_rng(seed).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
+    )
+
+
+def source_of(images: list[Image.Image]):
+    return from_indexable([(image, i % 3) for i, image in enumerate(images)], "mine", "train")
+
+
+def pil(image_CHW: torch.Tensor) -> Image.Image:
+    return Image.fromarray(image_CHW.permute(1, 2, 0).numpy())
+
+
+def reader(recipe: str, source, images=None, kept=None, workers: int = 0, seed: int = 3, size: int = 8) -> Reader:
+    settings = ViewSettings(parse(recipe), size, seed, FILL)
+    kept = np.arange(len(source)) if kept is None else kept
+    return Reader(source, settings, images, kept, 3, 3, CPU, workers)
+
+
+def read(made: Reader, ids: list[int], views: list[int], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    requests = zip(torch.tensor(ids).split(batch_size), torch.tensor(views).split(batch_size), strict=True)
+    batches = list(made.read(requests))
+    assert torch.cat([batch.ids for batch in batches]).tolist() == ids
+    assert torch.cat([batch.views for batch in batches]).tolist() == views
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.target for batch in batches])
+
+
+# --- a view is a function ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """Twelve images of 8×8, as a source and as a store."""
+    images = pixels(12)
+    return source_of([pil(image) for image in images]), images
+
+
+@pytest.fixture(scope="module")
+def photos():
+    """Images of mixed sizes and modes, too different for a store."""
+    random = np.random.default_rng(1)
+    made = []
+    for i, mode in enumerate(["RGB", "L", "RGBA", "P", "CMYK", "1", "RGB", "LA", "RGB"]):
+        height, width = random.integers(9, 40, 2)
+        made.append(Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).convert(mode))
+        assert made[i].mode == mode
+    return source_of(made)
+
+
+@pytest.mark.parametrize("recipe", EVERYTHING)
+@given(order=st.permutations(range(12)), batch_size=st.integers(1, 12), view=st.integers(0, 300))
+def test_a_view_from_the_store_is_the_same_in_every_batch(stored, recipe, order, batch_size, view):
+    source, images = stored
+    made = reader(recipe, source, images)
+    whole, targets = read(made, list(range(12)), [view] * 12, 12)
+    part, part_targets = read(made, order, [view] * 12, batch_size)
+    assert torch.equal(part, whole[order])
+    assert torch.equal(part_targets, targets[order])
+
+
+@pytest.mark.parametrize("recipe", EVERYTHING)
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_a_view_of_a_large_image_is_the_same_in_every_batch_and_worker(photos, recipe, workers):
+    ids, views = list(range(9)), [5] * 9
+    whole, targets = read(reader(recipe, photos), ids, views, 9)
+    assert whole.shape == (9, 3, 8, 8)
+    order = [7, 0, 3, 8, 1, 2, 6, 5, 4]
+    part, part_targets = read(reader(recipe, photos, workers=workers), order, views, 4)
+    assert torch.equal(part, whole[order])
+    assert torch.equal(part_targets, targets[order])
+
+
+@pytest.mark.parametrize("recipe", ["none", "flip+cutout(3)+erase(0.5)+jitter(0.4)", "flip+mixup(0.3)+cutmix(1)"])
+def test_the_store_and_the_workers_show_the_same_where_nothing_is_scaled(stored, recipe):
+    source, images = stored
+    ids, views = list(range(12)), [0, 1, 2] * 4
+    for a, b in zip(
+        read(reader(recipe, source, images), ids, views, 5), read(reader(recipe, source), ids, views, 12), strict=True
+    ):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("recipe", EVERYTHING)
+def test_other_seeds_and_other_views_differ(stored, recipe):
+    source, images = stored
+    ids = list(range(12))
+    base, _ = read(reader(recipe, source, images), ids, [0] * 12, 12)
+    other_view, _ = read(reader(recipe, source, images), ids, [1] * 12, 12)
+    other_seed, _ = read(reader(recipe, source, images, seed=4), ids, [0] * 12, 12)
+    for other in (other_view, other_seed):
+        assert (base != other).flatten(1).any(1).float().mean() > 0.5
+
+
+def test_without_a_recipe_a_view_is_the_image(stored):
+    source, images = stored
+    made, target = read(reader("none", source, images), list(range(12)), [0] * 12, 5)
+    assert torch.equal(made, images)
+    assert target.tolist() == [i % 3 for i in range(12)]
+
+
+def test_held_out_images_of_mixed_sizes_are_the_scaled_centre(photos):
+    batch = next(iter(held_out_batches(photos, None, 8, 1.0, 3, 9, CPU, 0)))
+    for i, view in enumerate(batch.images):
+        image = photos[i].convert("RGBA").convert("RGB") if photos[i].mode == "P" else photos[i].convert("RGB")
+        side = min(image.size)
+        left, top = (image.width - side) / 2, (image.height - side) / 2
+        box = (left, top, left + side, top + side)
+        expected = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR, box))
+        assert (view.permute(1, 2, 0).numpy() == expected).all()
+    assert batch.target.tolist() == photos.labels.tolist()
+
+
+@given(st.integers(1, 5), st.integers(1, 20), st.sets(st.integers(0, 11), min_size=1))
+def test_the_shards_of_all_ranks_cover_every_held_out_sample_once(stored, world, batch_size, chosen):
+    source, images = stored
+    ids = np.array(sorted(chosen))
+    shards = [
+        list(held_out_batches(source, images, 8, 1.0, 3, batch_size, CPU, 0, rank, world, ids)) for rank in range(world)
+    ]
+    seen = sorted(i for shard in shards for batch in shard for i in batch.ids.tolist())
+    assert seen == ids.tolist()
+    for batch in (batch for shard in shards for batch in shard):
+        assert torch.equal(batch.images, images[batch.ids])
+        assert batch.target.tolist() == source.labels[batch.ids.numpy()].tolist()
+
+
+# --- what each part does: slow restatements from the same draws -------------------------------------------------------
+
+
+def slow_view(recipe: Recipe, image_CHW: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """crop, flip, cutout and erase of one image with loops, in numpy's float32."""
+    x = image_CHW.copy()
+    channels, height, width = x.shape
+    one = np.float32(1)
+    if recipe.crop:
+        pad = recipe.crop if recipe.crop > 0 else max(1, min(height, width) // 8)
+        padded = np.zeros((channels, height + 2 * pad, width + 2 * pad), np.uint8)
+        padded[:, pad : pad + height, pad : pad + width] = x
+        top, left = (int(np.float32(2 * pad + 1) * u[d]) for d in (module._TOP, module._LEFT))
+        x = padded[:, top : top + height, left : left + width]
+    if u[module._FLIP] < recipe.flip:
+        x = x[:, :, ::-1]
+    x = x.copy()
+    if recipe.cutout:
+        top = int(u[module._CUT_Y] * np.float32(height)) - recipe.cutout // 2
+        left = int(u[module._CUT_X] * np.float32(width)) - recipe.cutout // 2
+        fill(x, top, left, recipe.cutout, recipe.cutout)
+    if u[module._ERASE] < recipe.erase:
+        area = (np.float32(0.02) + np.float32(0.31) * u[module._ERASE_AREA]) * height * width
+        log_ratio = (2 * u[module._ERASE_RATIO] - one) * np.float32(np.log(1 / 0.3))
+        h = min(np.round(np.sqrt(area * np.exp(log_ratio))), height)
+        w = min(np.round(np.sqrt(area / np.exp(log_ratio))), width)
+        top = int(u[module._ERASE_Y] * np.float32(height - h + 1))
+        left = int(u[module._ERASE_X] * np.float32(width - w + 1))
+        fill(x, top, left, int(h), int(w))
+    return x
+
+
+def fill(x: np.ndarray, top: int, left: int, height: int, width: int) -> None:
+    for row in range(max(0, top), min(x.shape[1], top + height)):
+        for column in range(max(0, left), min(x.shape[2], left + width)):
+            x[:, row, column] = FILL[: len(x)]
+
+
+@given(
+    seeds, st.integers(3, 17), st.integers(3, 17), st.sampled_from([1, 3]),
+    st.builds(
+        Recipe, crop=st.integers(-1, 6), flip=st.floats(0, 1), cutout=st.integers(0, 9), erase=st.sampled_from([0.0, 0.6])
+    ),
+)  # fmt: skip
+def test_crop_flip_cutout_and_erase_are_what_loops_give(seed, height, width, channels, recipe):
+    images = pixels(6, channels, height, width, seed)
+    ids = torch.arange(seed, seed + 6)
+    u = draws(seed, ids, torch.full((6,), seed % 7))
+    fill_C = torch.tensor(FILL[:channels], dtype=torch.uint8)
+    fast = view_of_stored(recipe, images, u, 8, fill_C)
+    for image, row, view in zip(images.numpy(), u.numpy(), fast.numpy(), strict=True):
+        assert (view == slow_view(recipe, image, row)).all()
+
+
+def some_draws(n: int, seed: int = 0) -> torch.Tensor:
+    return draws(seed, torch.arange(n), torch.zeros(n, dtype=torch.int64))
+
+
+def test_flips_are_as_frequent_as_asked():
+    images = pixels(1).expand(4000, -1, -1, -1)
+    views = view_of_stored(parse("flip(0.3)"), images, some_draws(4000), 8, torch.tensor(FILL))
+    flipped = (views == images.flip(-1)).flatten(1).all(1)
+    assert ((views == images).flatten(1).all(1) ^ flipped).all()
+    assert flipped.float().mean().item() == pytest.approx(0.3, abs=0.03)
+
+
+def test_erased_areas_are_in_the_papers_range_and_all_shifts_occur():
+    blank = torch.full((2000, 1, 32, 32), 200, dtype=torch.uint8)
+    erased = view_of_stored(parse("erase(1)"), blank, some_draws(2000), 32, torch.tensor([7])) == 7
+    share = erased.flatten(1).float().mean(1)
+    assert share.min() >= 0.015  # 2% before rounding to whole pixels
+    assert share.max() <= 0.345
+    marked = torch.zeros(2000, 1, 9, 9, dtype=torch.uint8)
+    marked[:, :, 4, 4] = 255
+    places = view_of_stored(parse("crop(2)"), marked, some_draws(2000), 9, torch.tensor([0])).flatten(1).argmax(1)
+    counts = torch.bincount(places, minlength=81).view(9, 9)
+    assert (counts[2:7, 2:7] > 40).all()  # 80 each are expected
+    assert counts.sum() == counts[2:7, 2:7].sum()
+
+
+@given(seeds, st.floats(0.01, 1.0), st.integers(1, 500), st.integers(1, 500))
+def test_the_box_of_a_resized_crop_is_inside_the_image(seed, smallest, height, width):
+    n = 40
+    heights, widths = torch.full((n,), height), torch.full((n,), width)
+    top, left, h, w = crop_box(Recipe(rrc=smallest), some_draws(n, seed), heights, widths).unbind(1)
+    for start, extent, limit in ((top, h, height), (left, w, width)):
+        assert (start >= 0).all()
+        assert (extent >= 1).all()
+        assert (start + extent <= limit).all()
+        assert (start == start.round()).all()
+
+
+def test_areas_and_ratios_of_a_resized_crop_fill_their_ranges():
+    n = 5000
+    sides = torch.full((n,), 1000)
+    _, _, h, w = crop_box(Recipe(rrc=0.08), some_draws(n), sides, sides).unbind(1)
+    area, ratio = h * w / 1e6, w / h
+    assert area.min() >= 0.079
+    assert area.max() <= 1
+    assert ratio.min() >= 0.749
+    assert ratio.max() <= 1.335
+    free = area < 0.7  # larger ones are clipped to the image
+    assert kstest(area[free].numpy(), "uniform", (0.08, 0.62)).pvalue > 1e-4
+    log_ratio = (ratio[free].log() / np.log(4 / 3)).numpy()
+    assert kstest(log_ratio, "uniform", (-1, 2)).pvalue > 1e-4
+
+
+@given(seeds, st.booleans(), st.integers(1, 60), st.integers(1, 60))
+def test_without_scaling_a_large_image_shows_its_largest_square(seed, moves, height, width):
+    n, side = 20, min(height, width)
+    box = crop_box(Recipe(crop=-int(moves)), some_draws(n, seed), torch.full((n,), height), torch.full((n,), width))
+    assert (box[:, 2:] == side).all()
+    assert (box[:, 0] + side <= height).all()
+    assert (box[:, 1] + side <= width).all()
+    if not moves:
+        assert (box[:, 0] == (height - side + 1) // 2).all()
+        assert (box[:, 1] == (width - side + 1) // 2).all()
+
+
+def test_a_resized_crop_of_a_ramp_is_the_ramp_at_the_pixel_centres():
+    ramp = (torch.arange(16)[:, None] * 16 + torch.arange(16)).to(torch.uint8)[None, None].expand(50, -1, -1, -1)
+    u = some_draws(50)
+    side = torch.full((50,), 16)
+    boxes = crop_box(Recipe(rrc=0.3), u, side, side).numpy()
+    views = view_of_stored(Recipe(rrc=0.3), ramp, u, 5, torch.tensor([0])).numpy()
+    for (top, left, h, w), view in zip(boxes, views, strict=True):
+        y = np.clip(top + (np.arange(5) + 0.5) / 5 * h - 0.5, 0, 15)
+        x = np.clip(left + (np.arange(5) + 0.5) / 5 * w - 0.5, 0, 15)
+        assert abs(view[0] - (y[:, None] * 16 + x)).max() <= 0.51
+
+
+@given(seeds, st.floats(0.01, 1.0), st.integers(0, 255))
+def test_jitter_of_one_colour_stays_within_its_strength(seed, strength, level):
+    flat = torch.full((30, 3, 4, 4), level, dtype=torch.uint8)
+    views = view_of_stored(Recipe(jitter=strength), flat, some_draws(30, seed), 4, torch.tensor(FILL)).float()
+    assert (views >= np.floor(level * (1 - strength))).all()
+    assert (views <= min(255, np.ceil(level * (1 + strength)))).all()
+
+
+def slow_jitter(strength: float, image_CHW: np.ndarray, u: np.ndarray) -> np.ndarray:
+    b, c, s = 1 + strength * (2 * u[[module._BRIGHTNESS, module._CONTRAST, module._SATURATION]].astype(float) - 1)
+    luma = np.array([0.299, 0.587, 0.114])[:, None, None]
+    x = np.clip(image_CHW * b, 0, 255)
+    x = np.clip(x * c + (1 - c) * (x * luma).sum(0).mean(), 0, 255)
+    return np.clip(x * s + (1 - s) * (x * luma).sum(0), 0, 255)
+
+
+@given(seeds, st.floats(0.01, 1.0))
+def test_jitter_is_brightness_then_contrast_then_saturation(seed, strength):
+    images, u = pixels(8, seed=seed), some_draws(8, seed)
+    views = view_of_stored(Recipe(jitter=strength), images, u, 8, torch.tensor(FILL)).numpy()
+    for image, row, view in zip(images.numpy(), u.numpy(), views, strict=True):
+        assert abs(view - slow_jitter(strength, image, row)).max() < 0.51
+
+
+# --- mixtures ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("a", [0.1, 0.2, 1.0, 4.0])
+def test_lambda_follows_its_beta_distribution(a):
+    u = torch.linspace(0.001, 0.999, 10_001)  # the table is coarse beyond
+    assert abs(beta_quantile(a, u).double().numpy() - beta(a, a).ppf(u.double().numpy())).max() < 2e-3
+    ids, grid = torch.arange(20_000), np.linspace(0.01, 0.99, 99)  # nearer to 1, float32 has too few numbers
+    for recipe in (Recipe(mixup=a), Recipe(cutmix=a)):
+        lam = np.sort(mixing(recipe, 0, ids, torch.zeros_like(ids), ids).lam.numpy())
+        share = np.searchsorted(lam, grid, side="right") / len(lam)
+        assert abs(share - beta(a, a).cdf(grid)).max() < 0.015  # Kolmogorov-Smirnov at 1e-4: 0.0156
+
+
+@given(seeds, st.sets(st.integers(0, 10**6), min_size=1, max_size=30))
+def test_partners_are_kept_samples(seed, kept):
+    kept_K = torch.tensor(sorted(kept))
+    ids = torch.arange(200)
+    mix = mixing(Recipe(mixup=1.0), seed, ids, torch.zeros_like(ids), kept_K)
+    assert set(mix.partner.tolist()) <= kept
+    if len(kept) > 1:
+        assert len(set(mix.partner.tolist())) > 1
+
+
+def test_every_partner_is_equally_likely_and_both_kinds_of_mixture_too():
+    ids, kept = torch.arange(20_000), torch.arange(10) * 7
+    mix = mixing(Recipe(mixup=0.2, cutmix=1.0), 0, ids, torch.zeros_like(ids), kept)
+    counts = torch.bincount(mix.partner // 7)
+    assert (abs(counts - 2000) < 6 * (20_000 * 0.1 * 0.9) ** 0.5).all()
+    assert mix.is_cut.float().mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+@given(seeds, st.integers(1, 20), st.integers(1, 20))
+def test_the_share_of_a_cutmix_label_is_its_area(seed, height, width):
+    ids = torch.arange(50)
+    mix = mixing(Recipe(cutmix=1.0), seed, ids, torch.zeros_like(ids), ids)
+    own, other = (torch.full((50, 1, height, width), level, dtype=torch.uint8) for level in (0, 255))
+    view, share = mixed(own, other, mix)
+    assert set(view.unique().tolist()) <= {0, 255}
+    assert torch.allclose((view == 0).flatten(1).double().mean(1).float(), share, atol=1e-6)
+    # the box is one rectangle
+    for image in (view[:, 0] == 255).numpy():
+        rows, columns = image.any(1), image.any(0)
+        assert image.sum() == rows.sum() * columns.sum()
+        assert (np.diff(np.flatnonzero(rows)) == 1).all()
+        assert (np.diff(np.flatnonzero(columns)) == 1).all()
+
+
+@given(seeds)
+def test_a_mixup_is_the_weighted_mean_of_both(seed):
+    ids = torch.arange(20)
+    mix = mixing(Recipe(mixup=0.5), seed, ids, torch.zeros_like(ids), ids)
+    own, other = pixels(20, seed=seed), pixels(20, seed=seed + 1)
+    view, share = mixed(own, other, mix)
+    lam = mix.lam.double().numpy()[:, None, None, None]
+    assert torch.equal(share, mix.lam)
+    assert abs(view.numpy() - (lam * own.numpy() + (1 - lam) * other.numpy())).max() < 0.501
+
+
+def test_a_reader_mixes_views_and_labels_alike():
+    """Class c is an image of one grey level, so the pixels say what the labels must."""
+    levels = torch.tensor([0, 100, 250])
+    images = levels.repeat(10).to(torch.uint8)[:, None, None, None].expand(-1, 3, 8, 8)
+    source = source_of([pil(image) for image in images])
+    kept = np.arange(3, 27)
+    for recipe in ("mixup(1)", "cutmix(1)", "mixup(0.4)+cutmix(0.7)"):
+        made, target = read(reader(recipe, source, images, kept), list(range(3, 27)), [2] * 24, 7)
+        assert target.shape == (24, 3)
+        assert torch.allclose(target.sum(1), torch.ones(24))
+        assert (target >= 0).all()
+        mean = made.float().mean((1, 2, 3))
+        assert torch.allclose(mean, target @ levels.float(), atol=0.51)
