@@ -48,13 +48,19 @@ class SubsetConfig:
         keep_fraction: Kept samples / all samples, in (0, 1].
         selector: How the kept samples are chosen.
         balanced: Give every class its exact share, by largest remainder.
+        without_classes: Names or indices of classes of which no sample is kept. keep_fraction still counts all samples,
+            those of these classes too, and keeps at most what is left: 1.0 keeps all of it.
         file: A subset.json to use instead of selecting.
     """
 
     keep_fraction: float = 1.0
     selector: str = "random"
     balanced: bool = False
+    without_classes: list[int | str] | str = field(default_factory=list)
     file: str | None = None
+
+    def __post_init__(self) -> None:
+        self.without_classes = _as_list(self.without_classes)
 
 
 @dataclass
@@ -80,13 +86,17 @@ class TeacherConfig:
 
     Args:
         models: One or several, each a timm name, an hf-hub: name, or the directory of an earlier run (RUN, or
-            RUN@EPOCH for a snapshot that it kept). Empty: plain training without a teacher.
+            RUN@EPOCH for a snapshot that it kept); or ema, the student's own moving average (with --train.ema).
+            Empty: plain training without a teacher.
         checkpoints: A weights file for each model (or none at all).
         pretrained: Use timm's pretrained weights.
         weights: Weight of each teacher in the average (default: equal).
         temperatures: Temperature of each teacher (default: distill.temperature).
+        by_correctness: Weigh several teachers anew for every sample, by the probability they give to its label.
         epochs: Epochs for a teacher that is trained here (default: train.epochs).
         train_fraction: Part of the training data that a teacher trained here sees (the paper's f_t).
+        augment: View recipe for a teacher that is trained here (default: data.augment).
+        drop_rate: Dropout of a teacher that is trained here.
         save_epochs: Snapshots that a teacher trained here keeps, for RUN@EPOCH.
         snapshot: Use this snapshot of a teacher trained here instead of its last epoch (an early-epoch teacher).
         seed: Seed of a teacher that is trained here; its own, so that students of several seeds share one teacher.
@@ -102,8 +112,11 @@ class TeacherConfig:
     pretrained: bool = False
     weights: list[float] | None = None
     temperatures: list[float] | None = None
+    by_correctness: bool = False
     epochs: float | None = None
     train_fraction: float = 1.0
+    augment: str | None = None
+    drop_rate: float = 0.0
     save_epochs: list[int] = field(default_factory=list)
     snapshot: int | None = None
     seed: int = 0
@@ -129,7 +142,8 @@ class DistillConfig:
             by timm's feature_info).
         alpha: A number in [0, 1], or a policy over the keep fraction: constant(a), linear(a_low, a_high),
             power(a_low, a_high, p), table([[f, a], ...]), auto (measured); each optionally '* warmup(t)',
-            '* cosine(end)' or '* late(t)' over the progress of training. Or search, search([a, ...]), search([a, ...], [T, ...]).
+            '* cosine(end)' or '* late(t)' over the progress of training. Or search,
+            search([a, ...]), search([a, ...], [T, ...]): successive halving on kept samples.
     """
 
     loss: str | list[str] = "kd"
@@ -197,6 +211,9 @@ class TrainConfig:
         self.checkpoint_every = str(self.checkpoint_every)
 
 
+EMA = "ema"  # a teacher's name
+
+
 @dataclass
 class Config:
     """A training run.
@@ -233,19 +250,23 @@ class Config:
         _check_ranges(self)
         check_name("selectors", self.subset.selector)
         recipe.parse(self.data.augment)
+        recipe.parse(self.teacher.augment or "", "--teacher.augment")
         expression.parse(self.distill.loss)
         if alpha_policies.search(self.distill.alpha) is None:
             alpha_policies.parse(self.distill.alpha).at(self.subset.keep_fraction)
         checkpoint_interval(self.train.checkpoint_every)
+        if self.subset.file and self.subset.without_classes:
+            raise ValueError("--subset.without_classes: given beside --subset.file, which says itself what is kept")
         _check_teachers(self.teacher)
+        _check_mean_teacher(self)
 
 
-# Fields that change where or how often something is written, or how fast it is computed, but not what is computed.
+# Fields that change where or how often something is written or how fast it is computed, not (but for rounding) what.
 _NOT_IN_HASH = {
     "": {"output", "name", "baseline", "log_with"},
     "data": {"root", "workers", "memory_gb"},
     "teacher": {"cache"},
-    "train": {"checkpoint_every", "checkpoint_keep"},
+    "train": {"compile", "checkpoint_every", "checkpoint_keep"},
 }
 
 
@@ -300,6 +321,7 @@ _RANGES = {
     "student.drop_rate": (0, 1, True, False),
     "teacher.epochs": (0, None, False, True),
     "teacher.train_fraction": (0, 1, False, True),
+    "teacher.drop_rate": (0, 1, True, False),
     "teacher.snapshot": (1, None, True, True),
     "teacher.views": (1, None, True, True),
     "teacher.top_k": (1, None, True, True),
@@ -347,6 +369,19 @@ def _check_teachers(teacher: TeacherConfig) -> None:
         raise ValueError(f"--teacher.weights: {teacher.weights} given, allowed are numbers ≥ 0 with a positive sum")
     if teacher.temperatures and min(teacher.temperatures) <= 0:
         raise ValueError(f"--teacher.temperatures: {teacher.temperatures} given, allowed are numbers > 0")
+
+
+def _check_mean_teacher(config: Config) -> None:
+    if EMA not in config.teacher.models:
+        return
+    alone = len(config.teacher.models) == 1 and config.teacher.targets == "online"
+    if not alone or not config.train.ema:
+        raise ValueError(
+            "--teacher.models: ema is the student's own moving average; it is the only teacher, needs --train.ema "
+            "above 0 and --teacher.targets online, since it changes at every step"
+        )
+    if alpha_policies.search(config.distill.alpha):
+        raise ValueError("--distill.alpha: search needs teachers that stay as they are, ema given")
 
 
 def from_dict(content: dict[str, Any]) -> Config:

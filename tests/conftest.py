@@ -1,8 +1,11 @@
 """Fixtures that several test files use."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 
 @pytest.fixture(scope="session")
@@ -12,3 +15,29 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"real data is not here: {folder}")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache that is no one else's and one thread, for this process and for those that it starts."""
+    before = dict(os.environ)
+    os.environ["KDPRUNE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+    os.environ.clear()
+    os.environ.update(before)
+
+
+@pytest.fixture(scope="session")
+def digits_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run directory of a small ResNet that knows the digits, with snapshots of both of its epochs."""
+    from helpers import train
+
+    _, run = train(
+        tmp_path_factory.mktemp("teacher"),
+        {"student.model": "cifar_resnet8", "train.steps": None, "train.epochs": 2, "train.save_epochs": [1, 2]},
+    )
+    return run

@@ -56,8 +56,8 @@ _PARTS: dict[str, tuple[float, float, float, str]] = {
 }
 
 
-def parse(text: str) -> Recipe:
-    """Read a recipe.
+def parse(text: str, option: str = "--data.augment") -> Recipe:
+    """Read a recipe; messages name the option that it was given with.
 
     Raises:
         ValueError: an unknown part (with the nearest known one), a value outside its range, or `crop` beside `rrc`.
@@ -68,22 +68,22 @@ def parse(text: str) -> Recipe:
     for part in text.split("+"):
         match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]*?)\s*\))?\s*", part)
         if match is None:
-            raise ValueError(f"--data.augment: cannot read {part!r} in {text!r}; a part is NAME or NAME(VALUE)")
+            raise ValueError(f"{option}: cannot read {part!r} in {text!r}; a part is NAME or NAME(VALUE)")
         name, value = match[1], match[2]
         if name not in _PARTS:
-            raise ValueError("--data.augment: " + unknown("part", name, [*_PARTS, "none"]))
+            raise ValueError(f"{option}: " + unknown("part", name, [*_PARTS, "none"]))
         if name in values:
-            raise ValueError(f"--data.augment: {name!r} stands twice in {text!r}")
-        values[name] = _value(name, value)
+            raise ValueError(f"{option}: {name!r} stands twice in {text!r}")
+        values[name] = _value(name, value, option)
     if "crop" in values and "rrc" in values:
-        raise ValueError("--data.augment: crop and rrc given, allowed is one of the two")
+        raise ValueError(f"{option}: crop and rrc given, allowed is one of the two")
     for name in ("crop", "cutout"):
         if name in values:
             values[name] = int(values[name])
     return Recipe(**values)  # type: ignore[arg-type]
 
 
-def _value(name: str, text: str | None) -> float:
+def _value(name: str, text: str | None, option: str) -> float:
     default, low, high, what = _PARTS[name]
     if text is None or text == "":
         return default
@@ -94,5 +94,5 @@ def _value(name: str, text: str | None) -> float:
     whole = name in ("crop", "cutout")
     if not low <= value <= high or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"--data.augment: {name}({text}) given; {what}, allowed is {kind} in [{low:g}, {high:g}]")
+        raise ValueError(f"{option}: {name}({text}) given; {what}, allowed is {kind} in [{low:g}, {high:g}]")
     return value

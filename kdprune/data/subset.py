@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -116,8 +118,11 @@ def select(
     balanced: bool = False,
     seed: int = 0,
     dropped: np.ndarray | None = None,
+    without_classes: Sequence[int] = (),
 ) -> Subset:
-    """Choose a subset of round(keep_fraction · N) samples, at least one.
+    """Choose a subset of round(keep_fraction · N) samples, at least one and at most what may be chosen.
+
+    keep_fraction counts all N samples, whatever is excluded: kept / all means the same in every run.
 
     Args:
         labels: int64 N, -1 where there is no label.
@@ -127,29 +132,63 @@ def select(
         balanced: exact share for every class.
         seed: the same seed gives the same subset everywhere.
         dropped: sample ids that must not be chosen.
+        without_classes: classes of which no sample must be chosen.
 
     Raises:
-        ValueError: keep_fraction outside (0, 1]; `balanced` without labels.
+        ValueError: keep_fraction outside (0, 1]; `balanced` or `without_classes` without labels; nothing is left.
     """
     if not 0 < keep_fraction <= 1:
         raise ValueError(f"--subset.keep_fraction: {keep_fraction} given, allowed is (0, 1]")
     if balanced and (labels < 0).any():
         raise ValueError("--subset.balanced: the data set has samples without a label, so classes cannot be balanced")
     dropped = np.array([], dtype=np.int64) if dropped is None else dropped
-    candidates = np.setdiff1d(np.arange(len(labels)), dropped)
+    if len(without_classes) and (labels < 0).any():
+        raise ValueError("--subset.without_classes: the data set has samples without a label")
+    excluded = np.flatnonzero(np.isin(labels, without_classes))
+    candidates = np.setdiff1d(np.arange(len(labels)), np.union1d(dropped, excluded))
+    if not len(candidates):
+        raise ValueError("--subset.without_classes: all classes are given, so that no sample is left")
     count = min(max(1, round(keep_fraction * len(labels))), len(candidates))
     ids = registry.get("selectors", selector)(candidates, labels, count, seed, balanced=balanced)
-    warn_of_lost_classes(labels, ids)
+    warn_of_lost_classes(labels, ids, without_classes)
     chosen = {"selector": selector, "keep_fraction": keep_fraction, "balanced": balanced, "seed": seed}
+    if len(without_classes):
+        chosen["without_classes"] = list(without_classes)
     return Subset(ids, len(labels), fingerprint, chosen, tuple(int(i) for i in dropped))
 
 
-def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray) -> None:
-    """Warn when a class of the full set has no sample left."""
-    lost = np.setdiff1d(labels[labels >= 0], labels[ids])
+def class_ids(wanted: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+    """Class indices of names or indices; a name comes before an index that reads the same.
+
+    Raises:
+        ValueError: an unknown class, with what is allowed.
+    """
+    ids = {str(index): index for index in range(len(classes))} | {name: i for i, name in enumerate(classes)}
+    for item in map(str, wanted):
+        if item not in ids:
+            near = difflib.get_close_matches(item, classes, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"--subset.without_classes: unknown class {item!r}{hint} "
+                f"(allowed: {_some(classes)}, or an index from 0 to {len(classes) - 1})"
+            )
+    return sorted({ids[str(item)] for item in wanted})
+
+
+def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: Sequence[int] = ()) -> None:
+    """Warn when a class of the full set has no sample left; only say so where that was asked for."""
+    if len(without_classes):
+        log.info(
+            "the subset keeps no sample of %d classes (%s), as --subset.without_classes asks",
+            len(without_classes), _some(without_classes),
+        )  # fmt: skip
+    lost = np.setdiff1d(labels[labels >= 0], np.append(labels[ids], without_classes))
     if len(lost):
-        some = ", ".join(map(str, lost[:10])) + (" …" if len(lost) > 10 else "")
         log.warning(
             "the subset of %d samples keeps no sample of %d classes (%s): keep more, or use --subset.balanced true",
-            len(ids), len(lost), some,
+            len(ids), len(lost), _some(lost),
         )  # fmt: skip
+
+
+def _some(classes: Sequence[Any] | np.ndarray) -> str:
+    return ", ".join(map(str, classes[:10])) + (" …" if len(classes) > 10 else "")

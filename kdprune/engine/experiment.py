@@ -14,12 +14,12 @@ import torch
 from accelerate import Accelerator
 
 from kdprune import alpha as alpha_policies
-from kdprune.config import Config, DistillConfig, SubsetConfig, TeacherConfig, config_hash
+from kdprune.config import EMA, Config, DistillConfig, SubsetConfig, TeacherConfig, config_hash
 from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.stream import total_steps
-from kdprune.data.subset import Subset, load_subset, select
+from kdprune.data.subset import Subset, class_ids, load_subset, select
 from kdprune.engine.evaluation import evaluate, held_out
 from kdprune.engine.optim import check_optimizer
 from kdprune.engine.run_dir import RunDir
@@ -40,7 +40,7 @@ from kdprune.models.build import (
 from kdprune.models.features import Features, last_stages
 from kdprune.teachers.cache import CacheKey, TargetCache
 from kdprune.teachers.entries import make_entries
-from kdprune.teachers.targets import CachedTargets, OnlineTargets
+from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
 
 log = logging.getLogger("kdprune")
@@ -156,16 +156,21 @@ class Experiment:
     def targets(
         self, config: Config, kd: Any, teachers: list[Teacher], subset: Subset, reader: Reader
     ) -> OnlineTargets:
-        temperature, weights, temperatures = (
-            config.distill.temperature, config.teacher.weights, config.teacher.temperatures,
-        )  # fmt: skip
+        common: dict[str, Any] = {
+            "temperature": config.distill.temperature,
+            "weights": config.teacher.weights,
+            "temperatures": config.teacher.temperatures,
+            "by_correctness": config.teacher.by_correctness,
+        }
+        if config.teacher.models == [EMA]:
+            return MeanTargets(config.distill.temperature)
         if config.teacher.targets == "cached":
             caches = self.open_caches(config, teachers, subset, reader)
-            return CachedTargets(teachers, caches, temperature, weights, temperatures)
+            return CachedTargets(teachers, caches, **common)
         features = None
         if kd.needs_features:
             features = Features(teachers[0].engine.network, (layer for _, layer in kd.layers), "teacher")
-        return OnlineTargets(teachers, temperature, weights, temperatures, features)
+        return OnlineTargets(teachers, features=features, **common)
 
     def open_caches(self, config: Config, teachers: list[Teacher], subset: Subset, reader: Reader) -> list[TargetCache]:
         """A cache for each teacher, with its size announced and refused if the disk cannot hold it."""
@@ -214,7 +219,7 @@ class Experiment:
             return load_subset(wanted.file, data.fingerprint, len(data.train))
         return select(
             data.train.labels, data.fingerprint, wanted.keep_fraction, wanted.selector, wanted.balanced,
-            config.seed, data.dropped,
+            config.seed, data.dropped, class_ids(list(wanted.without_classes), data.classes),
         )  # fmt: skip
 
     def student(self, config: Config) -> Built:
@@ -237,6 +242,8 @@ class Experiment:
     def teachers(self, config: Config, with_features: bool) -> list[Teacher]:
         """Load the teachers that have weights, then train those that have none; measure all of them."""
         teacher = config.teacher
+        if teacher.models == [EMA]:
+            return []
         checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
         given = [
             self._load(config, name, checkpoint)
@@ -313,6 +320,8 @@ def check_labels(config: Config, data: Data) -> None:
     """A transfer set without labels can only be distilled from, with α = 1."""
     if (data.train.labels >= 0).all():
         return
+    if config.teacher.by_correctness:
+        raise ValueError(f"{config.data.dataset} has no labels: --teacher.by_correctness needs them")
     wanted = alpha_policies.search(config.distill.alpha)
     alpha = min(wanted.alphas) if wanted else alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
     if not config.teacher.models:
@@ -327,7 +336,8 @@ def teacher_config(config: Config, name: str) -> Config:
     new = without_teacher(config)
     new.name, new.seed = None, teacher.seed
     new.subset = SubsetConfig(keep_fraction=teacher.train_fraction)
-    new.student = type(config.student)(model=name)
+    new.student = type(config.student)(model=name, drop_rate=teacher.drop_rate)
+    new.data.augment = teacher.augment or config.data.augment
     new.train.budget, new.train.save_epochs = "subset", list(teacher.save_epochs)
     if teacher.epochs is not None:
         new.train.epochs, new.train.steps = teacher.epochs, None
@@ -359,8 +369,12 @@ def summarise(
     result: dict[str, Any], accelerator: Accelerator,
 ) -> dict[str, Any]:  # fmt: skip
     """summary.json (see docs/DESIGN.md for what it must hold)."""
-    alpha = alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction) if teachers else 0.0
+    alpha = alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction) if config.teacher.models else 0.0
     seen = result["images_seen"]
+    parameters = count_parameters(built.model)
+    described = [teacher.summary() for teacher in teachers]
+    if config.teacher.models == [EMA]:
+        described = [{"name": EMA, "source": "the student", "parameters": parameters, "test_top1": result["test_top1"]}]
     nothing = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
     trained = [teacher.training["cost"]["student_training"] for teacher in teachers if teacher.training]
     asked = 0 if targets is None else targets.spent.forward_samples * accelerator.num_processes
@@ -382,11 +396,11 @@ def summarise(
         "dropped": len(subset.dropped),
         "budget": config.train.budget,
         "alpha": alpha,
-        "alpha_policy": str(config.distill.alpha) if teachers else None,
-        "temperature": config.distill.temperature if teachers else None,
-        "loss": str(config.distill.loss) if teachers else None,
-        "teacher": [teacher.summary() for teacher in teachers],
-        "student": {"name": built.name, "parameters": count_parameters(built.model)},
+        "alpha_policy": str(config.distill.alpha) if described else None,
+        "temperature": config.distill.temperature if described else None,
+        "loss": str(config.distill.loss) if described else None,
+        "teacher": described,
+        "student": {"name": built.name, "parameters": parameters},
         "seed": config.seed,
         "dataset": config.data.dataset,
         "cost": cost,
@@ -407,6 +421,8 @@ def _pairs(layers: list[list[str]]) -> list[tuple[str, str]]:
 def check_models(config: Config) -> None:
     check_model_name(config.student.model)
     for name in config.teacher.models:
+        if name == EMA:
+            continue
         if resolve_teacher(name) is None:
             check_model_name(name)
     parse_loss(config.distill.loss)

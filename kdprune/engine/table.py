@@ -26,7 +26,7 @@ def print_table(summaries: list[dict[str, Any]]) -> None:
         _row(table, f"teacher {teacher['name']}", {**trained, **teacher})
     for summary in summaries:
         student = summary["student"]
-        kd = f" with KD (α = {summary['alpha']:g})" if summary["teacher"] else " without KD"
+        kd = f" with KD (α = {summary['alpha']:.3g})" if summary["teacher"] else " without KD"
         _row(table, f"student {student['name']}{kd}", {**summary, "parameters": student["parameters"]})
     Console(width=None if Console().is_terminal else 110).print(table)
 

@@ -33,6 +33,7 @@ from kdprune.models.build import save_model
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import Built
+from kdprune.teachers.targets import MeanTargets
 from kdprune.teachers.teacher import is_convolutional
 
 log = logging.getLogger("kdprune")
@@ -94,6 +95,9 @@ class Trainer:
             self.model.to(memory_format=torch.channels_last)
         self.inputs = Inputs(task.built.spec, device, channels_last)
         self.ema = ModelEmaV3(self.model, decay=self.config.ema) if self.config.ema else None
+        if isinstance(task.targets, MeanTargets):
+            assert self.ema is not None
+            task.targets.follow(student_logits(self.ema.module.eval(), self.inputs, accelerator))
         self.features = self._build_features(task.kd) if task.kd is not None else None
         self._prepare()
         self.checkpoints = Checkpoints(task.run.checkpoints, self.config.checkpoint_keep)

@@ -13,7 +13,10 @@ from torch import Tensor
 
 
 def combine(
-    logits: Sequence[Tensor], temperature: float, weights: Sequence[float], temperatures: Sequence[float]
+    logits: Sequence[Tensor],
+    temperature: float,
+    weights: Sequence[float | Tensor],
+    temperatures: Sequence[float],
 ) -> Tensor:
     """Logits whose softmax at `temperature` is the weighted mean of the teachers' softened probabilities.
 
@@ -23,7 +26,7 @@ def combine(
     Args:
         logits: K tensors N×C.
         temperature: T of the run.
-        weights: K numbers ≥ 0 that add up to 1.
+        weights: K numbers ≥ 0 that add up to 1, or K tensors N of such numbers for each sample.
         temperatures: K, with which each teacher's logits are softened.
 
     Returns:
@@ -37,11 +40,32 @@ def combine(
     return temperature * torch.logsumexp(log_p_KNC, 0)
 
 
+def trusted(logits: Sequence[Tensor], weights: Sequence[float], target: Tensor) -> list[Tensor]:
+    """Weights of each sample: a teacher counts as much as the probability that it gives to the sample's label.
+
+    Args:
+        logits: K tensors N×C.
+        weights: K numbers ≥ 0, of the teachers as such.
+        target: class ids N or class probabilities N×C.
+
+    Returns:
+        K tensors N that add up to 1 for every sample.
+    """
+    if target.ndim == 1:
+        log_p = [torch.log_softmax(z.float(), -1).gather(1, target[:, None])[:, 0] for z in logits]
+    else:
+        log_p = [(torch.softmax(z.float(), -1) * target).sum(1).log() for z in logits]
+    log_w_KN = torch.stack([p + _log(w) for p, w in zip(log_p, weights, strict=True)])
+    return list(torch.softmax(log_w_KN, 0))
+
+
 def normalised(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights that add up to 1; equal ones if none are given."""
     weights = weights or [1.0] * count
     return [weight / sum(weights) for weight in weights]
 
 
-def _log(weight: float) -> float:
+def _log(weight: float | Tensor) -> float | Tensor:
+    if isinstance(weight, Tensor):
+        return weight.log()[:, None]
     return math.log(weight) if weight > 0 else -math.inf

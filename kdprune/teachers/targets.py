@@ -5,7 +5,7 @@ Shapes: N samples, C classes, W words of a cache entry.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 from kdprune.data.reader import Batch
 from kdprune.models.features import Features
 from kdprune.teachers.cache import TargetCache
-from kdprune.teachers.ensemble import combine, normalised
+from kdprune.teachers.ensemble import combine, normalised, trusted
 from kdprune.teachers.teacher import Teacher
 
 FLUSH_EVERY = 50  # batches; what a kill can lose is computed again
@@ -37,6 +37,7 @@ class OnlineTargets:
         weights: of each teacher (default: equal).
         temperatures: of each teacher (default: the run's).
         features: taps on the teacher's layers, for losses that compare them (one teacher only).
+        by_correctness: weigh the teachers anew for every sample, by the probability that they give to its label.
     """
 
     def __init__(
@@ -46,17 +47,21 @@ class OnlineTargets:
         weights: Sequence[float] | None = None,
         temperatures: Sequence[float] | None = None,
         features: Features | None = None,
+        by_correctness: bool = False,
     ) -> None:
         self.teachers = list(teachers)
         self.temperature = temperature
         self.weights = normalised(weights, len(self.teachers))
         self.temperatures = list(temperatures or [temperature] * len(self.teachers))
         self.features = features
+        self.by_correctness = by_correctness
         self.spent = Spent()
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits N×C of the teachers as one, float32, without gradient."""
-        return combine(self.logits(batch), self.temperature, self.weights, self.temperatures)
+        logits = self.logits(batch)
+        weights = trusted(logits, self.weights, batch.target) if self.by_correctness else self.weights
+        return combine(logits, self.temperature, weights, self.temperatures)
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each teacher's own logits, N×C."""
@@ -65,6 +70,25 @@ class OnlineTargets:
 
     def flush(self) -> None:
         """Nothing waits to be written."""
+
+
+class MeanTargets(OnlineTargets):
+    """The teacher is the student's own moving average (Tarvainen & Valpola 2017), on the same view as the student."""
+
+    def __init__(self, temperature: float) -> None:
+        super().__init__([], temperature, [1.0])
+        self.temperatures = [temperature]
+        self._logits: Callable[[Tensor], Tensor] | None = None
+
+    def follow(self, logits: Callable[[Tensor], Tensor]) -> None:
+        """Ask this model, from uint8 views to logits, which must be in eval mode."""
+        self._logits = logits
+
+    @torch.no_grad()
+    def logits(self, batch: Batch) -> list[Tensor]:
+        assert self._logits is not None
+        self.spent.forward_samples += len(batch.ids)
+        return [self._logits(batch.images)]
 
 
 class CachedTargets(OnlineTargets):
@@ -81,8 +105,9 @@ class CachedTargets(OnlineTargets):
         temperature: float,
         weights: Sequence[float] | None = None,
         temperatures: Sequence[float] | None = None,
+        by_correctness: bool = False,
     ) -> None:
-        super().__init__(teachers, temperature, weights, temperatures)
+        super().__init__(teachers, temperature, weights, temperatures, by_correctness=by_correctness)
         self.caches = list(caches)
         self._batches = 0
 

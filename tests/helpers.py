@@ -1,0 +1,96 @@
+"""Runs for the tests: in this process, or as users start them."""
+
+from __future__ import annotations
+
+import csv
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from accelerate.state import AcceleratorState, GradientState
+
+from kdprune.config import Config, from_dict, to_dict
+
+REPO = Path(__file__).parents[1]
+CLOCK = ("seconds", "images_per_second")  # columns of metrics.csv that differ between two equal runs
+
+
+def config_of(output: Path, options: dict[str, Any] | None = None) -> Config:
+    """A few steps of a tiny network on the digits, and whatever `options` say by dotted names."""
+    tiny = {
+        "output": str(output), "data.augment": "crop(1)", "student.model": "mlp_64", "train.steps": 22,
+        "train.batch_size": 64, "train.lr": 0.05, "train.precision": "no",
+    }  # fmt: skip
+    content = to_dict(Config())
+    for name, value in {**tiny, **(options or {})}.items():
+        group, _, key = name.rpartition(".")
+        (content[group] if group else content)[key] = value
+    return from_dict(content)
+
+
+def train(output: Path, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
+    """Train in this process; the summary and the run directory."""
+    from kdprune.engine.experiment import run, run_name
+
+    config = config_of(output, options)
+    fresh_accelerator()
+    logger = logging.getLogger("kdprune")
+    before = logger.level, logger.propagate, list(logger.handlers)
+    try:
+        summary = run(config)
+    finally:
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+        logger.handlers[:] = before[2]
+        fresh_accelerator()
+    return summary, output / run_name(config)
+
+
+def fresh_accelerator() -> None:
+    """Accelerate keeps its settings for the life of a process; each run here wants its own."""
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
+
+
+def command(*words: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
+    """`train.py` (or another module or script named first) as a user starts it, waited for."""
+    return subprocess.run(
+        [sys.executable, *launcher, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=200,
+        env={**os.environ, **environment},
+    )  # fmt: skip
+
+
+def start(*words: object, log: Path) -> subprocess.Popen[bytes]:
+    """The same in the background, what it says in a file."""
+    with open(log, "ab") as file:
+        return subprocess.Popen([sys.executable, *map(str, words)], cwd=REPO, stdout=file, stderr=file)
+
+
+def options(**settings: object) -> list[str]:
+    """train__steps=5 → ['--train.steps=5']."""
+    return [f"--{name.replace('__', '.')}={value}" for name, value in settings.items()]
+
+
+def metrics(run: Path) -> list[dict[str, str]]:
+    with open(run / "metrics.csv") as file:
+        return list(csv.DictReader(file))
+
+
+def timeless(run: Path) -> list[dict[str, str]]:
+    """metrics.csv without the columns that only the clock decides."""
+    return [{name: value for name, value in row.items() if name not in CLOCK} for row in metrics(run)]
+
+
+def only_run(output: Path) -> Path:
+    """The one run directory in a folder."""
+    (run,) = (path.parent for path in output.glob("*/config.yaml"))
+    return run
+
+
+def plain(text: str) -> str:
+    """Console text on one line, without colours."""
+    return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())

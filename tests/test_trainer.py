@@ -1,0 +1,468 @@
+"""Whole trainings in this process: a tiny network, a few steps of the digits."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+
+import numpy as np
+import pytest
+import safetensors.torch
+import timm
+import torch
+from helpers import metrics, timeless, train
+from PIL import Image
+
+from kdprune.config import Config, config_hash
+from kdprune.data.sources import open_source
+from kdprune.engine import trainer as module
+from kdprune.engine.interrupt import Interrupted
+from kdprune.engine.report import evaluate_run
+from kdprune.engine.run_dir import read_config
+
+SUMMARY = {
+    "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
+    "epochs", "steps", "images_seen", "train_seconds", "images_per_second", "cost", "config_hash", "subset_hash",
+    "dataset_fingerprint", "device", "precision",
+}  # fmt: skip
+
+
+def weights(run) -> dict[str, torch.Tensor]:
+    return safetensors.torch.load_file(run / "student.safetensors")
+
+
+def content(run) -> bytes:
+    return (run / "student.safetensors").read_bytes()
+
+
+def close(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor], atol: float) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[name], b[name], atol=atol) for name in a)
+
+
+@pytest.fixture(scope="module")
+def kd_run(tmp_path_factory, digits_teacher):
+    """Two arms, with a teacher and without, on half of the digits."""
+    return train(
+        tmp_path_factory.mktemp("runs"),
+        {
+            "baseline": True, "subset.keep_fraction": 0.5, "teacher.models": str(digits_teacher),
+            "distill.alpha": "linear(1.0, 0.5)",
+        },
+    )  # fmt: skip
+
+
+# --- the run directory ------------------------------------------------------------------------------------------------
+
+
+def test_a_run_directory_holds_what_was_promised(kd_run):
+    summary, run = kd_run
+    assert {file.name for file in run.iterdir() if file.is_file()} == {
+        "config.yaml", "environment.json", "metrics.csv", "subset.json", "student.safetensors", "summary.json",
+    }  # fmt: skip
+    assert not list(run.glob("checkpoints/*"))
+    assert json.loads((run / "summary.json").read_text()) == summary
+    assert config_hash(read_config(run)) == summary["config_hash"]
+    assert {"python", "platform", "device", "processes", "packages"} <= json.loads(
+        (run / "environment.json").read_text()
+    ).keys()
+
+
+def test_the_summary_says_what_was_done(kd_run, digits_teacher):
+    summary, run = kd_run
+    subset = json.loads((run / "subset.json").read_text())
+    assert summary.keys() >= SUMMARY
+    assert (summary["kept"], summary["total"], summary["steps"]) == (674, 1347, 22)
+    assert summary["keep_fraction"] == 674 / 1347 == subset["keep_fraction"]
+    assert len(subset["ids"]) == 674
+    assert (summary["subset_hash"], summary["dataset_fingerprint"]) == (subset["hash"], subset["dataset_fingerprint"])
+    assert summary["images_seen"] == 22 * 64
+    assert summary["epochs"] == pytest.approx(22 * 64 / 674)
+    assert summary["alpha"] == pytest.approx(1 - 0.5 * 674 / 1347)
+    assert (summary["temperature"], summary["precision"], summary["seed"]) == (4.0, "no", 0)
+    (teacher,) = summary["teacher"]
+    taught = json.loads((digits_teacher / "summary.json").read_text())
+    assert teacher["name"] == "cifar_resnet8"
+    assert teacher["parameters"] == taught["student"]["parameters"]
+    assert teacher["test_top1"] == taught["test_top1"] > 0.5
+    assert summary["student"]["name"] == "mlp_64"
+    assert summary["test_top1"] == float(metrics(run)[-1]["test_top1"])
+    for stage in ("observation", "teacher_training", "target_caching", "student_training"):
+        assert {"seconds", "forward_samples", "backward_samples"} <= summary["cost"][stage].keys()
+    assert summary["cost"]["student_training"]["backward_samples"] == summary["images_seen"]
+
+
+def test_the_student_loads_into_timms_model_and_scores_the_same(kd_run):
+    summary, run = kd_run
+    model = timm.create_model("mlp_64", num_classes=10, in_chans=1, img_size=8)
+    model.load_state_dict(weights(run), strict=True)
+    assert sum(p.numel() for p in model.parameters()) == summary["student"]["parameters"]
+    again = evaluate_run(run, as_json=True)
+    assert again["top1"] == summary["test_top1"]
+    assert again["loss"] == pytest.approx(summary["test_loss"])
+
+
+def test_the_arm_without_a_teacher_differs_in_nothing_else(kd_run):
+    summary, run = kd_run
+    (other,) = (path for path in run.parent.glob("*/summary.json") if path.parent != run)
+    plain = json.loads(other.read_text())
+    assert (plain["teacher"], plain["temperature"], plain["alpha"]) == ([], None, 0)
+    for name in ("kept", "steps", "seed", "subset_hash", "dataset_fingerprint", "student"):
+        assert plain[name] == summary[name]
+    assert "kd_loss" not in metrics(other.parent)[0]
+
+
+def test_a_row_of_metrics_for_each_epoch(tmp_path):
+    settings = {"train.steps": None, "train.epochs": 5, "train.eval_every": 2, "subset.keep_fraction": 0.3}
+    summary, run = train(tmp_path, settings)
+    rows = metrics(run)
+    kept = summary["kept"]
+    assert [int(row["epoch"]) for row in rows] == [1, 2, 3, 4, 5]
+    assert [int(row["step"]) for row in rows[:-1]] == [math.ceil(e * kept / 64) for e in range(1, 5)]
+    assert int(rows[-1]["step"]) == summary["steps"]
+    assert [bool(row["test_top1"]) for row in rows] == [False, True, False, True, True]
+    assert all(0 <= float(row["train_top1"]) <= 1 for row in rows)
+
+
+def test_what_a_row_says_of_a_teacher(kd_run):
+    for row in metrics(kd_run[1]):
+        assert 0 <= float(row["agreement"]) <= 1
+        assert 0 <= float(row["teacher_entropy"]) <= math.log(10)
+        alpha = float(row["alpha"])
+        mixture = (1 - alpha) * float(row["task_loss"]) + alpha * float(row["kd_loss"])
+        assert float(row["train_loss"]) == pytest.approx(mixture, rel=1e-4)
+
+
+def test_a_finished_run_trains_nothing(kd_run, monkeypatch):
+    summary, run = kd_run
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
+    monkeypatch.setattr(module, "Trainer", lambda *_: pytest.fail("trained again"))
+    monkeypatch.setattr(module.Trainer, "__call__", None, raising=False)
+    config = read_config(run)
+    again, same = train(
+        run.parent,
+        {"baseline": True, "subset.keep_fraction": 0.5, "teacher.models": config.teacher.models,
+         "distill.alpha": "linear(1.0, 0.5)", "data.workers": 3, "train.checkpoint_keep": 7},
+    )  # fmt: skip
+    assert again == summary
+    assert same == run
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+
+
+def test_a_name_that_is_taken_by_other_settings_is_refused(tmp_path):
+    train(tmp_path, {"name": "mine", "train.steps": 2})
+    before = content(tmp_path / "mine")
+    with pytest.raises(ValueError, match=r"train.lr: 0.05 there, 0.1 asked for.*choose another --name"):
+        train(tmp_path, {"name": "mine", "train.steps": 2, "train.lr": 0.1})
+    assert content(tmp_path / "mine") == before
+
+
+def test_equal_settings_give_equal_bits_and_other_seeds_do_not(tmp_path):
+    settings = {"train.steps": 5, "student.drop_rate": 0.2, "data.augment": "crop(1)+cutmix"}
+    first, second = (content(train(tmp_path / folder, settings)[1]) for folder in "ab")
+    assert first == second
+    assert content(train(tmp_path / "c", {**settings, "seed": 1})[1]) != first
+
+
+# --- the optimisation -------------------------------------------------------------------------------------------------
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpoint(tmp_path):
+    settings = {"name": "wild", "train.lr": 1e15, "train.sched": "none", "train.checkpoint_every": "0.04"}
+    with pytest.raises(FloatingPointError) as caught:
+        train(tmp_path, settings)
+    message = str(caught.value)
+    for part in ("not finite at step", "of 22", "lr 1e+15", "--train.lr", "--train.warmup_epochs", "--train.clip_grad"):
+        assert part in message
+    kept = sorted((tmp_path / "wild" / "checkpoints").glob("step_*.pth"))
+    assert str(kept[-1]) in message
+    state = torch.load(kept[-1], weights_only=True)
+    assert all(tensor.isfinite().all() for tensor in state["student"].values())
+    assert not (tmp_path / "wild" / "summary.json").exists()
+
+
+def test_the_moving_average_is_what_comes_out(tmp_path, monkeypatch):
+    seen = []
+    original = module.ModelEmaV3.update
+
+    def update(self, model, step=None):
+        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
+        original(self, model, step=step)
+
+    monkeypatch.setattr(module.ModelEmaV3, "update", update)
+    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6})
+    _, without = train(tmp_path / "none", {"train.steps": 6})
+    assert len(seen) == 6
+    assert close(seen[-1], weights(without), 1e-6)  # the student itself is trained as ever
+    average = seen[0]  # timm's first update copies
+    for state in seen[1:]:
+        average = {name: 0.8 * value + 0.2 * state[name] for name, value in average.items()}
+    assert close(weights(run), average, 1e-5)
+
+
+def test_accumulated_parts_are_one_batch(tmp_path, digits_teacher):
+    settings = {"teacher.models": str(digits_teacher), "data.augment": "crop(1)+mixup(0.4)", "train.smoothing": 0.1}
+    _, whole = train(tmp_path / "whole", settings)
+    _, parts = train(tmp_path / "parts", {**settings, "train.grad_accum": 4})
+    assert close(weights(whole), weights(parts), 1e-5)
+    for a, b in zip(timeless(whole), timeless(parts), strict=True):
+        assert {name: float(v) for name, v in a.items()} == pytest.approx({n: float(v) for n, v in b.items()}, rel=1e-3)
+
+
+def test_a_batch_that_cannot_be_cut_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"--train.batch_size: 64 given.*must be a multiple of 3"):
+        train(tmp_path, {"train.grad_accum": 3})
+
+
+@pytest.mark.parametrize("limit", [1e-3, 1e6])
+def test_gradients_are_clipped_to_their_limit(tmp_path, limit):
+    """One step of plain gradient descent with lr 1 moves the weights by the gradient."""
+    one = {"train.steps": 1, "train.opt": "momentum", "train.momentum": 0.0, "train.weight_decay": 0.0,
+           "train.sched": "none"}  # fmt: skip
+    _, start = train(tmp_path / "start", {**one, "train.lr": 1e-30})
+    _, free = train(tmp_path / "free", {**one, "train.lr": 1.0})
+    _, clipped = train(tmp_path / "clipped", {**one, "train.lr": 1.0, "train.clip_grad": limit})
+
+    def moved(run) -> float:
+        return math.sqrt(sum((weights(run)[n] - v).double().square().sum().item() for n, v in weights(start).items()))
+
+    assert moved(clipped) == pytest.approx(min(limit, moved(free)), rel=1e-2)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_takes_every_allowed_momentum(tmp_path, momentum):
+    train(tmp_path, {"train.momentum": momentum, "train.steps": 2})
+
+
+@pytest.mark.parametrize(
+    ("settings", "rate"),
+    [
+        ({"train.sched": "none"}, lambda t: 0.05),
+        ({"train.sched": "cosine"}, lambda t: 0.025 * (1 + math.cos(math.pi * t))),
+        ({"train.sched": "cosine", "train.min_lr": 0.01}, lambda t: 0.01 + 0.02 * (1 + math.cos(math.pi * t))),
+        (
+            {"train.sched": "multistep", "train.decay_milestones": [1, 3], "train.decay_rate": 0.2},
+            lambda t: 0.05 * 0.2 ** ((t >= 0.25) + (t >= 0.75)),
+        ),
+        ({"train.sched": "poly", "train.decay_rate": 0.5}, lambda t: 0.05 * (1 - t) ** 0.5),
+    ],
+)  # fmt: skip
+def test_the_rate_follows_its_schedule(tmp_path, settings, rate):
+    """Rows hold the rate of the last step of their epoch."""
+    summary, run = train(tmp_path, {**settings, "train.steps": None, "train.epochs": 4})
+    for row in metrics(run):
+        progress = (int(row["step"]) - 1) / summary["steps"]
+        assert float(row["lr"]) == pytest.approx(rate(progress), rel=0.02, abs=1e-5), row["epoch"]
+
+
+@pytest.mark.parametrize("sched", ["cosine", "none"])
+def test_warm_up_grows_to_the_rate(tmp_path, sched):
+    warm = {"train.steps": None, "train.epochs": 4, "train.warmup_epochs": 2, "train.lr": 0.08, "train.sched": sched}
+    _, run = train(tmp_path, warm)
+    rates = [float(row["lr"]) for row in metrics(run)]
+    assert 0.03 < rates[0] < 0.05
+    if sched == "none":  # timm's cosine runs below the warm-up, so that the rate falls when it takes over
+        assert 0.07 < rates[1] <= rates[2] == rates[3] == pytest.approx(0.08)
+
+
+def test_alpha_follows_its_schedule(tmp_path, digits_teacher):
+    settings = {"teacher.models": str(digits_teacher), "distill.alpha": "constant(0.8) * late(0.6)"}
+    _, run = train(tmp_path, {**settings, "train.steps": None, "train.epochs": 2})
+    assert [float(row["alpha"]) for row in metrics(run)] == pytest.approx([0.8, 0.0])
+
+
+def test_a_subset_smaller_than_a_batch(tmp_path):
+    summary, _ = train(tmp_path, {"subset.keep_fraction": 0.01, "train.steps": 3})
+    assert summary["kept"] == 13
+    assert summary["images_seen"] == 3 * 64
+
+
+def test_both_budgets(tmp_path):
+    settings = {"subset.keep_fraction": 0.2, "train.steps": None, "train.epochs": 1}
+    subset, _ = train(tmp_path, settings)
+    full, _ = train(tmp_path, {**settings, "train.budget": "full"})
+    assert subset["steps"] == subset["kept"] // 64
+    assert full["steps"] == full["total"] // 64
+    assert full["epochs"] == pytest.approx(full["steps"] * 64 / full["kept"])
+
+
+def test_trackers_get_the_metrics(tmp_path):
+    pytest.importorskip("tensorboard")
+    _, run = train(tmp_path, {"log_with": "tensorboard", "train.steps": 2})
+    assert list(run.rglob("events.out.tfevents*"))
+
+
+# --- teachers ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_teacher_that_was_trained_here_is_met_again(tmp_path):
+    settings = {"teacher.models": "cifar_resnet8", "teacher.epochs": 0.5, "train.steps": 3}
+    first, _ = train(tmp_path, settings)
+    (taught,) = (tmp_path / "teachers").iterdir()
+    before = {file: file.stat().st_mtime_ns for file in taught.rglob("*")}
+    second, _ = train(tmp_path, {**settings, "seed": 1, "subset.keep_fraction": 0.4, "student.drop_rate": 0.1})
+    assert [path.name for path in (tmp_path / "teachers").iterdir()] == [taught.name]
+    assert {file: file.stat().st_mtime_ns for file in taught.rglob("*")} == before
+    assert first["teacher"][0]["weights_hash"] == second["teacher"][0]["weights_hash"]
+    assert json.loads((taught / "summary.json").read_text())["keep_fraction"] == 1
+    assert first["cost"]["teacher_training"]["backward_samples"] > 0
+
+
+def test_teachers_of_several_kinds_and_their_snapshots(tmp_path, digits_teacher):
+    base = {"train.steps": 4, "distill.alpha": 1.0}
+    last = train(tmp_path, {**base, "teacher.models": str(digits_teacher)})[0]
+    early = train(tmp_path, {**base, "teacher.models": f"{digits_teacher}@1"})[0]
+    same = train(tmp_path, {**base, "teacher.models": f"{digits_teacher}@2"})[0]
+    both = train(tmp_path, {**base, "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"]})[0]
+    hashes = [[teacher["weights_hash"] for teacher in summary["teacher"]] for summary in (last, early, same, both)]
+    assert hashes[0] == hashes[2] != hashes[1]
+    assert hashes[3] == hashes[0] + hashes[1]
+
+
+def test_weights_of_teachers_decide_who_is_listened_to(tmp_path, digits_teacher):
+    base = {"train.steps": 4, "distill.alpha": 1.0}
+    pair = [str(digits_teacher), f"{digits_teacher}@1"]
+    alone = weights(train(tmp_path, {**base, "teacher.models": pair[0]})[1])
+    deaf = weights(train(tmp_path, {**base, "teacher.models": pair, "teacher.weights": [2.0, 0.0]})[1])
+    other = weights(train(tmp_path, {**base, "teacher.models": pair, "teacher.weights": [0.0, 1.0]})[1])
+    assert close(alone, deaf, 1e-5)
+    assert not close(alone, other, 1e-4)
+
+
+def test_snapshots_are_kept_at_the_epochs_asked_for(digits_teacher):
+    names = sorted(file.name for file in (digits_teacher / "checkpoints").iterdir())
+    assert names == ["epoch_0001.safetensors", "epoch_0002.safetensors"]
+    final = safetensors.torch.load_file(digits_teacher / "checkpoints" / "epoch_0002.safetensors")
+    assert close(final, weights(digits_teacher), 0)
+
+
+def test_a_snapshot_that_was_not_kept_is_refused_with_those_that_were(tmp_path, digits_teacher):
+    with pytest.raises(ValueError, match=r"no student of epoch '7' \(epochs kept: 1, 2\)"):
+        train(tmp_path, {"teacher.models": f"{digits_teacher}@7"})
+
+
+# --- a transfer set without labels ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def unlabelled(tmp_path):
+    """Digits as loose files to train on, and in class folders to test on."""
+    folder = tmp_path / "images"
+    source = open_source("digits", "train")
+    for i in range(180):
+        kind = folder / ("train" if i < 80 else f"test/{source.labels[i]}")
+        kind.mkdir(parents=True, exist_ok=True)
+        source[i].save(kind / f"{i}.png")
+    assert len(list((folder / "test").iterdir())) == 10
+    return folder
+
+
+def test_distillation_from_images_without_labels(tmp_path, unlabelled, digits_teacher):
+    settings = {"data.dataset": str(unlabelled), "train.steps": 100, "teacher.models": str(digits_teacher)}
+    with pytest.raises(ValueError, match=r"has no labels: --distill.alpha gives 0.5, allowed is 1"):
+        train(tmp_path, settings)
+    with pytest.raises(ValueError, match=r"has no labels: it can only be used with a teacher"):
+        train(tmp_path, {**settings, "teacher.models": []})
+    summary, run = train(tmp_path, {**settings, "distill.alpha": 1})
+    assert summary["test_top1"] > 0.2
+    assert {float(row["task_loss"]) for row in metrics(run)} == {0.0}
+
+
+def test_without_labels_and_without_a_held_out_part(tmp_path, unlabelled, digits_teacher):
+    settings = {"data.dataset": str(unlabelled / "train"), "distill.alpha": 1, "train.steps": 3}
+    summary, _ = train(tmp_path, {**settings, "teacher.models": str(digits_teacher)})
+    assert summary["test_top1"] is None
+
+
+# --- going on ---------------------------------------------------------------------------------------------------------
+
+
+def interrupted(tmp_path, monkeypatch, settings, step: int):
+    """Train until a SIGTERM comes at a step; the folder of checkpoints."""
+    original = module.Trainer._look
+
+    def look(self, stop):
+        if self.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, stop)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.Trainer, "_look", look)
+        with pytest.raises(Interrupted, match=rf"SIGTERM: stopped at step {step} of 22;.*The same command goes on"):
+            train(tmp_path, settings)
+    return tmp_path / "mine" / "checkpoints"
+
+
+@pytest.fixture(scope="module")
+def resumable(digits_teacher):
+    return {
+        "name": "mine", "teacher.models": str(digits_teacher), "student.drop_rate": 0.3, "train.ema": 0.9,
+        "train.checkpoint_every": "0.2", "subset.keep_fraction": 0.5, "data.augment": "crop(1)+mixup(0.3)",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory, resumable):
+    return train(tmp_path_factory.mktemp("whole"), resumable)[1]
+
+
+@pytest.mark.parametrize("damage", ["none", "newest", "all"])
+def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(
+    tmp_path, monkeypatch, resumable, uninterrupted, damage
+):
+    folder = interrupted(tmp_path, monkeypatch, resumable, 13)
+    files = sorted(folder.glob("step_*.pth"))
+    assert [file.name for file in files] == ["step_000000012.pth", "step_000000013.pth"]
+    for file in {"none": [], "newest": files[-1:], "all": files}[damage]:
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    began = []
+    original = module.Trainer._resume
+
+    def resume(self):
+        original(self)
+        began.append(self.step)
+
+    monkeypatch.setattr(module.Trainer, "_resume", resume)
+    _, run = train(tmp_path, resumable)
+    assert began == [{"none": 13, "newest": 12, "all": 0}[damage]]
+    assert content(run) == content(uninterrupted)
+    assert timeless(run) == timeless(uninterrupted)
+    assert not list(folder.glob("*"))
+
+
+def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, monkeypatch, resumable, uninterrupted):
+    end = int(metrics(uninterrupted)[0]["step"])
+    interrupted(tmp_path, monkeypatch, resumable, end)
+    _, run = train(tmp_path, resumable)
+    assert timeless(run) == timeless(uninterrupted)
+    assert content(run) == content(uninterrupted)
+
+
+def test_a_snapshot_survives_going_on(tmp_path, monkeypatch, resumable):
+    settings = {**resumable, "train.save_epochs": [1]}
+    folder = interrupted(tmp_path, monkeypatch, settings, 15)
+    before = (folder / "epoch_0001.safetensors").read_bytes()
+    train(tmp_path, settings)
+    assert (folder / "epoch_0001.safetensors").read_bytes() == before
+
+
+def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
+    folder = tmp_path / "images"
+    random = np.random.default_rng(0)
+    for i in range(24):
+        place = folder / ("train" if i < 18 else "test") / "ab"[i % 2]
+        place.mkdir(parents=True, exist_ok=True)
+        height, width = random.integers(10, 30, 2)
+        Image.fromarray(random.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(place / f"{i}.png")
+    settings = {
+        "data.dataset": str(folder), "data.memory_gb": 0.0, "data.image_size": 12, "data.augment": "rrc+flip",
+        "train.steps": 4, "train.batch_size": 8,
+    }  # fmt: skip
+    bits = {content(train(tmp_path / str(n), {**settings, "data.workers": n})[1]) for n in (0, 2)}
+    assert len(bits) == 1
+
+
+def test_the_default_settings_are_those_of_the_documentation():
+    config = Config()
+    assert (config.distill.temperature, config.distill.loss, config.train.batch_size) == (4.0, "kd", 128)
