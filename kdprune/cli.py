@@ -69,6 +69,11 @@ def evaluate_parser() -> ArgumentParser:
     parser = _parser("Measure the student of a run on held-out data.")
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
+    parser.add_argument(
+        "--class_mass", type=str, choices=["missing", "all"],
+        help="Measure it once more with class biases moved so that the mean predicted probability over the training "
+        "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
+    )  # fmt: skip
     return parser
 
 
@@ -96,7 +101,7 @@ def _cache(options: Namespace) -> int:
 def _evaluate(options: Namespace) -> int:
     from kdprune.engine.report import evaluate_run
 
-    evaluate_run(Path(options.run), options.json)
+    evaluate_run(Path(options.run), options.json, options.class_mass)
     return 0
 
 

@@ -275,9 +275,18 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def config_hash(config: Config) -> str:
-    """Twelve hex digits of a hash over every setting that the result depends on."""
-    content = relevant(config)
+    """Twelve hex digits of a hash over the settings that the result depends on and that differ from the defaults.
+
+    Defaults are left out so that a later version with one more setting knows the runs of an earlier one.
+    """
+    defaults = relevant(Config())
+    content = {k: _number(v) for k, v in relevant(config).items() if v != defaults[k]}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _number(value: Any) -> Any:
+    """15 and 15.0 are one setting."""
+    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 def relevant(config: Config) -> dict[str, Any]:

@@ -64,10 +64,12 @@ def command(*words: object, launcher: tuple[str, ...] = (), **environment: str) 
     )  # fmt: skip
 
 
-def start(*words: object, log: Path) -> subprocess.Popen[bytes]:
+def start(*words: object, log: Path, **environment: str) -> subprocess.Popen[bytes]:
     """The same in the background, what it says in a file."""
     with open(log, "ab") as file:
-        return subprocess.Popen([sys.executable, *map(str, words)], cwd=REPO, stdout=file, stderr=file)
+        return subprocess.Popen(
+            [sys.executable, *map(str, words)], cwd=REPO, stdout=file, stderr=file, env={**os.environ, **environment}
+        )
 
 
 def options(**settings: object) -> list[str]:
