@@ -31,6 +31,15 @@ def own_surroundings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
     os.environ.update(before)
 
 
+@pytest.fixture(autouse=True)
+def nothing_left_behind() -> Iterator[None]:
+    """What a run in this process sets up for its whole life is undone after the test."""
+    from helpers import restored_surroundings
+
+    with restored_surroundings():
+        yield
+
+
 @pytest.fixture(scope="session")
 def digits_teacher(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run directory of a small ResNet that knows the digits, with snapshots of both of its epochs."""

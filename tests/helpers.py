@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import logging
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,26 +36,29 @@ def config_of(output: Path, options: dict[str, Any] | None = None) -> Config:
 
 def train(output: Path, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
     """Train in this process; the summary and the run directory."""
-    from kdprune.engine.experiment import run, run_name
+    from kdprune.engine.arms import run_name
+    from kdprune.engine.experiment import run
 
     config = config_of(output, options)
-    fresh_accelerator()
+    with restored_surroundings():
+        return run(config), output / run_name(config)
+
+
+@contextlib.contextmanager
+def restored_surroundings() -> Iterator[None]:
+    """Accelerate and logging keep settings for the life of a process; each run here wants its own."""
     logger = logging.getLogger("kdprune")
     before = logger.level, logger.propagate, list(logger.handlers)
+    AcceleratorState._reset_state(True)
+    GradientState._reset_state()
     try:
-        summary = run(config)
+        yield
     finally:
         logger.setLevel(before[0])
         logger.propagate = before[1]
         logger.handlers[:] = before[2]
-        fresh_accelerator()
-    return summary, output / run_name(config)
-
-
-def fresh_accelerator() -> None:
-    """Accelerate keeps its settings for the life of a process; each run here wants its own."""
-    AcceleratorState._reset_state(True)
-    GradientState._reset_state()
+        AcceleratorState._reset_state(True)
+        GradientState._reset_state()
 
 
 def command(*words: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:

@@ -111,7 +111,7 @@ def test_logits_that_are_not_finite_are_refused(wrong):
 
 def test_giving_up_is_said():
     logits, target = logits_and_target(0, 5)
-    with pytest.raises(ArithmeticError, match="still off by .* after 1 Newton steps"):
+    with pytest.raises(ArithmeticError, match=r"still off by .* after 1 Newton steps"):
         class_mass_offsets(logits, target, max_steps=1)
 
 

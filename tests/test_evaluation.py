@@ -22,7 +22,9 @@ def oracle(logits: np.ndarray, labels: np.ndarray) -> dict:
     confidence = p.max(1)
     gap = 0.0
     for b in range(BINS):
-        inside = [i for i in range(n) if b / BINS <= confidence[i] < (b + 1) / BINS or (b == BINS - 1 and confidence[i] == 1)]
+        inside = [
+            i for i in range(n) if b / BINS <= confidence[i] < (b + 1) / BINS or (b == BINS - 1 and confidence[i] == 1)
+        ]
         if inside:
             gap += len(inside) / n * abs(np.mean(ranks[inside] == 0) - np.mean(confidence[inside]))
     return {

@@ -44,6 +44,7 @@ def stop_after_next_checkpoint(process, output: Path, number: signal.Signals, de
     return process.wait(WAIT)
 
 
+@pytest.mark.timeout(600)
 def test_killed_and_stopped_runs_end_with_the_bits_of_one_left_alone(arguments, tmp_path):
     random.seed(0)
     whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdprune.data import subset as module
-from kdprune.data.subset import load_subset, select
+from kdprune.data.subset import class_ids, load_subset, select
 from kdprune.selectors.random import largest_remainder
 
 PRINT = "f" * 64
@@ -131,7 +131,7 @@ def test_keep_fraction_must_be_in_its_range(keep):
 def test_an_unknown_selector_and_balance_without_labels():
     with pytest.raises(ValueError, match="unknown selector 'randon'; did you mean 'random'"):
         select(np.zeros(10, dtype=np.int64), PRINT, 0.5, "randon")
-    with pytest.raises(ValueError, match="--subset.balanced: the data set has samples without a label"):
+    with pytest.raises(ValueError, match=r"--subset.balanced: the data set has samples without a label"):
         kept(np.full(10, -1), 0.5, balanced=True)
 
 
@@ -147,6 +147,54 @@ def test_a_lost_class_warns(warnings_of):
     kept(labels, 1.0)
     kept(np.full(50, -1), 0.1)
     assert not warnings_of
+
+
+# --- without classes --------------------------------------------------------------------------------------------------
+
+
+@given(label_lists, fractions, st.booleans(), seeds, st.data())
+def test_a_class_that_is_left_out_is_never_kept(labels, keep, balanced, seed, data):
+    without = data.draw(st.lists(st.sampled_from(range(7)), max_size=3, unique=True))
+    left = int((~np.isin(labels, without)).sum())
+    if not left:
+        with pytest.raises(ValueError, match=r"--subset\.without_classes: .* no sample is left"):
+            kept(labels, keep, balanced, seed, without_classes=without)
+        return
+    subset = select(labels, PRINT, keep, "random", balanced, seed, without_classes=without)
+    assert not np.isin(labels[subset.ids], without).any()
+    assert len(subset.ids) == min(max(1, round(keep * len(labels))), left)  # the fraction counts all samples
+    assert subset.chosen.get("without_classes", []) == without
+    assert subset.total == len(labels)
+
+
+def test_a_lost_class_is_no_surprise_where_it_was_asked_for(warnings_of, monkeypatch):
+    said = []
+    monkeypatch.setattr(logging.getLogger("kdprune"), "info", lambda text, *args: said.append(text % args))
+    labels = np.arange(100) % 5
+    kept(labels, 1.0, without_classes=[1, 3])
+    assert not warnings_of
+    assert said == ["the subset keeps no sample of 2 classes (1, 3), as --subset.without_classes asks"]
+    labels[4] = 6
+    kept(labels[:5], 0.2, without_classes=[1, 3])
+    assert len(warnings_of) == 1
+    assert "(1" not in warnings_of[0]
+
+
+def test_classes_by_name_or_index():
+    names = ["cat", "dog", "2", "bird"]
+    assert class_ids([], names) == []
+    assert class_ids(["dog", 0, "3", "dog"], names) == [0, 1, 3]
+    assert class_ids([2, "2"], names) == [2]
+    assert class_ids(["1", "10"], ["1", "10", "2"]) == [0, 1]  # names come first
+    for wrong, hint in (("dgo", "; did you mean 'dog'"), (4, ""), ("-1", ""), ("1.0", "")):
+        message = f"unknown class '{wrong}'{hint}.*allowed: cat, dog, 2, bird, or an index from 0 to 3"
+        with pytest.raises(ValueError, match=f"--subset.without_classes: {message}"):
+            class_ids([wrong], names)
+
+
+def test_classes_cannot_be_left_out_of_unlabelled_data():
+    with pytest.raises(ValueError, match=r"--subset\.without_classes: the data set has samples without a label"):
+        kept(np.array([0, 1, -1]), 0.5, without_classes=[0])
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------

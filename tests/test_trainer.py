@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from kdprune.engine import trainer as module
 from kdprune.engine.interrupt import Interrupted
 from kdprune.engine.report import evaluate_run
 from kdprune.engine.run_dir import read_config
+from kdprune.engine.step import DistillStep
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -137,8 +140,7 @@ def test_what_a_row_says_of_a_teacher(kd_run):
 def test_a_finished_run_trains_nothing(kd_run, monkeypatch):
     summary, run = kd_run
     before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    monkeypatch.setattr(module, "Trainer", lambda *_: pytest.fail("trained again"))
-    monkeypatch.setattr(module.Trainer, "__call__", None, raising=False)
+    monkeypatch.setattr(module.Trainer, "fit", lambda _: pytest.fail("trained again"))
     config = read_config(run)
     again, same = train(
         run.parent,
@@ -378,19 +380,28 @@ def test_without_labels_and_without_a_held_out_part(tmp_path, unlabelled, digits
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-def interrupted(tmp_path, monkeypatch, settings, step: int):
-    """Train until a SIGTERM comes at a step; the folder of checkpoints."""
-    original = module.Trainer._look
+@pytest.fixture
+def steps(monkeypatch):
+    """Counts the steps of a run in `steps.done`; in step `steps.stop_in`, a SIGTERM comes."""
+    counter = SimpleNamespace(done=0, stop_in=None)
+    original = DistillStep.__call__
 
-    def look(self, stop):
-        if self.step == step:
+    def counted(self, batch, alpha):
+        counter.done += 1
+        if counter.done == counter.stop_in:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, stop)
+        return original(self, batch, alpha)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(module.Trainer, "_look", look)
-        with pytest.raises(Interrupted, match=rf"SIGTERM: stopped at step {step} of 22;.*The same command goes on"):
-            train(tmp_path, settings)
+    monkeypatch.setattr(DistillStep, "__call__", counted)
+    return counter
+
+
+def interrupted(tmp_path, steps, settings, step: int):
+    """Train until a SIGTERM comes in a step; the folder of checkpoints."""
+    steps.stop_in = step
+    with pytest.raises(Interrupted, match=rf"SIGTERM: stopped at step {step} of 22;.*The same command goes on"):
+        train(tmp_path, settings)
+    steps.done, steps.stop_in = 0, None
     return tmp_path / "mine" / "checkpoints"
 
 
@@ -409,39 +420,39 @@ def uninterrupted(tmp_path_factory, resumable):
 
 @pytest.mark.parametrize("damage", ["none", "newest", "all"])
 def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(
-    tmp_path, monkeypatch, resumable, uninterrupted, damage
+    tmp_path, steps, resumable, uninterrupted, damage
 ):
-    folder = interrupted(tmp_path, monkeypatch, resumable, 13)
+    folder = interrupted(tmp_path, steps, resumable, 13)
     files = sorted(folder.glob("step_*.pth"))
     assert [file.name for file in files] == ["step_000000012.pth", "step_000000013.pth"]
     for file in {"none": [], "newest": files[-1:], "all": files}[damage]:
         file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    began = []
-    original = module.Trainer._resume
-
-    def resume(self):
-        original(self)
-        began.append(self.step)
-
-    monkeypatch.setattr(module.Trainer, "_resume", resume)
     _, run = train(tmp_path, resumable)
-    assert began == [{"none": 13, "newest": 12, "all": 0}[damage]]
+    assert steps.done == 22 - {"none": 13, "newest": 12, "all": 0}[damage]
     assert content(run) == content(uninterrupted)
     assert timeless(run) == timeless(uninterrupted)
     assert not list(folder.glob("*"))
 
 
-def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, monkeypatch, resumable, uninterrupted):
-    end = int(metrics(uninterrupted)[0]["step"])
-    interrupted(tmp_path, monkeypatch, resumable, end)
+def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, steps, resumable, uninterrupted):
+    interrupted(tmp_path, steps, resumable, int(metrics(uninterrupted)[0]["step"]))
     _, run = train(tmp_path, resumable)
     assert timeless(run) == timeless(uninterrupted)
     assert content(run) == content(uninterrupted)
 
 
-def test_a_snapshot_survives_going_on(tmp_path, monkeypatch, resumable):
+def test_a_stop_in_the_last_step_of_all_finishes_the_run(tmp_path, steps, resumable, uninterrupted):
+    steps.stop_in = 22
+    with contextlib.suppress(Interrupted):
+        train(tmp_path, resumable)
+    _, run = train(tmp_path, resumable)
+    assert content(run) == content(uninterrupted)
+    assert timeless(run) == timeless(uninterrupted)
+
+
+def test_a_snapshot_survives_going_on(tmp_path, steps, resumable):
     settings = {**resumable, "train.save_epochs": [1]}
-    folder = interrupted(tmp_path, monkeypatch, settings, 15)
+    folder = interrupted(tmp_path, steps, settings, 15)
     before = (folder / "epoch_0001.safetensors").read_bytes()
     train(tmp_path, settings)
     assert (folder / "epoch_0001.safetensors").read_bytes() == before

@@ -22,9 +22,7 @@ seeds = st.integers(0, 10**6)
 
 
 def pixels(n: int, channels: int = 3, height: int = 8, width: int = 8, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(
-        np.random.default_rng(seed).integers(0, 256, (n, channels, height, width), dtype=np.uint8)
-    )
+    return torch.from_numpy(np.random.default_rng(seed).integers(0, 256, (n, channels, height, width), dtype=np.uint8))
 
 
 def source_of(images: list[Image.Image]):
@@ -189,7 +187,8 @@ def fill(x: np.ndarray, top: int, left: int, height: int, width: int) -> None:
 @given(
     seeds, st.integers(3, 17), st.integers(3, 17), st.sampled_from([1, 3]),
     st.builds(
-        Recipe, crop=st.integers(-1, 6), flip=st.floats(0, 1), cutout=st.integers(0, 9), erase=st.sampled_from([0.0, 0.6])
+        Recipe, crop=st.integers(-1, 6), flip=st.floats(0, 1), cutout=st.integers(0, 9),
+        erase=st.sampled_from([0.0, 0.6]),
     ),
 )  # fmt: skip
 def test_crop_flip_cutout_and_erase_are_what_loops_give(seed, height, width, channels, recipe):

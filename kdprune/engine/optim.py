@@ -24,8 +24,10 @@ def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Paramet
     """timm's optimizer for a model and the parameters of its losses; no weight decay on biases and norms."""
     check_optimizer(config.opt)
     kwargs: dict[str, Any] = {"fused": True} if config.opt in ("sgd", "momentum", "adam", "adamw") else {}
+    # Nesterov's step is undefined without momentum, and plain SGD is what is meant then.
+    name = "momentum" if config.opt == "sgd" and config.momentum == 0 else config.opt
     optimizer = create_optimizer_v2(
-        model, opt=config.opt, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, **kwargs
+        model, opt=name, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, **kwargs
     )
     if extra:
         optimizer.add_param_group({"params": extra, "weight_decay": config.weight_decay})

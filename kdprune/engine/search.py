@@ -28,7 +28,7 @@ from kdprune.losses._sum import Layers, build_loss
 from kdprune.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
-    from kdprune.engine.experiment import Experiment
+    from kdprune.engine.workbench import Workbench
 
 log = logging.getLogger("kdprune")
 
@@ -39,7 +39,7 @@ Candidate = tuple[float, float]  # α, T
 
 
 def search_alpha(
-    experiment: Experiment, run: RunDir, teachers: list[Teacher], subset: Subset, reader: Reader, layers: Layers
+    experiment: Workbench, run: RunDir, teachers: list[Teacher], subset: Subset, reader: Reader, layers: Layers
 ) -> dict[str, Any]:
     """Find α and T for a run; the result is kept in `search.json`, so a resumed run does not search again.
 
@@ -122,7 +122,7 @@ def _arm(config: Config, candidate: Candidate, fraction: float) -> Config:
 
 
 def _train(
-    experiment: Experiment,
+    experiment: Workbench,
     run: RunDir,
     teachers: list[Teacher],
     subset: Subset,

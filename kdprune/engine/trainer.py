@@ -17,7 +17,6 @@ from torch import nn
 from tqdm import tqdm
 
 from kdprune.alpha import Alpha
-from kdprune.config import checkpoint_interval, relevant
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Batch, Reader, Request
@@ -26,9 +25,11 @@ from kdprune.data.subset import Subset
 from kdprune.engine.checkpoint import Checkpoints
 from kdprune.engine.evaluation import evaluate, held_out, student_logits
 from kdprune.engine.interrupt import Interrupted, StopRequest
+from kdprune.engine.metrics import line, means
 from kdprune.engine.optim import make_optimizer, make_scheduler
 from kdprune.engine.run_dir import RunDir
 from kdprune.engine.step import MEASURED, DistillStep, Targets
+from kdprune.engine.watch import Watch
 from kdprune.models.build import save_model
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
@@ -37,10 +38,6 @@ from kdprune.teachers.targets import MeanTargets
 from kdprune.teachers.teacher import is_convolutional
 
 log = logging.getLogger("kdprune")
-
-# Steps between looks at what needs the device, or the other processes, to be waited for: is the loss finite, was a
-# stop asked for, is a checkpoint due. One process on a CPU has nobody to wait for and looks at every step.
-LOOK_EVERY = 20
 
 
 @dataclass
@@ -103,7 +100,6 @@ class Trainer:
         self.checkpoints = Checkpoints(task.run.checkpoints, self.config.checkpoint_keep)
         self.step = 0
         self.sums = torch.zeros(len(MEASURED), device=device)  # of this epoch so far
-        self.unfinite = torch.full((), self.total, device=device)  # first step whose loss was not finite
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # in training steps
         self.epoch_seconds = 0.0
@@ -121,6 +117,7 @@ class Trainer:
         with torch.no_grad():
             self.model.eval()(self.inputs(batch.images))
             self.task.targets(batch)
+        torch.manual_seed(key(self.task.run.config.seed, "projectors"))
         kd.build(taps.taken(), self.task.targets.features.taken())  # type: ignore[operator]
         kd.to(self.accelerator.device)
         return taps
@@ -152,47 +149,52 @@ class Trainer:
             FloatingPointError: the loss became NaN or infinite; the last good checkpoint is kept.
         """
         self._resume()
-        config, main = self.config, self.accelerator.is_main_process
+        batch_size = self.config.batch_size
         batches = iter(self.task.reader.read(self._requests()))
         epoch = self._epoch_of(self.step)
-        self._clock = time.perf_counter()
-        self._saved_at = time.monotonic()
-        with (
-            StopRequest() as stop,
-            tqdm(
-                total=self.total * config.batch_size, initial=self.step * config.batch_size, desc=self.task.label,
-                unit="img", unit_scale=True, disable=None if main else True, smoothing=0.05, mininterval=0.5,
-                leave=False,
-            ) as bar,
-        ):  # fmt: skip
+        with StopRequest() as stop, self._bar() as bar:
+            watch = self._watch(stop)
             self.prepared.train()
+            self._clock = time.perf_counter()
             while self.step < self.total:
-                self._train_step(batches)
-                bar.update(config.batch_size)
-                save = self._look(stop)
+                self._train_step(batches, watch)
+                bar.update(batch_size)
+                seen = watch.look(self.step)
+                if seen.unfinite is not None:
+                    self._refuse_unfinite(seen.unfinite)
                 if self.step == self.total or self.step >= self.stream.epoch_end(epoch):
                     self._end_epoch(epoch)
                     epoch = self._epoch_of(self.step)
                     self.prepared.train()
-                if save and self.step < self.total:
+                if (seen.save or seen.stop) and self.step < self.total:
                     self._save()
-                if stop.signal and self._agreed_to_stop:
-                    self._stop(stop.signal)
+                    watch.saved()
+                if seen.stop and self.step < self.total:
+                    self._stop(seen.stop)
         return self._finish()
+
+    def _bar(self) -> tqdm:
+        size, main = self.config.batch_size, self.accelerator.is_main_process
+        return tqdm(
+            total=self.total * size, initial=self.step * size, desc=self.task.label, unit="img", unit_scale=True,
+            disable=None if main else True, smoothing=0.05, mininterval=0.5, leave=False,
+        )  # fmt: skip
+
+    def _watch(self, stop: StopRequest) -> Watch:
+        return Watch(self.accelerator, self.total, self.config.checkpoint_every, self._steps_per_epoch, stop)
 
     def stepper(self) -> Callable[[], None]:
         """One training step a call, with nothing of what `fit` does between them, for benchmarks."""
-        batches, stop = iter(self.task.reader.read(self._requests())), StopRequest()
-        self._saved_at = time.monotonic()
+        batches, watch = iter(self.task.reader.read(self._requests())), self._watch(StopRequest())
         self.prepared.train()
 
         def step() -> None:
-            self._train_step(batches)
-            self._look(stop)
+            self._train_step(batches, watch)
+            watch.look(self.step)
 
         return step
 
-    def _train_step(self, batches: Iterator[Batch]) -> None:
+    def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
         accum, step = self.config.grad_accum, self.step
         if self.scheduler is not None:
@@ -205,7 +207,7 @@ class Trainer:
                 result = self.step_loss(next(batches), self._alpha(step))
                 self.accelerator.backward(result["loss"] / accum)
             self.sums += result["measured"]
-            self.unfinite = torch.where(result["loss"].isfinite(), self.unfinite, self.unfinite.clamp(max=step))
+            watch.note(result["loss"], step)
         if self.config.clip_grad is not None:
             self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_grad)
         self.optimizer.step()
@@ -231,31 +233,6 @@ class Trainer:
         epoch = int(step * self.config.batch_size // len(self.task.subset.ids))
         return epoch if step < self.stream.epoch_end(epoch) else epoch + 1
 
-    def _look(self, stop: StopRequest) -> bool:
-        """Check what the host must know: a loss that is not finite, a stop, a checkpoint that is due (returned)."""
-        alone = self.accelerator.num_processes == 1
-        every = 1 if alone and self.accelerator.device.type == "cpu" else LOOK_EVERY
-        epochs, minutes = checkpoint_interval(self.config.checkpoint_every)
-        due_by_step = epochs is not None and self.step % max(1, round(epochs * self._steps_per_epoch)) == 0
-        due = due_by_step or (minutes is not None and time.monotonic() - self._saved_at > 60 * minutes)
-        self._agreed_to_stop = alone
-        # Only what all processes see alike may bring them here, where they wait for each other.
-        looks = self.step % every == 0 or self.step == self.total or due_by_step
-        if not looks and not (alone and (due or stop.signal)):
-            return False
-        unfinite = self.unfinite
-        if not alone:
-            flags = torch.tensor([due, stop.signal is not None], device=self.accelerator.device)
-            flags = torch.cat([flags.long(), (self.total - unfinite).view(1)])
-            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-            due, stopping, early = flags.tolist()
-            unfinite = torch.tensor(self.total - early)
-            if stopping:
-                stop.signal, self._agreed_to_stop = stop.signal or "a signal to another process", True
-        if int(unfinite) < self.total:
-            self._refuse_unfinite(int(unfinite))
-        return bool(due)
-
     def _refuse_unfinite(self, step: int) -> None:
         paths = self.checkpoints.paths()
         raise FloatingPointError(
@@ -272,18 +249,13 @@ class Trainer:
         """Write a row of metrics; evaluate if it is time."""
         sums = self.accelerator.reduce(self.sums, "sum").tolist()
         self._tick()
-        seen = sums[0]
         row: dict[str, Any] = {"epoch": epoch + 1, "step": self.step, "lr": self._lr()}
-        row["alpha"] = self._alpha(self.step - 1)
-        means = {name: total / seen for name, total in zip(MEASURED[1:], sums[1:], strict=True)}
-        row |= {"train_loss": means["loss"], "task_loss": means["task_loss"], "train_top1": means["correct"]}
-        if self.task.targets is not None:
-            row |= {name: means[name] for name in ("kd_loss", "agreement", "teacher_entropy")}
+        row |= {"alpha": self._alpha(self.step - 1), **means(sums, self.task.targets is not None)}
         last = self.step == self.total
         if self.task.data.test is not None and (last or (epoch + 1) % self.config.eval_every == 0):
             result = self.evaluate()
             row |= {"test_top1": result["top1"], "test_loss": result["loss"]}
-        row |= {"seconds": self.epoch_seconds, "images_per_second": seen / self.epoch_seconds}
+        row |= {"seconds": self.epoch_seconds, "images_per_second": sums[0] / self.epoch_seconds}
         self.history.append(row)
         if epoch + 1 in self.config.save_epochs and self.accelerator.is_main_process:
             self._export(self.task.run.checkpoints / f"epoch_{epoch + 1:04d}.safetensors", epoch + 1)
@@ -294,7 +266,7 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.task.run.write_metrics(self.history)
         self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=self.step)
-        log.info("%s", _line(self.task.label, row, self.total, self._epochs_in_all()))
+        log.info("%s", line(self.task.label, row, self._epochs_in_all()))
         self._clock = time.perf_counter()
 
     def _epochs_in_all(self) -> int:
@@ -346,7 +318,6 @@ class Trainer:
                     "seconds": [self.seconds, self.epoch_seconds],
                 },
             )
-        self._saved_at = time.monotonic()
         self._clock = time.perf_counter()
 
     def _resume(self) -> None:
@@ -374,11 +345,8 @@ class Trainer:
             )  # fmt: skip
 
     def _stop(self, signal: str) -> None:
-        self._save()
-        raise Interrupted(
-            f"{signal}: stopped at step {self.step} of {self.total}; "
-            f"{self.checkpoints.folder} holds the state. The same command goes on from there."
-        )
+        where = f"stopped at step {self.step} of {self.total}; {self.checkpoints.folder} holds the state"
+        raise Interrupted(f"{signal}: {where}. The same command goes on from there.")
 
     def _finish(self) -> dict[str, Any]:
         result = self.history[-1] if self.history else {}
@@ -396,33 +364,9 @@ class Trainer:
         }
 
 
-def start_trackers(accelerator: Accelerator, run: RunDir) -> None:
-    """Trackers that were asked for with --log_with, each run under its own name."""
-    accelerator.project_configuration.logging_dir = str(run.path / "tracker")
-    settings = {
-        name: value if isinstance(value, (int, float)) else str(value) for name, value in relevant(run.config).items()
-    }
-    accelerator.init_trackers("kdprune", settings, {"wandb": {"name": run.path.name}})
-
-
-def stop_trackers(accelerator: Accelerator) -> None:
-    for tracker in accelerator.trackers:
-        tracker.finish()
-    accelerator.trackers = []
-
-
 def _check_batch(batch_size: int, processes: int, accum: int) -> None:
     if batch_size % (processes * accum):
         raise ValueError(
             f"--train.batch_size: {batch_size} given, but it is the batch of all {processes} processes and "
             f"{accum} accumulation steps together, so it must be a multiple of {processes * accum}"
         )
-
-
-def _line(label: str, row: dict[str, Any], total: int, epochs: int) -> str:
-    parts = [f"{label}  epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.3f}"]
-    if "kd_loss" in row:
-        parts.append(f"kd {row['kd_loss']:.3f}  agreement {100 * row['agreement']:.1f}%")
-    if "test_top1" in row:
-        parts.append(f"top-1 {100 * row['test_top1']:.2f}%")
-    return "  ".join([*parts, f"{row['images_per_second']:,.0f} img/s"])

@@ -9,20 +9,23 @@ Shapes: K kept samples, V views, C classes, W 16-bit words of an entry, N sample
 from __future__ import annotations
 
 import contextlib
+import json
 import math
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdprune.files import read_json, write_json
+from kdprune.files import read_json
 from kdprune.teachers.entries import Entries
 
 HEADER = "header.json"
+OPEN_VIEWS = 8  # mapped at once; each holds a file open, and a run may have hundreds
 _PAGE = 4096
 
 
@@ -76,17 +79,20 @@ class TargetCache:
     def __init__(self, folder: Path, key: CacheKey, ids: np.ndarray, entries: Entries) -> None:
         self.folder, self.ids, self.entries = folder, ids, entries
         self._flag_bytes = math.ceil(len(ids) / _PAGE) * _PAGE
-        self._open: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._open: dict[int, _View] = {}
         self._unflagged: list[tuple[int, np.ndarray]] = []
         header = folder / HEADER
-        if header.exists():
-            if different := key.differs(read_json(header)["key"]):
-                raise ValueError(
-                    f"{folder} holds targets of something else: {'; '.join(different)}. Name another folder with "
-                    "--teacher.cache, or leave it out"
-                )
-        else:
-            write_json(header, {"key": asdict(key), "kept": len(ids), "bytes_per_view": self.bytes_per_view})
+        if not header.exists():
+            if folder.exists() and any(folder.glob("view_*.bin")):
+                raise ValueError(f"{folder} holds targets, but its {HEADER} is missing: remove the folder")
+            folder.mkdir(parents=True, exist_ok=True)
+            about = {"key": asdict(key), "kept": len(ids), "bytes_per_view": self.bytes_per_view}
+            _appear(header, lambda handle: os.write(handle, json.dumps(about, indent=2).encode()))
+        if different := key.differs(_key_in(header)):
+            raise ValueError(
+                f"{folder} holds targets of something else: {'; '.join(different)}. Name another folder with "
+                "--teacher.cache, or leave it out"
+            )
 
     @property
     def bytes_per_view(self) -> int:
@@ -114,30 +120,33 @@ class TargetCache:
         """Which entries are there, bool N."""
         if view not in self._open and not self._path(view).exists():
             return np.zeros(len(rows_N), dtype=bool)
-        return self._map(view)[0][rows_N] > 0
+        return self._map(view).flags[rows_N] > 0
 
     def read(self, view: int, rows_N: np.ndarray) -> np.ndarray:
         """Entries, int16 N×W; only of rows that `have`."""
-        return self._map(view)[1][rows_N]
+        return self._map(view).words[rows_N]
 
     def write(self, view: int, rows_N: np.ndarray, words_NW: np.ndarray) -> None:
         """Put entries down; they count after the next `flush`."""
-        self._map(view)[1][rows_N] = words_NW
+        there = self._map(view).words
+        if not there.flags.writeable:
+            raise PermissionError(f"{self._path(view)} lacks entries, and may not be written")
+        there[rows_N] = words_NW
         self._unflagged.append((view, rows_N))
 
     def flush(self) -> None:
         """Bring what was written to the disk, then let it count."""
         for view in {view for view, _ in self._unflagged}:
-            _memmap(self._open[view][1]).flush()
+            self._open[view].map.flush()
         for view, rows_N in self._unflagged:
-            self._open[view][0][rows_N] = 1
+            self._open[view].flags[rows_N] = 1
         self._unflagged.clear()
 
     def _path(self, view: int) -> Path:
         return self.folder / f"view_{view:05d}.bin"
 
-    def _map(self, view: int) -> tuple[np.ndarray, np.ndarray]:
-        """Flags K and entries K×W of a view, mapped; the file is made if it is not there."""
+    def _map(self, view: int) -> _View:
+        """A view's file, mapped; it is made if it is not there."""
         if view not in self._open:
             path = self._path(view)
             if not path.exists():
@@ -147,23 +156,31 @@ class TargetCache:
                     f"{path} is truncated: {path.stat().st_size:,} bytes, {self.bytes_per_view:,} expected. "
                     "Remove this file; its entries will be computed again"
                 )
-            flags = np.memmap(path, np.uint8, "r+", 0, (len(self.ids),))
-            words = np.memmap(path, np.int16, "r+", self._flag_bytes, (len(self.ids), self.entries.words))
-            self._open[view] = (flags, words)
+            if len(self._open) >= OPEN_VIEWS:
+                self.flush()
+                del self._open[next(iter(self._open))]
+            whole = np.memmap(path, np.uint8, "r+" if os.access(path, os.W_OK) else "r")
+            plain = np.asarray(whole)  # a memmap's own indexing is slow
+            words = plain[self._flag_bytes :].view(np.int16).reshape(len(self.ids), self.entries.words)
+            self._open[view] = _View(whole, plain[: len(self.ids)], words)
         return self._open[view]
 
 
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of zeros whose space is taken on the disk: writing to a map of it cannot fail later.
+@dataclass(frozen=True)
+class _View:
+    """A mapped file: all of it, its flags uint8 K, its entries int16 K×W."""
 
-    If another process was faster, its file stays.
-    """
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
+    map: np.memmap
+    flags: np.ndarray
+    words: np.ndarray
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of zeros whose space is taken on the disk: writing to a map of it cannot fail later."""
+
+    def take(handle: int) -> None:
         try:
-            os.fchmod(handle, 0o644)
-            os.posix_fallocate(handle, 0, size)
-            os.fsync(handle)
+            _allocate(handle, size)
         except OSError as error:
             free = shutil.disk_usage(path.parent).free / 2**30
             raise OSError(
@@ -171,6 +188,27 @@ def _reserve(path: Path, size: int) -> None:
                 f"the targets of one view need {size / 2**30:.2f} GiB, {free:.2f} GiB are free ({error.strerror})",
                 str(path.parent),
             ) from None
+
+    _appear(path, take)
+
+
+def _allocate(handle: int, size: int) -> None:
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(handle, 0, size)
+        return
+    with open(handle, "wb", closefd=False) as file:  # macOS
+        for start in range(0, size, 2**20):
+            file.write(bytes(min(2**20, size - start)))
+
+
+def _appear(path: Path, write: Callable[[int], object]) -> None:
+    """Make a file in one step: as a whole or not at all. If another process was faster, its file stays."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        try:
+            os.fchmod(handle, 0o644)
+            write(handle)
+            os.fsync(handle)
         finally:
             os.close(handle)
         with contextlib.suppress(FileExistsError):
@@ -179,9 +217,11 @@ def _reserve(path: Path, size: int) -> None:
         os.unlink(temporary)
 
 
-def _memmap(array: np.ndarray) -> np.memmap:
-    assert isinstance(array, np.memmap)
-    return array
+def _key_in(header: Path) -> dict[str, Any]:
+    content = read_json(header)
+    if not isinstance(content, dict) or not isinstance(content.get("key"), dict):
+        raise ValueError(f"{header} is not the header of cached targets")
+    return content["key"]
 
 
 def _short(value: Any) -> str:

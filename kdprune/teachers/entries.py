@@ -20,7 +20,7 @@ class Entries(Protocol):
     words: int
     about: str
 
-    def encode(self, logits_NC: Tensor) -> Tensor: ...
+    def encode(self, logits_NC: Tensor, like_NW: Tensor | None = None) -> Tensor: ...
 
     def decode(self, words_NW: Tensor, temperature: float) -> Tensor: ...
 
@@ -32,7 +32,7 @@ class AllLogits:
         self.words = classes
         self.about = f"float16 logits of {classes} classes"
 
-    def encode(self, logits_NC: Tensor) -> Tensor:
+    def encode(self, logits_NC: Tensor, like_NW: Tensor | None = None) -> Tensor:
         """float N×C to int16 N×W."""
         return _float16(logits_NC).view(torch.int16)
 
@@ -45,9 +45,13 @@ class TopK:
     """The k largest logits, their classes, and three numbers about the n = C - k others, 4·k + 6 bytes an entry.
 
     Let m(T) = T·(logsumexp(z/T) - log n) over the others: each of them set to m(T) has the right mass together at
-    temperature T. With their mean μ and variance σ², m(T) = μ + σ²/(2T) + O(1/T²) (cumulant expansion of the
-    logsumexp); the stored ones are μ, σ² and m(1), and m(T) = μ + σ²/(2T) + r/T² with r such that m(1) is exact. It is
-    therefore exact at T = 1 and to second order in 1/T for T → ∞.
+    temperature T. Stored are their mean μ, their variance σ² and m(1). In s = 1/T, with d = m(1) - μ,
+
+        m = μ + σ²s/2 + (d - σ²/2)·s²              where a few others stand out (d ≥ σ²/2),
+        m = μ + d·σ²s / (2d + (σ² - 2d)·s)         where they are spread wide, and m levels off,
+
+    which is exact at T = 1 and to second order in s for T → ∞ (cumulant expansion of the logsumexp). m is kept between
+    m(1) and m(1) + (1 - T)·log n, where it lies whatever the others are (inequalities between means and between norms).
 
     Args:
         classes: C.
@@ -63,28 +67,40 @@ class TopK:
         self.words = 2 * k + 3
         self.about = f"float16 logits, the {k} largest of {classes} classes"
 
-    def encode(self, logits_NC: Tensor) -> Tensor:
-        """float N×C to int16 N×W."""
+    def encode(self, logits_NC: Tensor, like_NW: Tensor | None = None) -> Tensor:
+        """float N×C to int16 N×W; with `like_NW`, of the classes that those entries keep instead of the largest."""
         z = logits_NC.float()
-        top, index = z.topk(self.k, dim=1)
-        rest = z.scatter(1, index, -math.inf)
+        index = z.topk(self.k, dim=1).indices if like_NW is None else self._classes(like_NW)
+        is_other = torch.ones_like(z, dtype=torch.bool).scatter(1, index, False)
         n = self.classes - self.k
-        mean = (z.sum(1) - top.sum(1)) / n
-        others = torch.ones_like(z).scatter(1, index, 0.0)
-        variance = ((z - mean[:, None]).square() * others).sum(1) / n
-        level = torch.logsumexp(rest, 1) - math.log(n)
-        numbers = _float16(torch.cat([top, torch.stack([mean, variance, level], 1)], 1)).view(torch.int16)
-        # int64 → int16 keeps the low 16 bits: classes above 32,767 become negative words and are read back below
-        return torch.cat([index.to(torch.int16), numbers], 1)
+        mean = z.where(is_other, 0).sum(1) / n
+        variance = (z - mean[:, None]).square().where(is_other, 0).sum(1) / n
+        level = torch.logsumexp(z.where(is_other, -math.inf), 1) - math.log(n)
+        numbers = torch.cat([z.gather(1, index), torch.stack([mean, variance, level], 1)], 1)
+        # int64 → int16 keeps the low 16 bits: classes above 32,767 become negative words
+        return torch.cat([index.to(torch.int16), _float16(numbers).view(torch.int16)], 1)
 
     def decode(self, words_NW: Tensor, temperature: float) -> Tensor:
         """int16 N×W to float32 N×C that is right at `temperature`."""
-        index = words_NW[:, : self.k].long() & 0xFFFF
         numbers = words_NW[:, self.k :].contiguous().view(torch.float16).float()
         top, (mean, variance, level) = numbers[:, : self.k], numbers[:, self.k :].unbind(1)
-        third = level - mean - variance / 2
-        tail = mean + variance / (2 * temperature) + third / temperature**2
-        return tail[:, None].repeat(1, self.classes).scatter(1, index, top)
+        tail = self._level(mean, variance, level, temperature)
+        return tail[:, None].repeat(1, self.classes).scatter(1, self._classes(words_NW), top)
+
+    def _classes(self, words_NW: Tensor) -> Tensor:
+        """The classes that entries keep, int64 N×k; a damaged entry cannot name one that there is not."""
+        return (words_NW[:, : self.k].long() & 0xFFFF).clamp(max=self.classes - 1)
+
+    def _level(self, mean_N: Tensor, variance_N: Tensor, level_N: Tensor, temperature: float) -> Tensor:
+        """m(T) of μ, σ² and m(1)."""
+        s = 1 / temperature
+        rise = (level_N - mean_N).clamp(min=0)  # rounding may take it below
+        excess = rise - variance_N / 2
+        polynomial = variance_N * s / 2 + excess * s**2
+        levelling = rise * variance_N * s / (2 * rise - 2 * excess * s).clamp(min=1e-9)
+        m = mean_N + torch.where(excess >= 0, polynomial, levelling)
+        bound = level_N + (1 - temperature) * math.log(self.classes - self.k)
+        return m.clamp(torch.minimum(level_N, bound), torch.maximum(level_N, bound))
 
 
 def _float16(x: Tensor) -> Tensor:

@@ -1,0 +1,204 @@
+"""The command line: quick to answer, and kind about mistakes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import yaml
+from helpers import command, only_run, options, plain
+
+from kdprune import cli
+from kdprune.config import Config, from_dict, to_dict
+
+MISTAKES = [
+    ("trian", "unknown command 'trian'; did you mean 'train'? (allowed: train, "),
+    ("train --trian.lr 1", "unrecognized arguments: --trian.lr 1; did you mean --train.lr?"),
+    ("train --train.lrr=1", "did you mean --train.lr?"),
+    ("train --train.epoch 3", "did you mean --train.epochs?"),
+    ("train --teacher.models a b", "several values of one option are given as A,B"),
+    ("train --train.epochs", "--train.epochs: a value must follow"),
+    ("train --train.lr fast", "--train.lr: 'fast' given, allowed is a number"),
+    ("train --seed 1.5", "--seed: '1.5' given, allowed is a whole number"),
+    ("train --train.steps 1e3", "--train.steps: '1e3' given, allowed is a whole number or null"),
+    ("train --baseline yess", "--baseline: 'yess' given, allowed is true or false"),
+    ("train --train.save_epochs [a]", "--train.save_epochs: 'a' given, allowed is a list of whole numbers"),
+    ("train --train.sched cosin", "'cosin' given, allowed is cosine or multistep or poly or none; did you mean cosine?"),
+    ("train --config /no/such.yaml", "--config: File does not exist: '/no/such.yaml'"),
+    ("train --subset.keep_fraction 0", "--subset.keep_fraction: 0.0 given, allowed is (0, 1]"),
+    ("train --subset.keep_fraction 1.2", "--subset.keep_fraction: 1.2 given, allowed is (0, 1]"),
+    ("train --subset.selector randm", "unknown selector 'randm'; did you mean 'random'?"),
+    ("train --data.augment crap", "--data.augment: unknown part 'crap'; did you mean 'crop'?"),
+    ("train --distill.alpha linaer(1,0.5)", "--distill.alpha: unknown policy 'linaer'; did you mean 'linear'?"),
+    ("train --distill.alpha 2", "--distill.alpha: 2.0 given, allowed is [0, 1]"),
+    ("train --distill.loss kdd", "unknown loss 'kdd'; did you mean 'kd'?"),
+    ("train --train.checkpoint_every often", "--train.checkpoint_every: 'often' given"),
+    ("train --teacher.models a,b --teacher.weights [1]", "--teacher.weights: 1 given for 2 teachers (a, b)"),
+    ("evaluate", "the following arguments are required: run"),
+    ("evaluate x --jsn", "did you mean --json?"),
+]  # fmt: skip
+
+
+def run(capsys, *words: str) -> tuple[int, str, str]:
+    try:
+        status = cli.main(list(words))
+    except SystemExit as stop:
+        status = stop.code
+    captured = capsys.readouterr()
+    return status, captured.out, captured.err
+
+
+@pytest.mark.parametrize(("line", "message"), MISTAKES)
+def test_a_mistake_is_answered_in_words(capsys, line, message):
+    status, out, err = run(capsys, *line.split())
+    assert status == 2
+    assert plain(err).startswith("error: ")
+    assert message in plain(err)
+    assert not out
+
+
+def test_answers_come_at_once_and_without_torch():
+    """Every mistake above, all helps and --print_config, in a process that has imported nothing before."""
+    lines = [line.split() for line, _ in MISTAKES]
+    lines += [[], ["--help"], ["--version"], *([name, "--help"] for name in ("train", "evaluate", "list"))]
+    lines += [["train", "--print_config"]]
+    script = f"""
+import sys
+from kdprune.cli import main
+for line in {lines!r}:
+    try:
+        main(line)
+    except SystemExit:
+        pass
+    heavy = {{"torch", "timm", "accelerate", "datasets", "scipy", "numpy", "sklearn"}} & set(sys.modules)
+    assert not heavy, (line, heavy)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_help_takes_less_than_half_a_second():
+    """The best of several, since others may use the machine."""
+    took = []
+    for words in (["--help"], ["train", "--train.sched", "cosin"]) * 3:
+        began = time.process_time_ns(), time.perf_counter()
+        subprocess.run([sys.executable, "-m", "kdprune", *words], capture_output=True)
+        took.append(time.perf_counter() - began[1])
+    assert min(took) < 0.5
+
+
+def test_help_names_every_setting(capsys):
+    _, out, _ = run(capsys, "train", "--help")
+    for group, values in to_dict(Config()).items():
+        for name in [f"{group}.{key}" for key in values] if isinstance(values, dict) else [group]:
+            assert f"--{name}" in out
+    assert "How the kept samples are chosen" in plain(out)
+
+
+def test_print_config_is_a_recipe(capsys, tmp_path):
+    _, out, _ = run(capsys, "train", "--train.lr", "0.3", "--teacher.models", "a,b", "--print_config")
+    printed = from_dict(yaml.safe_load(out))
+    assert printed.train.lr == 0.3
+    assert printed.teacher.models == ["a", "b"]
+    (tmp_path / "c.yaml").write_text(out)
+    _, again, _ = run(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--print_config")
+    assert from_dict(yaml.safe_load(again)) == printed
+
+
+def test_options_go_before_the_file(capsys, tmp_path):
+    (tmp_path / "c.yaml").write_text("train:\n  lr: 0.3\n  epochs: 7\n")
+    _, out, _ = run(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--train.lr", "0.2", "--print_config")
+    merged = from_dict(yaml.safe_load(out))
+    assert (merged.train.lr, merged.train.epochs) == (0.2, 7)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train:\n  lrr: 1\n", "unknown setting 'train.lrr'; did you mean train.lr?"),
+        ("tarin:\n  lr: 1\n", "unknown setting 'tarin.lr'; did you mean train.lr?"),
+        ("train:\n  sched: cosin\n", "--train.sched: 'cosin' given"),
+        ("train: [\n", "Problems parsing config"),
+    ],
+)
+def test_a_mistake_in_a_file_is_answered_in_words(capsys, tmp_path, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    status, _, err = run(capsys, "train", "--config", str(tmp_path / "c.yaml"))
+    assert status == 2
+    assert message in plain(err)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--student.model resnet81", "unknown model 'resnet81'; did you mean"),
+        ("--train.opt sdg", "--train.opt: unknown optimizer 'sdg'; did you mean 'sgd'?"),
+        ("--teacher.models /no/such/run", "no such run directory: /no/such/run"),
+        ("--data.dataset digist", "digist"),
+        ("--subset.file /no/such.json", "/no/such.json"),
+    ],
+)
+def test_a_name_that_does_not_exist_is_answered_before_any_training(capsys, tmp_path, line, message):
+    status, _, err = run(capsys, "train", f"--output={tmp_path}", "--train.steps=1", *line.split())
+    assert status == 2
+    assert message in plain(err)
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_lists(capsys):
+    status, out, _ = run(capsys, "list", "losses")
+    assert status == 0
+    assert out.splitlines()[0] == "losses:"
+    assert "  kd" in out.splitlines()
+    _, out, _ = run(capsys, "list", "models", "--filter", "cifar_resnet*")
+    assert {"cifar_resnet8", "cifar_resnet56"} <= set(out.split())
+    _, out, _ = run(capsys, "list")
+    for kind in ("losses:", "scorers:", "selectors:", "models:"):
+        assert kind in out.splitlines()
+    status, _, err = run(capsys, "list", "losess")
+    assert status == 2
+    assert "unknown kind 'losess'; did you mean 'losses'?" in err
+
+
+def test_evaluate_prints_one_json_object(digits_teacher):
+    done = command("-m", "kdprune", "evaluate", digits_teacher, "--json")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    summary = json.loads((digits_teacher / "summary.json").read_text())
+    assert result["top1"] == summary["test_top1"]
+    assert result["loss"] == pytest.approx(summary["test_loss"])
+    assert result["top1"] <= result["top5"] <= 1
+    assert len(result["per_class"]) == len(result["classes"]) == 10
+    assert 0 <= result["calibration_error"] <= 1
+    assert result["samples"] == 450
+
+
+def test_evaluate_refuses_what_is_no_finished_run(capsys, tmp_path, digits_teacher):
+    status, _, err = run(capsys, "evaluate", str(tmp_path))
+    assert status == 2
+    assert "is not a run directory: it has no config.yaml" in plain(err)
+    (tmp_path / "config.yaml").write_text((digits_teacher / "config.yaml").read_text())
+    status, _, err = run(capsys, "evaluate", str(tmp_path))
+    assert status == 2
+    assert "has no student.safetensors: the run is not finished" in plain(err)
+
+
+def test_a_runs_own_config_repeats_the_run(capsys, tmp_path):
+    """What a run wrote down is all that it takes; the run is recognised, and nothing is trained."""
+    status, table, err = run(
+        capsys, "train",
+        *options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)"),
+    )  # fmt: skip
+    assert status == 0, err
+    assert "student mlp_64 without KD" in table
+    made = only_run(tmp_path)
+    before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
+    again = command("train.py", "--config", made / "config.yaml")
+    assert again.returncode == 0, again.stderr
+    assert f"{made} is finished" in again.stderr
+    assert again.stdout == table
+    assert {file: file.stat().st_mtime_ns for file in made.rglob("*")} == before

@@ -1,0 +1,40 @@
+"""Plug-ins by name."""
+
+import pytest
+
+from kdprune import registry
+
+
+def test_what_is_built_in_is_found_by_its_file_name():
+    assert "random" in registry.names("selectors")
+    assert {"kd", "dkd"} <= set(registry.names("losses"))
+    for kind in registry.KINDS:
+        for name in registry.names(kind):
+            assert registry.get(kind, name) is registry.get(kind, name)
+
+
+def test_mistakes():
+    with pytest.raises(ValueError, match=r"unknown selector 'randm'; did you mean 'random'\? \(allowed: .*random"):
+        registry.get("selectors", "randm")
+    with pytest.raises(ValueError, match=r"unknown loss 'dkdd'; did you mean 'dkd'\?"):
+        registry.check_name("losses", "dkdd")
+    with pytest.raises(ValueError, match="unknown kind of plug-in 'loss'; did you mean 'losses'"):
+        registry.names("loss")
+
+
+def test_a_plug_in_of_ones_own(monkeypatch):
+    monkeypatch.setitem(registry._registered, "selectors", {})
+
+    @registry.register("selectors", "first")
+    def first(candidates, labels, count, seed, balanced=False):
+        return candidates[:count]
+
+    assert registry.get("selectors", "first") is first
+    assert "first" in registry.names("selectors")
+
+    def other():
+        """The same name from another module."""
+
+    other.__module__ = "elsewhere"
+    with pytest.raises(ValueError, match="'first' is already registered by test_registry"):
+        registry.register("selectors", "first")(other)
