@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         exit status: 0 done, 2 wrong input, 1 the run failed, 130 interrupted (the state is on disk).
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    command, options = _parse(arguments)
+    command, options = parse(arguments)
     try:
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
@@ -132,7 +132,11 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
 }
 
 
-def _parse(arguments: list[str]) -> tuple[str, Namespace]:
+def parse(arguments: list[str]) -> tuple[str, Namespace]:
+    """The command and its options; for `train` and `cache` with the checked settings as `config_object`.
+
+    Ends the process, with a message, where the arguments cannot be read.
+    """
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
         sys.exit(0)

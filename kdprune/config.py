@@ -56,11 +56,12 @@ class SubsetConfig:
     keep_fraction: float = 1.0
     selector: str = "random"
     balanced: bool = False
-    without_classes: list[int | str] | str = field(default_factory=list)
+    without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
 
     def __post_init__(self) -> None:
-        self.without_classes = _as_list(self.without_classes)
+        given = self.without_classes
+        self.without_classes = [str(item) for item in ([given] if isinstance(given, int) else _as_list(given))]
 
 
 @dataclass

@@ -26,7 +26,7 @@ MISTAKES = [
     ("train --train.steps 1e3", "--train.steps: '1e3' given, allowed is a whole number or null"),
     ("train --baseline yess", "--baseline: 'yess' given, allowed is true or false"),
     ("train --train.save_epochs [a]", "--train.save_epochs: 'a' given, allowed is a list of whole numbers"),
-    ("train --train.sched cosin", "'cosin' given, allowed is cosine or multistep or poly or none; did you mean cosine?"),
+    ("train --train.sched cosin", "allowed is cosine or multistep or poly or none; did you mean cosine?"),
     ("train --config /no/such.yaml", "--config: File does not exist: '/no/such.yaml'"),
     ("train --subset.keep_fraction 0", "--subset.keep_fraction: 0.0 given, allowed is (0, 1]"),
     ("train --subset.keep_fraction 1.2", "--subset.keep_fraction: 1.2 given, allowed is (0, 1]"),

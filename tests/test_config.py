@@ -52,6 +52,7 @@ def test_values_outside_a_range_are_refused_and_the_option_named(option):
     [
         ("subset.selector", "randm", r"unknown selector 'randm'; did you mean 'random'\? \(allowed: .*random"),
         ("data.augment", "flop", "did you mean 'flip'"),
+        ("teacher.augment", "flop", "--teacher.augment: unknown part 'flop'; did you mean 'flip'"),
         ("distill.loss", "kdd", r"unknown loss 'kdd'; did you mean 'kd'\?"),
         ("distill.alpha", "linear(3, 2)", "--distill.alpha"),
         ("distill.alpha", "linear(1.0, 1.2)", "allowed is"),
@@ -84,6 +85,15 @@ def test_one_name_or_several_become_a_list():
     for given_, expected in [("a", ["a"]), ("a,b", ["a", "b"]), (["a", "b"], ["a", "b"]), ("", []), (None, [])]:
         assert changed("teacher.models", given_).teacher.models == expected
         assert changed("log_with", given_).log_with == expected
+
+
+def test_classes_to_leave_out():
+    for given_, expected in [("3", ["3"]), ("cat, 4", ["cat", "4"]), ([3, "cat"], [3, "cat"]), ([], [])]:
+        assert changed("subset.without_classes", given_).subset.without_classes == expected
+    config = changed("subset.without_classes", [3])
+    config.subset.file = "subset.json"
+    with pytest.raises(ValueError, match=r"--subset\.without_classes: given beside --subset\.file"):
+        config.check()
 
 
 def test_checkpoint_intervals():

@@ -165,21 +165,33 @@ def test_even_very_wide_logits_keep_a_tail_of_the_right_kind(shape, seed):
         assert error.abs().max() < 0.1
 
 
-@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("shape", ["confident", "few", "long_tail"])
 @pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_a_student_sees_nearly_the_true_loss(shape, temperature):
-    """KL to a student, against the true teacher's and against top-k probabilities that were stored at T = 1."""
-    z, student = realistic(shape, 100, 0, 256), realistic("normal", 100, 1, 256)
-    truth = kl(z, student, temperature)
-    error = (kl(there_and_back(z, 10, temperature), student, temperature) - truth).abs().mean() / truth.mean()
-    frozen = F.softmax(z, 1).masked_fill(~is_top(z, 10), 0)
-    frozen = (frozen / frozen.sum(1, keepdim=True)).clamp(min=1e-12).log()
-    naive = (kl(frozen, student, temperature) - truth).abs().mean() / truth.mean()
-    # what k logits cannot know is which of the others is likelier
-    assert kl(z, there_and_back(z, 10, temperature), temperature).mean() < 0.2
-    assert error < 0.25
-    if temperature == 4:
-        assert error < naive / 4
+def test_a_student_learns_nearly_what_the_true_teacher_says(shape, temperature):
+    """The gradient of KL(p‖q) is (q - p)/T, so the targets' distance is the gradient's.
+
+    Ten of 100 logits cannot know which of the others is likelier, which costs 0.1 of the mass at T = 4. Probabilities
+    that were stored at T = 1 are another distribution there.
+    """
+    z = realistic(shape, 100, 0, 256)
+    student = 0.7 * z + realistic("normal", 100, 1, 256) / 2
+    back = there_and_back(z, 10, temperature)
+    p, rebuilt = (F.softmax(logits.double() / temperature, 1) for logits in (z, back))
+    frozen = F.softmax(z.double(), 1) * is_top(z, 10)
+    frozen /= frozen.sum(1, keepdim=True)
+    log_q = F.log_softmax(student.double() / temperature, 1)
+    loss = {
+        name: (torch.xlogy(t, t) - t * log_q).sum(1) for name, t in (("true", p), ("ours", rebuilt), ("it", frozen))
+    }
+    off, far = ((loss[name] - loss["true"]).abs().mean() for name in ("ours", "it"))
+    distance, distant = ((target - p).abs().sum(1).mean() / 2 for target in (rebuilt, frozen))
+    assert kl(z, back, temperature).mean() < 0.1
+    assert distance < 0.12
+    assert distance < 0.6 * distant
+    assert off < far / 4
+    if temperature > 1:
+        assert distance < distant / 5
+        assert off < far / 50
 
 
 def test_classes_beyond_int16():
@@ -188,7 +200,7 @@ def test_classes_beyond_int16():
     z[0, 40_000], z[0, 65_535], z[1, 32_768], z[1, 5] = 9, 7, 8, 6
     back = there_and_back(z, 2, 1.0)
     assert back.topk(2).indices.tolist() == [[40_000, 65_535], [32_768, 5]]
-    with pytest.raises(ValueError, match="65,537 classes given"):
+    with pytest.raises(ValueError, match="65537 classes given"):
         TopK(classes + 1, 2)
 
 
