@@ -11,6 +11,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.config import Config
+from kdprune.launch import processes_missing, relaunch
 
 DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "configs" / "digits_random50.yaml"
 
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, options = parse(arguments)
     try:
+        if command in ("train", "cache", "evaluate") and (processes := processes_missing()):
+            relaunch(processes, arguments)
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
         return _say("interrupted before training began; nothing is lost", 130)

@@ -171,7 +171,7 @@ class TrainConfig:
         min_lr: Lowest rate of the cosine and poly schedules.
         warmup_epochs: Linear warm-up.
         decay_milestones: Epochs at which the multistep schedule decays.
-        decay_rate: Its factor.
+        decay_rate: Its factor; for the poly schedule, its power.
         weight_decay: On weights; biases and norm parameters are left out, as timm does.
         smoothing: Label smoothing of the cross-entropy (never of the distillation term).
         precision: auto takes bf16 where the hardware multiplies in it.
@@ -267,7 +267,7 @@ _NOT_IN_HASH = {
     "": {"output", "name", "baseline", "log_with"},
     "data": {"root", "workers", "memory_gb"},
     "teacher": {"cache"},
-    "train": {"compile", "checkpoint_every", "checkpoint_keep"},
+    "train": {"eval_every", "checkpoint_every", "checkpoint_keep"},
 }
 
 

@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# On a machine that others use, time says nothing about a test.
+settings.register_profile("kdprune", deadline=None)
+settings.load_profile("kdprune")
 
 
 @pytest.fixture(scope="session")

@@ -84,9 +84,9 @@ def test_help_takes_less_than_half_a_second():
     """The best of several, since others may use the machine."""
     took = []
     for words in (["--help"], ["train", "--train.sched", "cosin"]) * 3:
-        began = time.process_time_ns(), time.perf_counter()
+        began = time.perf_counter()
         subprocess.run([sys.executable, "-m", "kdprune", *words], capture_output=True)
-        took.append(time.perf_counter() - began[1])
+        took.append(time.perf_counter() - began)
     assert min(took) < 0.5
 
 

@@ -13,7 +13,7 @@ from kdprune.config import Config, checkpoint_interval, config_hash, from_dict, 
 
 NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "data.root", "data.workers", "data.memory_gb",
-    "teacher.cache", "train.checkpoint_every", "train.checkpoint_keep",
+    "teacher.cache", "train.eval_every", "train.checkpoint_every", "train.checkpoint_keep",
 }  # fmt: skip
 
 
@@ -88,7 +88,7 @@ def test_one_name_or_several_become_a_list():
 
 
 def test_classes_to_leave_out():
-    for given_, expected in [("3", ["3"]), ("cat, 4", ["cat", "4"]), ([3, "cat"], [3, "cat"]), ([], [])]:
+    for given_, expected in [("3", ["3"]), (3, ["3"]), ("cat, 4", ["cat", "4"]), ([3, "cat"], ["3", "cat"]), ([], [])]:
         assert changed("subset.without_classes", given_).subset.without_classes == expected
     config = changed("subset.without_classes", [3])
     config.subset.file = "subset.json"

@@ -6,32 +6,38 @@ import json
 
 import numpy as np
 import pytest
-from helpers import command, plain, restored_surroundings
+from helpers import REPO, plain, restored_surroundings
 
 from kdprune.cli import main
 from kdprune.data.sources import open_source
 
 
+def kdprune(*words):
+    """Exit status of a command line, and what it says; in this process, which has torch loaded."""
+    said, complained = io.StringIO(), io.StringIO()
+    with restored_surroundings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
+        status = main([str(word) for word in words])
+    return status, said.getvalue() + complained.getvalue()
+
+
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """Directories of the student with soft targets and of the one without, trained from the command line."""
+    """Directories of the student with soft targets and of the one without."""
     output = tmp_path_factory.mktemp("hinton")
-    done = command("-m", "kdprune", "train", "--config", "configs/hinton_digits.yaml", "--output", output)
-    assert done.returncode == 0, done.stderr
+    status, text = kdprune("train", "--config", REPO / "configs/hinton_digits.yaml", "--output", output)
+    assert status == 0, text
     (soft,), (hard,) = output.glob("digits-*-kd-*"), output.glob("digits-*-plain-*")
     return soft, hard
 
 
-def evaluate(*words):
-    """Exit status, and what the command says; in this process, which has torch loaded."""
-    said, complained = io.StringIO(), io.StringIO()
-    with restored_surroundings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        status = main(["evaluate", *map(str, words)])
-    return status, said.getvalue() + complained.getvalue()
+def evaluated(run, classes):
+    status, text = kdprune("evaluate", run, "--json", "--class_mass", classes)
+    assert status == 0, text
+    return json.loads(text)
 
 
 def test_soft_targets_tell_of_a_digit_never_seen_and_the_class_mass_corrects_its_bias(runs, tmp_path):
-    soft, hard = (json.loads(evaluate(run, "--json", "--class_mass", "missing")[1]) for run in runs)
+    soft, hard = (evaluated(run, "missing") for run in runs)
     assert hard["per_class"][3] == 0
     assert soft["per_class"][3] > 0.3
 
@@ -63,20 +69,20 @@ def test_the_student_without_a_class_has_none_of_it_and_its_teacher_has_all(runs
 
 
 def test_what_is_printed_names_what_was_used(runs):
-    text = plain(evaluate(runs[0], "--class_mass", "missing")[1])
+    text = plain(kdprune("evaluate", runs[0], "--class_mass", "missing")[1])
     assert "over 1,347 training images (of all classes, kept or not, their labels unused)" in text
     assert "Neither held-out images nor their labels have a part in it." in text
     assert "3 (not in the subset)" in text
 
 
 def test_all_classes_may_move(runs):
-    result = json.loads(evaluate(runs[0], "--json", "--class_mass", "all")[1])["class_mass"]
+    result = evaluated(runs[0], "all")["class_mass"]
     assert result["classes"] == list(range(10))
     assert all(result["offsets"])
 
 
 def test_a_run_that_lacks_no_class(runs):
     teacher = next((runs[0].parent / "teachers").iterdir())
-    status, text = evaluate(teacher, "--class_mass", "missing")
+    status, text = kdprune("evaluate", teacher, "--class_mass", "missing")
     assert status == 2
     assert "--class_mass: missing given, but the run keeps samples of every class; allowed is all" in text

@@ -434,6 +434,14 @@ def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(
     assert not list(folder.glob("*"))
 
 
+def test_what_a_kill_left_half_written_is_gone_in_the_end(tmp_path, steps, resumable):
+    """A `kill -9` inside a checkpoint leaves its temporary file, as large as the checkpoint."""
+    folder = interrupted(tmp_path, steps, resumable, 13)
+    (folder / ".step_000000014.pth.ab12.tmp").write_bytes(b"half")
+    train(tmp_path, resumable)
+    assert not list(folder.glob("*")) + list(folder.glob(".*"))
+
+
 def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, steps, resumable, uninterrupted):
     interrupted(tmp_path, steps, resumable, int(metrics(uninterrupted)[0]["step"]))
     _, run = train(tmp_path, resumable)

@@ -157,14 +157,14 @@ def select(
     return Subset(ids, len(labels), fingerprint, chosen, tuple(int(i) for i in dropped))
 
 
-def class_ids(wanted: Sequence[int | str], classes: Sequence[str]) -> list[int]:
+def class_ids(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
     """Class indices of names or indices; a name comes before an index that reads the same.
 
     Raises:
         ValueError: an unknown class, with what is allowed.
     """
     ids = {str(index): index for index in range(len(classes))} | {name: i for i, name in enumerate(classes)}
-    for item in map(str, wanted):
+    for item in wanted:
         if item not in ids:
             near = difflib.get_close_matches(item, classes, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -172,7 +172,7 @@ def class_ids(wanted: Sequence[int | str], classes: Sequence[str]) -> list[int]:
                 f"--subset.without_classes: unknown class {item!r}{hint} "
                 f"(allowed: {_some(classes)}, or an index from 0 to {len(classes) - 1})"
             )
-    return sorted({ids[str(item)] for item in wanted})
+    return sorted({ids[item] for item in wanted})
 
 
 def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: Sequence[int] = ()) -> None:

@@ -68,7 +68,9 @@ def cache(config: Config, verify: bool) -> dict[str, Any]:
 
     def requests() -> Iterator[Request]:
         for view in range(views):
-            for part in torch.from_numpy(missing(view)).split(size):
+            ids = torch.from_numpy(missing(view))
+            for start in range(0, len(ids), size):
+                part = ids[start : start + size]
                 yield part, torch.full_like(part, view)
 
     written = 0

@@ -43,8 +43,8 @@ class Checkpoints:
         return None
 
     def clear(self) -> None:
-        """A finished run needs none."""
-        for path in self.paths():
+        """A finished run needs none, nor what a kill in the middle of one has left."""
+        for path in [*self.paths(), *self.folder.glob(".step_*.tmp")]:
             path.unlink()
 
     def paths(self) -> list[Path]:

@@ -44,7 +44,7 @@ class Evaluation:
         self.bins.index_add_(1, bin_N, torch.stack([ones, right, confidence]).double())
 
     def result(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
-        """top1, top5, loss, the accuracy of each class and the expected calibration error.
+        """top1, top5, loss, the accuracy of each class (None without samples) and the expected calibration error.
 
         The calibration error is Σ_b (n_b/N)·|accuracy_b - confidence_b| over 15 bins of equal width (Guo et al. 2017,
         eq. 3).
@@ -62,7 +62,7 @@ class Evaluation:
             "top5": five / samples,
             "loss": loss / samples,
             "samples": int(samples),
-            "per_class": (classes[1] / classes[0]).tolist(),
+            "per_class": [right / n if n else None for n, right in classes.T.tolist()],
             "calibration_error": gap,
         }
 

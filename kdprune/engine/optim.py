@@ -35,20 +35,21 @@ def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Paramet
 
 
 def make_scheduler(config: TrainConfig, optimizer: Optimizer, total: int, steps_per_epoch: float) -> Any:
-    """timm's scheduler, a function of the step; None for a constant rate.
+    """timm's scheduler, a function of the step.
 
     Args:
         total: steps of the run.
         steps_per_epoch: by which warm-up and milestones are counted.
     """
+    constant = config.sched == "none"  # as milestones that never come, so that there is a warm-up
     scheduler, _ = create_scheduler_v2(
         optimizer,
-        sched=config.sched,
+        sched="multistep" if constant else config.sched,
         num_epochs=total,
         warmup_epochs=round(config.warmup_epochs * steps_per_epoch),
         warmup_lr=config.lr / 100,
         min_lr=config.min_lr,
-        decay_milestones=[round(epoch * steps_per_epoch) for epoch in config.decay_milestones],
+        decay_milestones=[] if constant else [round(epoch * steps_per_epoch) for epoch in config.decay_milestones],
         decay_rate=config.decay_rate,
         step_on_epochs=False,
         updates_per_epoch=1,

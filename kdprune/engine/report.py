@@ -107,7 +107,10 @@ def _print(path: Path, result: dict[str, Any], classes: list[str]) -> None:
         f"calibration error {100 * result['calibration_error']:.2f}%"
     )
     table = Table("class", "accuracy %", title="worst class first")
-    ranked = sorted(zip(result["per_class"], classes, strict=True), key=lambda pair: pair[0])
+    measured = [
+        (accuracy, name) for accuracy, name in zip(result["per_class"], classes, strict=True) if accuracy is not None
+    ]
+    ranked = sorted(measured, key=lambda pair: pair[0])
     for accuracy, name in ranked[:50]:
         table.add_row(name, f"{100 * accuracy:.1f}")
     console.print(table)

@@ -197,8 +197,7 @@ class Trainer:
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
         accum, step = self.config.grad_accum, self.step
-        if self.scheduler is not None:
-            self.scheduler.step_update(step)
+        self.scheduler.step_update(step)
         seed = self.task.run.config.seed
         torch.manual_seed(key(seed, "dropout", step, self.accelerator.process_index))
         for part in range(accum):

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -23,6 +24,8 @@ from kdprune.models.build import (
     Built,
     build_student,
     build_teacher,
+    load_model,
+    resolve_teacher,
 )
 from kdprune.models.features import Features
 from kdprune.teachers.cache import CacheKey, TargetCache
@@ -48,6 +51,8 @@ class Workbench:
             main = self.accelerator.is_main_process
             with self.accelerator.main_process_first():
                 self._data = open_data(self.config.data, progress=main)
+            if not self._data.num_classes:
+                self._data.train.classes = classes_of_teacher(self.config)
             self._images = self._on_device(self._data)
             n, k = len(self._data.train), self._data.num_classes
             log.info(
@@ -84,7 +89,7 @@ class Workbench:
             return load_subset(wanted.file, data.fingerprint, len(data.train))
         return select(
             data.train.labels, data.fingerprint, wanted.keep_fraction, wanted.selector, wanted.balanced,
-            config.seed, data.dropped, class_ids(list(wanted.without_classes), data.classes),
+            config.seed, data.dropped, class_ids(wanted.without_classes, data.classes),  # type: ignore[arg-type]
         )  # fmt: skip
 
     def student(self, config: Config) -> Built:
@@ -122,11 +127,10 @@ class Workbench:
     def _freeze(self, config: Config, built: Built, source: str, with_features: bool) -> Teacher:
         accelerator, data = self.accelerator, self.data
         fold = config.teacher.engine == "frozen" and not with_features
-        batches = held_out(data, built.spec, accelerator, 128) if data.test is not None else []
-        example = next(iter(batches), None)
-        images = example.images if example is not None else torch.zeros(1)
+        readable = np.setdiff1d(np.arange(len(data.train)), data.dropped)[: 64 * accelerator.num_processes]
+        example = next(iter(held_out(data, built.spec, accelerator, of_train=readable)))
         teacher = make_teacher(
-            built, source, images[:64], accelerator.device, DTYPES[accelerator.mixed_precision], fold,
+            built, source, example.images, accelerator.device, DTYPES[accelerator.mixed_precision], fold,
             config.train.compile, config.train.batch_size // (accelerator.num_processes * config.train.grad_accum),
         )  # fmt: skip
         if data.test is not None:
@@ -195,6 +199,19 @@ def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings
     size = config.data.image_size or data.stored_size or student_size
     fill = tuple(round(255 * m) for m in data.mean)
     return ViewSettings(recipe.parse(config.data.augment), size, config.seed, fill)
+
+
+def classes_of_teacher(config: Config) -> list[str]:
+    """The classes of data that names none, an unlabelled folder without a held-out part: those of a teacher's run."""
+    for name in config.teacher.models:
+        path = resolve_teacher(name)
+        if path is not None:
+            built = load_model(path)
+            return built.classes or [str(i) for i in range(built.num_classes)]
+    raise ValueError(
+        f"{config.data.dataset} has no labels and no held-out part, so its classes are not known: "
+        "name a teacher's run directory with --teacher.models"
+    )
 
 
 def check_labels(config: Config, data: Data) -> None:

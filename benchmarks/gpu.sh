@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Checks and measures all that needs a GPU, in a few minutes:
+#     bash benchmarks/gpu.sh [FOLDER]        results go to FOLDER (default: benchmarks/results), named by the hardware
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export PYTHONPATH="$PWD${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+folder=${1:-benchmarks/results}
+work=$(mktemp -d)
+export KDPRUNE_CACHE="$work/cache"
+mkdir -p "$folder"
+hardware=$(python3 -c 'import torch; print(torch.cuda.get_device_name().replace(" ", "_"))')
+out="$folder/$hardware.jsonl"
+: > "$out"
+
+echo "== the recipe of the first command, on the GPU"
+python3 train.py --config configs/digits_random50.yaml --output "$work/runs"
+
+echo "== a resume after a kill is bit-identical; runs, caches and losses keep their contracts"
+python3 -m pytest tests/test_resume.py tests/test_trainer.py tests/test_cached_training.py tests/test_losses.py
+
+echo "== fp16 with gradient scaling, and a compiled student and teacher"
+for options in "--train.precision fp16" "--train.compile true"; do
+    # shellcheck disable=SC2086
+    python3 train.py --config configs/digits_random50.yaml --output "$work/runs" --baseline false $options
+done
+
+echo "== speed, as ratios against a bare loop; the frozen teacher against autocast; cached against online targets"
+python3 benchmarks/step.py | tee -a "$out"
+python3 benchmarks/frozen_teacher.py --models cifar_resnet56 resnet50 --image_size 32 224 --batch 1024 256 --compile | tee -a "$out"
+python3 benchmarks/targets.py | tee -a "$out"
+echo "results: $out"

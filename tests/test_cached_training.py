@@ -1,0 +1,325 @@
+"""Training on cached targets is training with the teacher, paid once."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import command, config_of, metrics, options, plain, restored_surroundings, timeless, train
+from test_processes import CPU, launcher
+
+from kdprune.cli import main
+from kdprune.config import Config, relevant
+from kdprune.data.stream import Stream
+from kdprune.engine.caching import cache
+from kdprune.engine.interrupt import Interrupted
+from kdprune.teachers.cache import HEADER
+from kdprune.teachers.targets import CachedTargets
+
+KEPT, STEPS, BATCH = 404, 22, 64  # 3.5 epochs, so 4 views
+VIEWS = 4
+LOSSES = ("train_loss", "task_loss", "kd_loss", "test_loss")
+DEFAULTS = relevant(Config())
+
+
+@pytest.fixture(scope="module")
+def settings(digits_teacher) -> dict[str, Any]:
+    return {"teacher.models": str(digits_teacher), "subset.keep_fraction": 0.3, "distill.alpha": 0.7}
+
+
+def cached(settings: dict[str, Any], folder: Path, **more: object) -> dict[str, Any]:
+    """Settings of a run on cached targets in `folder`."""
+    new = {**settings, "teacher.targets": "cached", "teacher.cache": str(folder)}
+    return new | {name.replace("__", "."): value for name, value in more.items()}
+
+
+def passes(summary: dict[str, Any]) -> int:
+    """Samples that went through a teacher."""
+    assert "teacher_forward_samples" in summary["cost"]["student_training"]
+    online = summary["cost"]["student_training"]["teacher_forward_samples"]
+    return summary["cost"]["target_caching"]["forward_samples"] + online
+
+
+def fill(output: Path, settings: dict[str, Any], verify: bool = False) -> dict[str, Any]:
+    """`kdprune cache` in this process."""
+    with restored_surroundings():
+        return cache(config_of(output, settings), verify)
+
+
+def kdprune(words: str, output: Path, settings: dict[str, Any]) -> int:
+    """The command line in this process; its exit status."""
+    given = relevant(config_of(output, settings))
+    given |= {"output": output, "teacher.cache": settings["teacher.cache"]}
+    with restored_surroundings():
+        return main([*words.split(), *options(**{name: x for name, x in given.items() if DEFAULTS.get(name) != x})])
+
+
+def close(run: Path, other: Path) -> bool:
+    """Measured: the losses of two runs that differ by float16 logits are within 3e-5 of each other."""
+    rows, others = metrics(run), metrics(other)
+    assert len(rows) == len(others) == VIEWS
+    return all(
+        float(row[name]) == pytest.approx(float(twin[name]), rel=2e-4)
+        for row, twin in zip(rows, others, strict=True)
+        for name in LOSSES
+    )
+
+
+@pytest.mark.parametrize("augment", ["crop(1)", "crop(1)+mixup(0.4)", "crop(1)+cutmix"])
+def test_a_view_for_each_epoch_gives_what_the_teacher_gives(tmp_path, settings, augment):
+    """float16 keeps a logit to 5e-4 of itself, and the losses far better: the roundings of a batch cancel."""
+    online, one = train(tmp_path, {**settings, "data.augment": augment})
+    first, two = train(tmp_path, cached(settings, tmp_path / "targets", data__augment=augment))
+    second, three = train(tmp_path, cached(settings, tmp_path / "targets", data__augment=augment, name="again"))
+    assert close(one, two)
+    assert timeless(two) == timeless(three)
+    assert passes(online) == STEPS * BATCH
+    assert STEPS * BATCH <= passes(first) <= STEPS * BATCH + VIEWS * BATCH
+    assert passes(second) == 0
+    assert second["cost"]["target_caching"]["forward_samples"] == 0
+    assert first["test_top1"] == pytest.approx(online["test_top1"], abs=2 / 450)
+
+
+def test_with_fewer_views_student_and_teacher_meet_the_same_ones_again(tmp_path, settings, monkeypatch):
+    """Epoch e has view e mod V; the target of a view is what the teacher says of the image that the student sees."""
+    seen, original = [], CachedTargets.__call__
+
+    def watched(self, batch):
+        seen.append((batch.ids, batch.views))
+        given, truth = original(self, batch), self.teachers[0](batch.images)
+        assert torch.allclose(given, truth, rtol=1e-3, atol=2e-3)  # a GPU's TF32 is off by that, too
+        return given
+
+    monkeypatch.setattr(CachedTargets, "__call__", watched)
+    summary, run = train(tmp_path, cached(settings, tmp_path / "targets", teacher__views=2))
+    stream = Stream(np.unique(torch.cat([ids for ids, _ in seen]).numpy()), BATCH, 0)
+    assert len(stream.ids) == KEPT
+    assert len(seen) == STEPS
+    for step, (ids, views) in enumerate(seen):
+        expected_ids, epochs = stream.batch(step)
+        assert torch.equal(ids, expected_ids)
+        assert torch.equal(views, epochs % 2)
+    assert 2 * KEPT <= passes(summary) <= 2 * KEPT + 3 * BATCH
+    assert sorted(os.listdir(tmp_path / "targets")) == [HEADER, "view_00000.bin", "view_00001.bin"]
+    monkeypatch.undo()
+    online, other = train(tmp_path, {**settings, "teacher.views": 2})
+    assert close(run, other)
+    assert passes(online) == STEPS * BATCH
+
+
+def test_a_filled_cache_serves_any_batch_size_and_any_number_of_epochs(tmp_path, settings):
+    folder = tmp_path / "targets"
+    filled = fill(tmp_path, cached(settings, folder))
+    assert filled["written"] == VIEWS * KEPT
+    assert fill(tmp_path, cached(settings, folder))["written"] == 0
+    for batch, steps in ((64, 22), (32, 30), (101, 12), (404, 4)):
+        summary, _ = train(tmp_path, cached(settings, folder, train__batch_size=batch, train__steps=steps))
+        assert passes(summary) == 0
+    longer, _ = train(tmp_path, cached(settings, folder, train__steps=30))
+    assert passes(longer) >= 30 * BATCH - VIEWS * KEPT  # views that were not there yet, and only those
+    assert passes(longer) <= 30 * BATCH - VIEWS * KEPT + BATCH
+    by_epochs, _ = train(tmp_path, cached(settings, folder, train__steps=None, train__epochs=3))
+    assert passes(by_epochs) == 0
+
+
+def test_two_processes_fill_what_one_reads(tmp_path, settings):
+    folder = tmp_path / "targets"
+    words = options(**cached(settings, folder), train__steps=STEPS, train__batch_size=BATCH, data__augment="crop(1)",
+                    student__model="mlp_64", train__precision="no")  # fmt: skip
+    done = command("-m", "kdprune", "cache", f"--output={tmp_path}", *words, launcher=launcher(), **CPU)
+    assert done.returncode == 0, done.stderr
+    assert f"{VIEWS * KEPT // 2:,} entries written by this process, all {VIEWS} views are there" in plain(done.stderr)
+    summary, run = train(tmp_path, cached(settings, folder))
+    assert passes(summary) == 0
+    assert close(run, train(tmp_path, settings)[1])
+    assert fill(tmp_path, cached(settings, folder), verify=True)["error"] < 5e-3  # on a GPU, TF32 against a CPU
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
+    """SIGTERM reaches this process when the targets of so many batches were asked for."""
+    asked, original = [], CachedTargets.logits
+
+    def watched(self, batch):
+        asked.append(batch)
+        if len(asked) == batches:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, batch)
+
+    monkeypatch.setattr(CachedTargets, "logits", watched)
+
+
+def test_a_resumed_run_gives_the_same_from_the_cache_and_without_it(tmp_path, settings, monkeypatch):
+    _, whole = train(tmp_path / "whole", cached(settings, tmp_path / "targets"))
+    for name, keeps_cache in (("kept", True), ("lost", False)):
+        mine = cached(settings, tmp_path / name / "targets")
+        with monkeypatch.context() as patch:
+            stop_after(patch, 9)
+            with pytest.raises(Interrupted, match="SIGTERM: stopped at step 9 of 22"):
+                train(tmp_path / name, mine)
+        if not keeps_cache:
+            shutil.rmtree(tmp_path / name / "targets")
+        summary, run = train(tmp_path / name, mine)
+        assert passes(summary) == (STEPS - 9) * BATCH
+        if keeps_cache:
+            assert timeless(run) == timeless(whole)
+        else:  # computed in other batches, which may change a last bit
+            assert close(run, whole)
+        again, _ = train(tmp_path / name, {**mine, "name": "again"})
+        assert passes(again) == (0 if keeps_cache else 9 * BATCH)
+
+
+def test_filling_can_be_stopped_and_goes_on(tmp_path, settings, monkeypatch, capsys):
+    mine = cached(settings, tmp_path / "targets")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 5)
+        assert kdprune("cache", tmp_path, mine) == 130
+    assert "SIGTERM: stopped with 320 of 1,616 entries; the same command goes on" in capsys.readouterr().err
+    result = fill(tmp_path, mine, verify=True)
+    assert result["written"] == VIEWS * KEPT - 5 * BATCH
+    assert result["error"] < 1e-3
+    assert passes(train(tmp_path, mine)[0]) == 0
+
+
+def damage(path: Path, entry_bytes: int, row: int) -> None:
+    """Turn over every bit of one entry, which begins after a page of flags."""
+    content = bytearray(path.read_bytes())
+    start = 4096 + row * entry_bytes
+    content[start : start + entry_bytes] = bytes(255 - byte for byte in content[start : start + entry_bytes])
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(("top_k", "entry_bytes"), [(None, 20), (3, 18)])
+def test_verify_finds_a_damaged_entry(tmp_path, settings, capsys, top_k, entry_bytes):
+    few = {**settings, "subset.keep_fraction": 0.15}  # 202 entries of a view: all are verified
+    mine = cached(few, tmp_path / "targets", **({} if top_k is None else {"teacher__top_k": top_k}))
+    assert kdprune("cache --verify", tmp_path, mine) == 0
+    assert "verified 202 entries in each of 7 views: relative error at most" in capsys.readouterr().err
+    file = tmp_path / "targets" / "view_00005.bin"
+    whole = file.read_bytes()
+    assert len(whole) == 4096 + 202 * entry_bytes
+    damage(file, entry_bytes, 77)
+    assert kdprune("cache --verify", tmp_path, mine) == 2
+    said = plain(capsys.readouterr().err)
+    assert f"error: {tmp_path / 'targets'}: the entry of sample " in said
+    assert "in view 5 is off by" in said
+    assert "remove the folder" in said
+    file.unlink()
+    assert kdprune("cache --verify", tmp_path, mine) == 0
+
+
+def test_verify_finds_the_targets_of_other_weights(tmp_path, settings, digits_teacher, capsys):
+    """As if somebody had put them there by hand: the header says that they are this teacher's."""
+    fill(tmp_path, cached(settings, tmp_path / "targets"))
+    young = {**settings, "teacher.models": f"{digits_teacher}@1"}
+    fill(tmp_path, cached(young, tmp_path / "other"))
+    for file in (tmp_path / "other").glob("view*"):
+        shutil.copy(file, tmp_path / "targets")
+    assert kdprune("cache --verify", tmp_path, cached(settings, tmp_path / "targets")) == 2
+    assert "from what the teacher says now" in plain(capsys.readouterr().err)
+
+
+def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, settings, digits_teacher, capsys):
+    folder = tmp_path / "targets"
+    fill(tmp_path, cached(settings, folder))
+    others = {
+        "teacher": {"teacher.models": f"{digits_teacher}@1"},
+        "subset": {"subset.keep_fraction": 0.4},
+        "views": {"data.augment": "crop(2)"},
+        "entries": {"teacher.top_k": 3},
+    }
+    for name, change in others.items():
+        assert kdprune("train", tmp_path, {**cached(settings, folder), **change}) == 2
+        said = plain(capsys.readouterr().err)
+        assert f"{folder} holds targets of something else: {name} (" in said
+        assert said.count(" there, ") == 1
+        assert "Traceback" not in said
+    assert passes(train(tmp_path, cached(settings, folder))[0]) == 0  # nothing was lost
+
+
+def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_path, settings, monkeypatch, capsys):
+    folder = tmp_path / "targets"
+    mine = cached(settings, folder)
+    fill(tmp_path, mine)
+    os.truncate(folder / "view_00000.bin", 5000)
+    assert kdprune("train", tmp_path, mine) == 2
+    assert f"error: {folder / 'view_00000.bin'} is truncated: 5,000 bytes" in plain(capsys.readouterr().err)
+    (folder / "view_00000.bin").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
+        for words in ("train", "cache"):
+            assert kdprune(words, tmp_path, mine) == 2
+            assert "views of 404 samples need" in plain(capsys.readouterr().err)
+    summary, _ = train(tmp_path, mine)
+    assert KEPT <= passes(summary) <= KEPT + BATCH
+
+
+def test_losses_between_features_have_no_use_for_a_cache(tmp_path, settings):
+    wanted = cached(
+        settings, tmp_path / "targets", distill__loss="kd + 100*attention_transfer", student__model="cifar_resnet8"
+    )
+    for start in (train, fill):
+        with pytest.raises(ValueError, match="compares features, which no cache holds"):
+            start(tmp_path, wanted)
+    assert not (tmp_path / "targets").exists()
+
+
+def test_there_must_be_a_teacher_that_stays_as_it_is(tmp_path):
+    with pytest.raises(ValueError, match="none given, so there is nothing to cache"):
+        fill(tmp_path, {})
+    with pytest.raises(ValueError, match="the student's own moving average"):
+        fill(tmp_path, {"teacher.models": "ema", "train.ema": 0.9})
+
+
+@pytest.mark.parametrize("temperature", [1.0, 4.0])
+def test_a_few_logits_teach_nearly_the_same(tmp_path, settings, temperature):
+    """The three largest of ten, at both temperatures from one cache."""
+    same = {**settings, "distill.temperature": temperature}
+    _, online = train(tmp_path, same)
+    first, run = train(tmp_path, cached(same, tmp_path / "targets", teacher__top_k=3))
+    assert passes(first) > 0
+    for row, other in zip(metrics(run), metrics(online), strict=True):
+        assert float(row["test_loss"]) == pytest.approx(float(other["test_loss"]), rel=0.02)
+    other_temperature = cached(same, tmp_path / "targets", teacher__top_k=3, distill__temperature=2.0)
+    assert passes(train(tmp_path, other_temperature)[0]) == 0
+
+
+def test_each_of_several_teachers_has_a_cache_of_its_own(tmp_path, settings, digits_teacher):
+    both = {
+        **settings, "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"], "teacher.weights": [0.7, 0.3],
+        "teacher.temperatures": [4.0, 2.0],
+    }  # fmt: skip
+    _, online = train(tmp_path, both)
+    first, run = train(tmp_path, cached(both, tmp_path / "targets"))
+    assert sorted(os.listdir(tmp_path / "targets")) == ["teacher_0", "teacher_1"]
+    assert close(run, online)
+    assert 2 * STEPS * BATCH <= passes(first) <= 2 * (STEPS + VIEWS) * BATCH
+    again, other = train(tmp_path, cached(both, tmp_path / "targets", name="again"))
+    assert passes(again) == 0
+    assert timeless(run) == timeless(other)
+
+
+def test_a_teacher_that_joins_another_pays_for_itself_alone(tmp_path, settings, digits_teacher):
+    """Where no folder is named, a cache is found by what it depends on."""
+    own = {**settings, "teacher.targets": "cached"}
+    fill(tmp_path, own)
+    (folder,) = (tmp_path / "targets").iterdir()
+    result = fill(tmp_path, {**own, "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"]}, verify=True)
+    assert str(folder) in result["folders"]
+    assert len(result["folders"]) == len(set(result["folders"])) == 2
+    summary, _ = train(tmp_path, {**own, "teacher.models": [f"{digits_teacher}@1", str(digits_teacher)]})
+    assert passes(summary) == 0
+
+
+def test_two_students_and_the_baseline_share_one_cache(tmp_path, settings):
+    own = {**settings, "teacher.targets": "cached"}
+    first, _ = train(tmp_path, own)
+    second, _ = train(tmp_path, {**own, "student.model": "cifar_resnet8", "baseline": True, "distill.alpha": 0.2})
+    assert passes(first) > 0
+    assert passes(second) == 0
+    assert len(list((tmp_path / "targets").iterdir())) == 1

@@ -1,0 +1,157 @@
+"""What the documentation tells people to type: the first command runs as written, every other one is understood."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from accelerate.commands.launch import launch_command_parser
+from helpers import REPO
+
+from kdprune.cli import COMMANDS
+from kdprune.config import from_dict
+
+PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/*.md")])
+RECIPES = sorted(REPO.glob("configs/*.yaml"))
+OTHERS = {"pip", "pytest", "ruff", "mypy"}  # commands that are not kdprune's
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    """The fenced blocks of a page in a language; "" for those that name none."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [text for name, text in fenced if name == language]
+
+
+def commands(page: Path) -> list[list[str]]:
+    """Every command of a page's shell blocks, as words; comments and variables set before it are left out."""
+    found = []
+    for block in blocks(page, "bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            for part in line.split("&&"):
+                words = shlex.split(part, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                    words.pop(0)
+                if words:
+                    found.append(words)
+    return found
+
+
+EVERY = [pytest.param(words, id=f"{page.name}: {' '.join(words)}") for page in PAGES for words in commands(page)]
+
+
+def of_kdprune(words: list[str]) -> list[str] | None:
+    """Command and options for `kdprune`, from any of the ways to call it; None for other programs."""
+    if words[0] == "kdprune":
+        return words[1:]
+    if words[:2] == ["accelerate", "launch"]:
+        launched = launch_command_parser().parse_args(words[2:])
+        assert launched.training_script == "train.py"
+        return ["train", *launched.training_script_args]
+    if "train.py" in words:
+        assert words[0] in ("python", "torchrun"), words
+        return ["train", *words[words.index("train.py") + 1 :]]
+    return None
+
+
+@pytest.mark.parametrize("words", EVERY)
+def test_a_command_is_one_that_is_understood(words, monkeypatch):
+    monkeypatch.chdir(REPO)
+    line = of_kdprune(words)
+    if line is None:
+        scripts = [word for word in words if word.endswith(".py") or word.startswith("tests/")]
+        assert words[0] in OTHERS or (words[0] == "python" and scripts), words
+        assert all(Path(script).is_file() for script in scripts)
+        return
+    parser = COMMANDS[line[0]][0]()
+    content = parser.parse_args(line[1:]).as_dict()
+    if line[0] in ("train", "cache"):
+        from_dict({name: value for name, value in content.items() if name not in ("config", "verify")}).check()
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_can_be_used_and_is_spoken_of(recipe):
+    from_dict(yaml.safe_load(recipe.read_text())).check()
+    assert f"configs/{recipe.name}" in (REPO / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_and_recipes_that_a_page_names_are_there(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert "://" in target or (page.parent / target).exists(), target
+    for target in re.findall(r"configs/\w+\.yaml", text):
+        assert (REPO / target).exists(), target
+    headings = {
+        re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
+
+
+def test_every_loss_has_its_section():
+    from kdprune import registry
+
+    sections = re.findall(r"^### `(\w+)`", (REPO / "docs" / "losses.md").read_text(), re.MULTILINE)
+    assert sorted(sections) == registry.names("losses")
+
+
+def test_ci_runs_the_test_command_of_the_readme():
+    second = blocks(REPO / "README.md", "bash")[1].strip().split(" && ")
+    script = (REPO / ".ci" / "run").read_text().splitlines()
+    assert second == ['pip install -e ".[dev]"', "pytest"]
+    assert script[-1] == second[1]
+    assert second[0].removeprefix("pip install ") in next(line for line in script if line.startswith("pip install"))
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """The first command, run as written (but for the installation) where train.py and the recipes are."""
+    place = tmp_path_factory.mktemp("readme")
+    shutil.copy(REPO / "train.py", place)
+    shutil.copytree(REPO / "configs", place / "configs")
+    install, line = blocks(REPO / "README.md", "bash")[0].strip().split(" && ")
+    assert install == "pip install -e ."
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-c", line], cwd=place, capture_output=True, text=True, timeout=280, env={**os.environ, "PATH": path}
+    )
+    assert done.returncode == 0, done.stderr
+    return place, done.stdout
+
+
+def rows(text: str) -> list[list[str]]:
+    """Of a table: name, parameters and steps of each row, which every machine agrees on."""
+    cells = [[cell.strip() for cell in line.strip("│ ").split("│")] for line in text.splitlines() if line[:1] == "│"]
+    return [[row[0], row[2], row[5]] for row in cells]
+
+
+def test_the_first_command_prints_the_table_of_the_readme(first):
+    _, printed = first
+    shown = next(block for block in blocks(REPO / "README.md", "") if "│" in block)
+    assert rows(printed) == rows(shown)
+    assert "digits: 674 of 1,347 samples kept, seed 0" in printed
+
+
+def test_the_first_command_leaves_three_finished_runs(first):
+    place, _ = first
+    summaries = [json.loads(path.read_text()) for path in place.rglob("summary.json")]
+    assert sorted((s["student"]["name"], s["kept"], bool(s["teacher"])) for s in summaries) == [
+        ("cifar_resnet20", 1347, False),
+        ("cifar_resnet8", 674, False),
+        ("cifar_resnet8", 674, True),
+    ]
+    assert all(summary["test_top1"] > 0.9 for summary in summaries)
+
+
+def test_the_python_of_the_readme_runs(first):
+    place, _ = first
+    for block in blocks(REPO / "README.md", "python"):
+        done = subprocess.run([sys.executable, "-c", block], cwd=place, capture_output=True, text=True, timeout=200)
+        assert done.returncode == 0, done.stderr
