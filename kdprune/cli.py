@@ -13,7 +13,10 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from kdprune.config import Config
 from kdprune.launch import processes_missing, relaunch
 
-DEFAULT_RECIPE = Path(__file__).resolve().parents[1] / "configs" / "digits_random50.yaml"
+_HERE = Path(__file__).resolve().parent
+# Beside the package in a checkout, inside it in an installed wheel.
+RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs") if folder.is_dir()), _HERE)
+DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -39,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
             return _say(str(error), 130)
         if isinstance(error, (ValueError, FileNotFoundError)):
             return _say(f"error: {error}", 2)
-        if isinstance(error, (FloatingPointError, OSError)):
+        if isinstance(error, (ArithmeticError, OSError)):
             return _say(f"error: {error}", 1)
         raise
 

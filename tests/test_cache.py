@@ -235,7 +235,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(tmp_path, monkeyp
     with pytest.raises(
         ValueError, match=r"4 views of 300 samples need .* GiB more in .*, 0.00 GiB are free"
     ) as refused:
-        cache.check_space(4)
+        cache.check_space(cache.missing_bytes(4), 4)
     assert "--teacher.views" in str(refused.value)
     assert not list(tmp_path.glob("view*"))
 
@@ -245,7 +245,7 @@ def test_what_is_there_needs_no_space(tmp_path, monkeypatch):
     for view in range(4):
         fill(cache, view, ROWS[:1])
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 0))
-    cache.check_space(4)
+    cache.check_space(cache.missing_bytes(4), 4)
 
 
 def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half_made(tmp_path, monkeypatch):

@@ -15,13 +15,13 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"registry", "config", "files"},
+    {"registry", "config", "files", "_timm"},
     {"data"},
     {"models"},
     {"losses", "alpha", "scorers", "selectors", "teachers"},
     {"engine"},
     {"sweep", "report"},
-    {"cli", "mistakes", "__main__"},
+    {"cli", "launch", "mistakes", "__main__"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
 LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.expression"}

@@ -22,6 +22,7 @@ from kdprune.engine.workbench import Workbench, check_labels
 from kdprune.losses._sum import build_loss
 from kdprune.models.build import resolve_teacher
 from kdprune.models.features import last_stages
+from kdprune.models.names import is_remote
 from kdprune.teachers.teacher import Teacher
 
 log = logging.getLogger("kdprune")
@@ -112,10 +113,12 @@ class Experiment(Workbench):
         checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
         given = [
             self._load(config, name, checkpoint)
-            if checkpoint or teacher.pretrained or resolve_teacher(name) is not None
+            if checkpoint or teacher.pretrained or is_remote(name) or resolve_teacher(name) is not None
             else None
             for name, checkpoint in zip(teacher.models, checkpoints, strict=True)
         ]
+        if None not in given:
+            _warn_of_unused(teacher)
         teachers = []
         for name, built in zip(teacher.models, given, strict=True):
             summary = None
@@ -141,6 +144,13 @@ def _pairs(layers: list[list[str]]) -> list[tuple[str, str]]:
     if wrong := [pair for pair in layers if len(pair) != 2]:
         raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
     return [(student, teacher) for student, teacher in layers]
+
+
+def _warn_of_unused(teacher: TeacherConfig) -> None:
+    """Settings of a training that does not take place."""
+    for name in ("epochs", "train_fraction", "augment", "drop_rate", "save_epochs", "snapshot"):
+        if getattr(teacher, name) != getattr(TeacherConfig(), name):
+            log.warning("--teacher.%s has no effect: all teachers have weights, so none is trained here", name)
 
 
 def _share(teacher: TeacherConfig) -> str:

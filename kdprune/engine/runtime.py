@@ -32,6 +32,7 @@ def make_accelerator(precision: str, log_with: list[str], project_dir: str) -> A
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about GPU features that a CPU machine lacks
         accelerator = Accelerator(
+            cpu=_only_a_cpu(),
             mixed_precision=resolve_precision(precision),
             log_with=log_with or None,
             project_dir=project_dir,
@@ -39,6 +40,15 @@ def make_accelerator(precision: str, log_with: list[str], project_dir: str) -> A
         )
     _set_up_logging(accelerator.is_main_process)
     return accelerator
+
+
+def _only_a_cpu() -> bool:
+    """Accelerate joins torchrun's processes on a CPU only when it is told that a CPU is meant."""
+    return not (torch.cuda.is_available() or torch.backends.mps.is_available() or _has_xpu())
+
+
+def _has_xpu() -> bool:
+    return hasattr(torch, "xpu") and torch.xpu.is_available()
 
 
 def resolve_precision(precision: str) -> str:

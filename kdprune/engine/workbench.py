@@ -28,6 +28,7 @@ from kdprune.models.build import (
     resolve_teacher,
 )
 from kdprune.models.features import Features
+from kdprune.models.names import is_remote
 from kdprune.teachers.cache import CacheKey, TargetCache
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
@@ -120,7 +121,8 @@ class Workbench:
         data = self.data
         return build_teacher(
             name, data.num_classes, channels=data.channels, image_size=config.data.image_size or data.stored_size,
-            mean=data.mean, std=data.std, checkpoint=checkpoint, pretrained=config.teacher.pretrained,
+            mean=data.mean, std=data.std, checkpoint=checkpoint,
+            pretrained=config.teacher.pretrained or is_remote(name),
             classes=data.classes,
         )  # fmt: skip
 
@@ -180,8 +182,7 @@ class Workbench:
             views, len(subset.ids), views * sum(c.bytes_per_view for c in caches) / 2**30, missing / 2**30,
             ", ".join(str(cache.folder) for cache in caches),
         )  # fmt: skip
-        for cache in caches:
-            cache.check_space(views)
+        caches[0].check_space(missing, views)
         return caches
 
 

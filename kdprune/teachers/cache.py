@@ -102,9 +102,14 @@ class TargetCache:
         """Disk space that the files of the first `views` views still need."""
         return sum(self.bytes_per_view for view in range(views) if not self._path(view).exists())
 
-    def check_space(self, views: int) -> None:
-        """Refuse to begin what the disk cannot hold."""
-        needed, free = self.missing_bytes(views), shutil.disk_usage(self.folder).free
+    def check_space(self, needed: int, views: int) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Args:
+            needed: bytes that this cache, and others on the same disk, still need.
+            views: for the message.
+        """
+        free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
                 f"{views} views of {len(self.ids):,} samples need {needed / 2**30:.2f} GiB more in {self.folder}, "
