@@ -6,6 +6,7 @@ Shapes: N samples of a batch, C classes, B bins of confidence.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,11 @@ class Evaluation:
     """Sums over the batches seen so far, on the device."""
 
     def __init__(self, num_classes: int, device: torch.device) -> None:
-        zeros = torch.zeros
-        self.totals = zeros(4, dtype=torch.float64, device=device)  # samples, correct, correct in the first five, loss
-        self.classes = zeros(2, num_classes, dtype=torch.float64, device=device)  # samples, correct
-        self.bins = zeros(3, BINS, dtype=torch.float64, device=device)  # samples, correct, confidence
+        self.dtype = torch.float32 if device.type == "mps" else torch.float64  # Metal has no double precision
+        zeros = partial(torch.zeros, dtype=self.dtype, device=device)
+        self.totals = zeros(4)  # samples, correct, correct in the first five, loss
+        self.classes = zeros(2, num_classes)  # samples, correct
+        self.bins = zeros(3, BINS)  # samples, correct, confidence
 
     def add(self, logits_NC: Tensor, labels_N: Tensor) -> None:
         logits = logits_NC.float()
@@ -39,9 +41,9 @@ class Evaluation:
         first_five = (logits.topk(min(5, logits.shape[1])).indices == labels_N[:, None]).any(1)
         self.totals += torch.stack([right.new_ones(len(right)).sum(), right.sum(), first_five.sum(), loss])
         ones = torch.ones_like(right)
-        self.classes.index_add_(1, labels_N, torch.stack([ones, right]).double())
+        self.classes.index_add_(1, labels_N, torch.stack([ones, right]).to(self.dtype))
         bin_N = (confidence * BINS).long().clamp(max=BINS - 1)
-        self.bins.index_add_(1, bin_N, torch.stack([ones, right, confidence]).double())
+        self.bins.index_add_(1, bin_N, torch.stack([ones, right, confidence]).to(self.dtype))
 
     def result(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
         """top1, top5, loss, the accuracy of each class (None without samples) and the expected calibration error.
