@@ -8,8 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprune import config as module
-from kdprune.config import Config, checkpoint_interval, config_hash, from_dict, relevant, to_dict
+from kdprune import checks as module
+from kdprune.checks import checkpoint_interval
+from kdprune.config import Config, config_hash, from_dict, relevant, to_dict
 
 NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "data.root", "data.workers", "data.memory_gb",

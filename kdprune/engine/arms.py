@@ -6,7 +6,8 @@ import re
 from copy import deepcopy
 from pathlib import Path
 
-from kdprune.config import EMA, Config, DistillConfig, SubsetConfig, TeacherConfig, config_hash
+from kdprune.checks import EMA
+from kdprune.config import Config, DistillConfig, SubsetConfig, TeacherConfig, config_hash
 from kdprune.losses.expression import parse as parse_loss
 from kdprune.models.build import (
     check_model_name,

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kdprune import alpha as alpha_policies
-from kdprune.config import EMA, Config, TeacherConfig, config_hash
+from kdprune.checks import EMA
+from kdprune.config import Config, TeacherConfig, config_hash
 from kdprune.engine.arms import check_models, run_name, teacher_config, without_teacher
 from kdprune.engine.metrics import start_trackers, stop_trackers
 from kdprune.engine.optim import check_optimizer

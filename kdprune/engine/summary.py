@@ -7,7 +7,8 @@ from typing import Any
 from accelerate import Accelerator
 
 from kdprune import alpha as alpha_policies
-from kdprune.config import EMA, Config, config_hash
+from kdprune.checks import EMA
+from kdprune.config import Config, config_hash
 from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset
 from kdprune.engine.runtime import device_name

@@ -28,6 +28,7 @@ from kdprune.engine.interrupt import Interrupted, StopRequest
 from kdprune.engine.metrics import line, means
 from kdprune.engine.optim import make_optimizer, make_scheduler
 from kdprune.engine.run_dir import RunDir
+from kdprune.engine.state import restore, state_of
 from kdprune.engine.step import MEASURED, DistillStep, Targets
 from kdprune.engine.watch import Watch
 from kdprune.models.build import save_model
@@ -300,48 +301,13 @@ class Trainer:
         if self.task.targets is not None:
             self.task.targets.flush()
         if self.accelerator.is_main_process:
-            scaler = self.accelerator.scaler
-            kd = self.task.kd
-            self.checkpoints.save(
-                self.step,
-                {
-                    "step": self.step,
-                    "processes": self.accelerator.num_processes,
-                    "student": self.model.state_dict(),
-                    "optimizer": self.optimizer.optimizer.state_dict(),
-                    "ema": None if self.ema is None else self.ema.module.state_dict(),
-                    "kd": None if kd is None else kd.state_dict(),
-                    "scaler": None if scaler is None else scaler.state_dict(),
-                    "sums": sums,
-                    "history": self.history,
-                    "seconds": [self.seconds, self.epoch_seconds],
-                },
-            )
+            self.checkpoints.save(self.step, state_of(self, sums))
         self._clock = time.perf_counter()
 
     def _resume(self) -> None:
         state = self.checkpoints.latest()
-        if state is None:
-            return
-        self.model.load_state_dict(state["student"])
-        self.optimizer.optimizer.load_state_dict(state["optimizer"])
-        if self.ema is not None:
-            self.ema.module.load_state_dict(state["ema"])
-        if self.task.kd is not None:
-            self.task.kd.load_state_dict(state["kd"])
-        if self.accelerator.scaler is not None and state["scaler"] is not None:
-            self.accelerator.scaler.load_state_dict(state["scaler"])
-        if self.accelerator.is_main_process:  # the sums of all processes
-            self.sums.copy_(state["sums"])
-        self.step, self.history = state["step"], state["history"]
-        self.seconds, self.epoch_seconds = state["seconds"]
-        log.info("%s: goes on at step %d of %d", self.task.label, self.step, self.total)
-        if state["processes"] != self.accelerator.num_processes:
-            log.warning(
-                "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
-                "(and BatchNorm sees other local batches), not bit for bit",
-                self.task.label, state["processes"], self.accelerator.num_processes,
-            )  # fmt: skip
+        if state is not None:
+            restore(self, state)
 
     def _stop(self, signal: str) -> None:
         where = f"stopped at step {self.step} of {self.total}; {self.checkpoints.folder} holds the state"

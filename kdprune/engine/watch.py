@@ -13,7 +13,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from kdprune.config import checkpoint_interval
+from kdprune.checks import checkpoint_interval
 from kdprune.engine.interrupt import StopRequest
 
 LOOK_EVERY = 20  # steps

@@ -12,7 +12,8 @@ import torch
 from accelerate import Accelerator
 
 from kdprune import alpha as alpha_policies
-from kdprune.config import EMA, Config
+from kdprune.checks import EMA
+from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
 from kdprune.data.reader import Reader, ViewSettings

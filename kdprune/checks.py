@@ -1,0 +1,95 @@
+"""What can be seen to be wrong with settings before any work is done. Imports nothing heavy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kdprune import alpha as alpha_policies
+
+if TYPE_CHECKING:
+    from kdprune.config import Config, TeacherConfig
+
+EMA = "ema"  # the name of a teacher that is the student's own moving average
+
+# option → (lowest, highest, lowest is allowed, highest is allowed)
+_RANGES = {
+    "subset.keep_fraction": (0, 1, False, True),
+    "data.image_size": (1, None, True, True),
+    "data.workers": (0, None, True, True),
+    "data.memory_gb": (0, None, True, True),
+    "student.drop_rate": (0, 1, True, False),
+    "teacher.epochs": (0, None, False, True),
+    "teacher.train_fraction": (0, 1, False, True),
+    "teacher.drop_rate": (0, 1, True, False),
+    "teacher.snapshot": (1, None, True, True),
+    "teacher.views": (1, None, True, True),
+    "teacher.top_k": (1, None, True, True),
+    "distill.temperature": (0, None, False, True),
+    "train.epochs": (0, None, False, True),
+    "train.steps": (1, None, True, True),
+    "train.batch_size": (1, None, True, True),
+    "train.grad_accum": (1, None, True, True),
+    "train.momentum": (0, 1, True, False),
+    "train.lr": (0, None, False, True),
+    "train.min_lr": (0, None, True, True),
+    "train.warmup_epochs": (0, None, True, True),
+    "train.decay_rate": (0, 1, False, True),
+    "train.weight_decay": (0, None, True, True),
+    "train.smoothing": (0, 1, True, False),
+    "train.ema": (0, 1, True, False),
+    "train.clip_grad": (0, None, False, True),
+    "train.eval_every": (1, None, True, True),
+    "train.checkpoint_keep": (1, None, True, True),
+}
+
+
+def checkpoint_interval(text: str) -> tuple[float | None, float | None]:
+    """'2' → (2 epochs, None); '5min' → (None, 5 minutes)."""
+    number = text.removesuffix("min").strip()
+    try:
+        value = float(number)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise ValueError(f"--train.checkpoint_every: {text!r} given, allowed are epochs ('1') or minutes ('5min')")
+    return (None, value) if text.endswith("min") else (value, None)
+
+
+def check_ranges(config: Config) -> None:
+    for option, (low, high, with_low, with_high) in _RANGES.items():
+        group, name = option.split(".")
+        value = getattr(getattr(config, group), name)
+        if value is None:
+            continue
+        below = value < low or (value == low and not with_low)
+        above = high is not None and (value > high or (value == high and not with_high))
+        if below or above or value != value or value == float("inf"):
+            upper = "∞)" if high is None else f"{high}{']' if with_high else ')'}"
+            raise ValueError(f"--{option}: {value} given, allowed is {'[' if with_low else '('}{low}, {upper}")
+
+
+def check_teachers(teacher: TeacherConfig) -> None:
+    for option in ("checkpoints", "weights", "temperatures"):
+        values = getattr(teacher, option)
+        if values and len(values) != len(teacher.models):
+            raise ValueError(
+                f"--teacher.{option}: {len(values)} given for {len(teacher.models)} teachers "
+                f"({', '.join(teacher.models) or 'none'}); allowed are none, or one for each"
+            )
+    if teacher.weights and (min(teacher.weights) < 0 or sum(teacher.weights) <= 0):
+        raise ValueError(f"--teacher.weights: {teacher.weights} given, allowed are numbers ≥ 0 with a positive sum")
+    if teacher.temperatures and min(teacher.temperatures) <= 0:
+        raise ValueError(f"--teacher.temperatures: {teacher.temperatures} given, allowed are numbers > 0")
+
+
+def check_mean_teacher(config: Config) -> None:
+    if EMA not in config.teacher.models:
+        return
+    alone = len(config.teacher.models) == 1 and config.teacher.targets == "online"
+    if not alone or not config.train.ema:
+        raise ValueError(
+            "--teacher.models: ema is the student's own moving average; it is the only teacher, needs --train.ema "
+            "above 0 and --teacher.targets online, since it changes at every step"
+        )
+    if alpha_policies.search(config.distill.alpha):
+        raise ValueError("--distill.alpha: search needs teachers that stay as they are, ema given")
