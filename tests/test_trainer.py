@@ -366,6 +366,10 @@ def test_distillation_from_images_without_labels(tmp_path, unlabelled, digits_te
         train(tmp_path, settings)
     with pytest.raises(ValueError, match=r"has no labels: it can only be used with a teacher"):
         train(tmp_path, {**settings, "teacher.models": []})
+    with pytest.raises(ValueError, match=r"has no labels: --distill.alpha search judges by them"):
+        train(tmp_path, {**settings, "distill.alpha": "search([1.0], [2, 4])"})
+    with pytest.raises(ValueError, match=r"has no labels: --teacher.by_correctness needs them"):
+        train(tmp_path, {**settings, "teacher.by_correctness": True})
     summary, run = train(tmp_path, {**settings, "distill.alpha": 1})
     assert summary["test_top1"] > 0.2
     assert {float(row["task_loss"]) for row in metrics(run)} == {0.0}

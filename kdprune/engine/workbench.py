@@ -222,8 +222,9 @@ def check_labels(config: Config, data: Data) -> None:
         return
     if config.teacher.by_correctness:
         raise ValueError(f"{config.data.dataset} has no labels: --teacher.by_correctness needs them")
-    wanted = alpha_policies.search(config.distill.alpha)
-    alpha = min(wanted.alphas) if wanted else alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
+    if alpha_policies.search(config.distill.alpha):
+        raise ValueError(f"{config.data.dataset} has no labels: --distill.alpha search judges by them, allowed is 1")
+    alpha = alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
     if not config.teacher.models:
         raise ValueError(f"{config.data.dataset} has no labels: it can only be used with a teacher (--teacher.models)")
     if alpha != 1:

@@ -1,0 +1,120 @@
+"""α by successive halving: on kept samples only, from one cache, repeatable and resumable."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import config_of, train
+
+from kdprune.alpha import MEASURED, Search, parse, search
+from kdprune.data.subset import Subset
+from kdprune.engine import trainer as trainer_module
+from kdprune.engine.search import HELD_OUT, _split
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("search", Search()),
+        ("search([0.5, 1])", Search((0.5, 1.0))),
+        ("search([0.5], [2, 4])", Search((0.5,), (2.0, 4.0))),
+        ("linear(1.0, 0.5)", None),
+        (0.9, None),
+    ],
+)
+def test_what_asks_for_a_search(text, expected):
+    assert search(text) == expected
+
+
+@pytest.mark.parametrize("text", ["search([])", "search([1.2])", "search([0.5], [0])", "search(0.5)", "search([a])"])
+def test_wrong_candidates_are_refused(text):
+    with pytest.raises(ValueError, match="allowed are search"):
+        search(text)
+
+
+def test_auto_is_the_table_of_what_was_measured():
+    for keep_fraction, alpha in MEASURED:
+        assert parse("auto").at(keep_fraction) == alpha
+    assert parse("auto").at(1.0) == MEASURED[-1][1]
+
+
+def test_the_held_out_fifth_is_kept_samples_and_apart_from_the_rest():
+    subset = Subset(np.arange(0, 300, 3), 300, "f" * 64)
+    part, held_out = _split(subset, seed=1)
+    assert len(held_out) == HELD_OUT * 100
+    assert np.array_equal(np.sort(np.concatenate([part.ids, held_out])), subset.ids)
+    assert not np.array_equal(held_out, _split(subset, seed=2)[1])
+
+
+@pytest.fixture(scope="module")
+def settings(digits_teacher):
+    return {
+        "teacher.models": str(digits_teacher), "subset.keep_fraction": 0.5, "train.steps": None, "train.epochs": 4,
+        "distill.alpha": "search([0.0, 0.5, 1.0])",
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def searched(tmp_path_factory, settings):
+    return train(tmp_path_factory.mktemp("search"), settings)
+
+
+def test_the_run_takes_what_the_search_found(searched):
+    summary, run = searched
+    found = json.loads((run / "search.json").read_text())
+    assert summary["alpha"] == found["alpha"]
+    assert [len(rung["candidates"]) for rung in found["rungs"]] == [3, 2]
+    last = found["rungs"][-1]["candidates"]
+    assert found["alpha"] == max(last, key=lambda c: (c["top1"], -c["loss"]))["alpha"]
+    assert summary["cost"]["alpha_search"] == found["cost"]
+    assert found["held_out"] == round(HELD_OUT * summary["kept"])
+
+
+def test_one_cache_serves_all_candidates(searched):
+    """Three candidates train for an epoch, two more follow: the teacher is asked no more often than for one of them."""
+    _, run = searched
+    cost = json.loads((run / "search.json").read_text())["cost"]
+    assert 0 < cost["teacher_forward_samples"] < cost["forward_samples"] / 3
+    assert len(list((run.parent / "targets").iterdir())) == 1
+
+
+def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkeypatch):
+    seen = []
+    original = trainer_module.held_out
+
+    def watched(data, spec, accelerator, *args, of_train=None, **kwargs):
+        seen.append(None if of_train is None else len(of_train))
+        return original(data, spec, accelerator, *args, of_train=of_train, **kwargs)
+
+    monkeypatch.setattr(trainer_module, "held_out", watched)
+    train(tmp_path, {**settings, "train.eval_every": 100})
+    *candidates, of_the_run = seen
+    assert of_the_run is None
+    assert len(candidates) == 5
+    assert None not in candidates
+
+
+def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path, settings, searched):
+    summary, run = searched
+    again, other = train(tmp_path, settings)
+    first, second = (json.loads((path / "search.json").read_text())["rungs"] for path in (run, other))
+    assert first == second
+    assert again["test_loss"] == summary["test_loss"]
+    for path in (other / "search.json", other / "summary.json"):
+        path.unlink()
+    kept = {path: path.stat().st_mtime_ns for path in other.glob("search/*/summary.json")}
+    train(tmp_path, settings)
+    assert len(kept) == 5
+    assert kept == {path: path.stat().st_mtime_ns for path in other.glob("search/*/summary.json")}
+
+
+def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings):
+    summary, run = train(tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1})
+    assert summary["alpha"] in (0.0, 0.5, 1.0)
+    assert not (run.parent / "targets").exists()
+
+
+def test_a_search_with_the_mean_teacher_is_refused(tmp_path):
+    config = config_of(tmp_path, {"teacher.models": "ema", "train.ema": 0.9, "distill.alpha": "search"})
+    with pytest.raises(ValueError, match="needs teachers that stay as they are"):
+        config.check()

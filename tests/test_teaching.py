@@ -1,0 +1,136 @@
+"""Teachers that are weighed for each sample, the student's own average as teacher, features by timm's stages."""
+
+import logging
+
+import pytest
+import timm
+import torch
+from helpers import config_of, metrics, train
+
+from kdprune.models.build import build_student
+from kdprune.models.features import Features, last_stages
+from kdprune.teachers.ensemble import combine, trusted
+from kdprune.teachers.targets import MeanTargets
+
+
+def logits(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 3
+
+
+def test_a_teacher_counts_as_much_as_it_believes_the_label():
+    """Against the definition, sample by sample: w_k·p_k(y) / Σ_j w_j·p_j(y)."""
+    zs, weights = [logits(8, 5, seed=k) for k in range(3)], [0.2, 0.3, 0.5]
+    target = torch.arange(8) % 5
+    ours = torch.stack(trusted(zs, weights, target))
+    for n in range(8):
+        belief = [w * z[n].double().softmax(0)[target[n]] for w, z in zip(weights, zs, strict=True)]
+        expected = torch.stack(belief) / sum(belief)
+        assert torch.allclose(ours[:, n].double(), expected, atol=1e-6)
+
+
+def test_one_hot_probabilities_are_class_ids_and_mixed_ones_are_averaged():
+    zs, target = [logits(6, 4, seed=k) for k in range(2)], torch.tensor([0, 1, 2, 3, 0, 1])
+    one_hot = torch.nn.functional.one_hot(target, 4).float()
+    for a, b in zip(trusted(zs, [0.5, 0.5], target), trusted(zs, [0.5, 0.5], one_hot), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+    half = torch.full((6, 4), 0.25)  # every teacher believes a uniform label alike
+    assert torch.allclose(torch.stack(trusted(zs, [0.5, 0.5], half)), torch.full((2, 6), 0.5), atol=1e-6)
+
+
+def test_weights_for_each_sample_average_probabilities():
+    zs, weights = [logits(7, 5, seed=k) for k in range(2)], [torch.rand(7), None]
+    weights[1] = 1 - weights[0]
+    expected = sum(w[:, None] * (z / 4).softmax(1) for w, z in zip(weights, zs, strict=True))
+    assert torch.allclose((combine(zs, 4.0, weights, [4.0, 4.0]) / 4).softmax(1), expected, atol=1e-6)
+
+
+def test_confidently_wrong_teachers_leave_finite_weights():
+    zs = [torch.tensor([[500.0, 0.0]]), torch.tensor([[0.0, 500.0]])]
+    weights = trusted(zs, [0.5, 0.5], torch.tensor([1]))
+    assert torch.equal(torch.stack(weights), torch.tensor([[0.0], [1.0]]))
+    assert combine(zs, 4.0, weights, [4.0, 4.0]).isfinite().all()
+
+
+def test_weighing_by_correctness_trains_and_differs_from_equal_weights(tmp_path, digits_teacher):
+    settings = {"teacher.models": [f"{digits_teacher}@1", str(digits_teacher)], "train.steps": 5}
+    equal, _ = train(tmp_path, settings)
+    weighed, _ = train(tmp_path, {**settings, "teacher.by_correctness": True})
+    assert weighed["test_loss"] != equal["test_loss"]
+
+
+def test_the_students_own_average_teaches(tmp_path):
+    summary, run = train(tmp_path, {"teacher.models": "ema", "train.ema": 0.9, "distill.alpha": 0.5})
+    assert summary["teacher"][0]["name"] == "ema"
+    assert summary["alpha"] == 0.5
+    kd = [float(row["kd_loss"]) for row in metrics(run)]
+    assert kd[-1] > 0
+    assert summary["cost"]["student_training"]["teacher_forward_samples"] == summary["images_seen"]
+
+
+def test_the_mean_teacher_has_no_gradient_and_follows_the_model_it_was_given():
+    model = torch.nn.Linear(4, 3)
+    targets = MeanTargets(2.0)
+    targets.follow(model)
+    batch = type("Batch", (), {"ids": torch.arange(2), "images": torch.ones(2, 4), "target": None})()
+    before = targets(batch)
+    assert not before.requires_grad
+    assert torch.allclose(before, model(batch.images))
+    with torch.no_grad():
+        model.bias += 1
+    assert torch.allclose(targets(batch), before + 1, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"train.ema": 0.0},
+        {"train.ema": 0.9, "teacher.models": ["ema", "cifar_resnet8"]},
+        {"train.ema": 0.9, "teacher.targets": "cached"},
+    ],
+)
+def test_what_the_mean_teacher_cannot_do_is_refused(tmp_path, options):
+    with pytest.raises(ValueError, match=r"only teacher, needs --train\.ema above 0 and --teacher\.targets online"):
+        config_of(tmp_path, {"teacher.models": "ema", **options}).check()
+
+
+def test_layers_default_to_the_last_stages_of_both():
+    student, teacher = (
+        build_student(name, 10, channels=3, image_size=32).model for name in ("cifar_resnet8", "resnet18")
+    )
+    assert last_stages(student, teacher) == [("layer1", "layer2"), ("layer2", "layer3"), ("layer3", "layer4")]
+    with pytest.raises(ValueError, match=r"name them with --distill\.layers"):
+        last_stages(torch.nn.Linear(2, 2), teacher)
+
+
+def test_features_are_what_the_layer_puts_out():
+    model = timm.create_model("cifar_resnet8").eval()
+    taps, x = Features(model, ["layer2"], "student"), torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        model(x)
+    (output,) = taps.taken().values()
+    assert output.shape == (2, 32, 16, 16)
+    assert taps.taken() == {}
+    with pytest.raises(ValueError, match=r"layer of the student 'layer22'; did you mean 'layer2'"):
+        Features(model, ["layer22"], "student")
+
+
+@pytest.mark.parametrize("loss", ["kd + 100*attention_transfer", "fitnet", "review"])
+def test_feature_losses_train_from_the_command_lines_settings(tmp_path, digits_teacher, loss):
+    summary, _ = train(
+        tmp_path,
+        {
+            "student.model": "cifar_resnet8",
+            "teacher.models": str(digits_teacher),
+            "distill.loss": loss,
+            "train.steps": 4,
+        },
+    )
+    assert summary["loss"] == loss
+    assert summary["teacher"][0]["engine"] == "plain"
+
+
+def test_settings_of_a_training_that_does_not_take_place_warn(tmp_path, digits_teacher, caplog):
+    logging.getLogger("kdprune").addHandler(caplog.handler)
+    train(tmp_path, {"teacher.models": str(digits_teacher), "teacher.epochs": 3, "train.steps": 1})
+    assert "--teacher.epochs has no effect" in caplog.text
+    assert "--teacher.train_fraction" not in caplog.text
