@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from kdprune.config import Config, TeacherConfig
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
+LEARNED = "learned"  # weights of teachers, from held-out samples
 
 # option → (lowest, highest, lowest is allowed, highest is allowed)
 _RANGES = {
@@ -22,6 +23,7 @@ _RANGES = {
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),
     "teacher.snapshot": (1, None, True, True),
+    "teacher.generations": (1, None, True, True),
     "teacher.views": (1, None, True, True),
     "teacher.top_k": (1, None, True, True),
     "distill.temperature": (0, None, False, True),
@@ -69,15 +71,18 @@ def check_ranges(config: Config) -> None:
 
 
 def check_teachers(teacher: TeacherConfig) -> None:
+    if teacher.weights == LEARNED and len(teacher.models) < 2:
+        raise ValueError(f"--teacher.weights: {LEARNED} given for {len(teacher.models)} teachers, it needs two or more")
     for option in ("checkpoints", "weights", "temperatures"):
         values = getattr(teacher, option)
-        if values and len(values) != len(teacher.models):
+        if values and values != LEARNED and len(values) != len(teacher.models):
             raise ValueError(
                 f"--teacher.{option}: {len(values)} given for {len(teacher.models)} teachers "
                 f"({', '.join(teacher.models) or 'none'}); allowed are none, or one for each"
             )
-    if teacher.weights and (min(teacher.weights) < 0 or sum(teacher.weights) <= 0):
-        raise ValueError(f"--teacher.weights: {teacher.weights} given, allowed are numbers ≥ 0 with a positive sum")
+    weights = [] if isinstance(teacher.weights, str) else teacher.weights
+    if weights and (min(weights) < 0 or sum(weights) <= 0):
+        raise ValueError(f"--teacher.weights: {weights} given, allowed are numbers ≥ 0 with a positive sum")
     if teacher.temperatures and min(teacher.temperatures) <= 0:
         raise ValueError(f"--teacher.temperatures: {teacher.temperatures} given, allowed are numbers > 0")
 

@@ -92,7 +92,8 @@ class TeacherConfig:
             Empty: plain training without a teacher.
         checkpoints: A weights file for each model (or none at all).
         pretrained: Use timm's pretrained weights.
-        weights: Weight of each teacher in the average (default: equal).
+        weights: Weight of each teacher in the average (default: equal); or learned: those that make the labels of
+            training samples likeliest that no teacher was trained on (--teacher.train_fraction 0.9 leaves a tenth).
         temperatures: Temperature of each teacher (default: distill.temperature).
         by_correctness: Weigh several teachers anew for every sample, by the probability they give to its label.
         epochs: Epochs for a teacher that is trained here (default: train.epochs).
@@ -101,6 +102,8 @@ class TeacherConfig:
         drop_rate: Dropout of a teacher that is trained here.
         save_epochs: Snapshots that a teacher trained here keeps, for RUN@EPOCH.
         snapshot: Use this snapshot of a teacher trained here instead of its last epoch (an early-epoch teacher).
+        generations: Born-again teachers: one that is trained here teaches the next of its kind, with the run's loss and
+            alpha, and the last of so many teaches the student (1: none but that).
         seed: Seed of a teacher that is trained here; its own, so that students of several seeds share one teacher.
         targets: online: the teacher runs at every step; cached: its logits are stored and met again.
         views: Number of different views of a sample (epoch e uses view e mod views); default: one for each epoch.
@@ -112,7 +115,7 @@ class TeacherConfig:
     models: list[str] | str = field(default_factory=list)
     checkpoints: list[str] | str = field(default_factory=list)
     pretrained: bool = False
-    weights: list[float] | None = None
+    weights: list[float] | Literal["learned"] | None = None
     temperatures: list[float] | None = None
     by_correctness: bool = False
     epochs: float | None = None
@@ -121,6 +124,7 @@ class TeacherConfig:
     drop_rate: float = 0.0
     save_epochs: list[int] = field(default_factory=list)
     snapshot: int | None = None
+    generations: int = 1
     seed: int = 0
     targets: Literal["online", "cached"] = "online"
     views: int | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 from kdprune.checks import EMA
@@ -16,16 +17,26 @@ from kdprune.models.build import (
 
 
 def teacher_config(config: Config, name: str) -> Config:
-    """The recipe of a teacher that is trained here: the run's own, on the full data, without a teacher."""
+    """The recipe of a teacher that is trained here: the run's own, on the full data.
+
+    Without a teacher, or of a born-again generation (Furlanello et al. 2018, arXiv 1805.04770) with the one before.
+    """
     teacher = config.teacher
     new = without_teacher(config)
-    new.name, new.seed = None, teacher.seed
+    new.name, new.seed = None, teacher.seed + teacher.generations - 1  # each generation begins anew
     new.subset = SubsetConfig(keep_fraction=teacher.train_fraction)
     new.student = type(config.student)(model=name, drop_rate=teacher.drop_rate)
     new.data.augment = teacher.augment or config.data.augment
     new.train.budget, new.train.save_epochs = "subset", list(teacher.save_epochs)
     if teacher.epochs is not None:
         new.train.epochs, new.train.steps = teacher.epochs, None
+    if teacher.generations > 1:
+        new.teacher = replace(
+            teacher, models=[name], generations=teacher.generations - 1,
+            # What is for several teachers; and a generation meets its teacher once, so a cache would save nothing.
+            weights=None, temperatures=None, by_correctness=False, targets="online", views=None, cache=None, top_k=None,
+        )  # fmt: skip
+        new.distill = deepcopy(config.distill)
     if teacher.snapshot is not None and teacher.snapshot not in new.train.save_epochs:
         new.train.save_epochs = sorted([*new.train.save_epochs, teacher.snapshot])
     return new

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from kdprune import alpha as alpha_policies
-from kdprune.checks import EMA
+from kdprune.checks import EMA, LEARNED
 from kdprune.config import Config, TeacherConfig, config_hash
 from kdprune.engine.arms import check_models, run_name, teacher_config, without_teacher
+from kdprune.engine.ensemble_weights import learn, unseen
 from kdprune.engine.metrics import start_trackers, stop_trackers
 from kdprune.engine.optim import check_optimizer
 from kdprune.engine.run_dir import RunDir
@@ -21,9 +23,7 @@ from kdprune.engine.table import print_table
 from kdprune.engine.trainer import Task, Trainer
 from kdprune.engine.workbench import Workbench, check_labels
 from kdprune.losses._sum import build_loss
-from kdprune.models.build import resolve_teacher
 from kdprune.models.features import last_stages
-from kdprune.models.names import is_remote
 from kdprune.teachers.teacher import Teacher
 
 log = logging.getLogger("kdprune")
@@ -69,7 +69,10 @@ class Experiment(Workbench):
         subset = self.subset(config)
         check_labels(config, data)
         built = self.student(config)  # before a teacher is trained: it may not be possible
+        judges = unseen(self, config) if config.teacher.weights == LEARNED else None
         teachers = self.teachers(config, kd is not None and kd.needs_features)
+        if judges is not None:
+            config = replace(config, teacher=replace(config.teacher, weights=learn(self, config, teachers, judges)))
         if accelerator.is_main_process:
             run.start(environment(accelerator))
             subset.save(run.path / "subset.json")
@@ -81,7 +84,7 @@ class Experiment(Workbench):
         reader = self.reader(config, built, subset)
         found: dict[str, Any] | None = None
         if kd is not None and alpha_policies.search(config.distill.alpha):
-            found = search_alpha(self, run, teachers, subset, reader, kd.layers)
+            found = search_alpha(self, run.path, config, teachers, subset, reader, kd.layers)
             config = with_found(config, found)
             kd = build_loss(config.distill.loss, config.distill.temperature, kd.layers)
         targets = None if kd is None else self.targets(config, kd, teachers, subset, reader)
@@ -113,9 +116,7 @@ class Experiment(Workbench):
             return []
         checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
         given = [
-            self._load(config, name, checkpoint)
-            if checkpoint or teacher.pretrained or is_remote(name) or resolve_teacher(name) is not None
-            else None
+            self._load(config, name, checkpoint) if checkpoint or teacher.pretrained or self.has_weights(name) else None
             for name, checkpoint in zip(teacher.models, checkpoints, strict=True)
         ]
         if None not in given:
@@ -149,7 +150,7 @@ def _pairs(layers: list[list[str]]) -> list[tuple[str, str]]:
 
 def _warn_of_unused(teacher: TeacherConfig) -> None:
     """Settings of a training that does not take place."""
-    for name in ("epochs", "train_fraction", "augment", "drop_rate", "save_epochs", "snapshot"):
+    for name in ("epochs", "train_fraction", "augment", "drop_rate", "save_epochs", "snapshot", "generations"):
         if getattr(teacher, name) != getattr(TeacherConfig(), name):
             log.warning("--teacher.%s has no effect: all teachers have weights, so none is trained here", name)
 

@@ -11,6 +11,7 @@ import logging
 import math
 from copy import copy, deepcopy
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,17 +40,17 @@ Candidate = tuple[float, float]  # α, T
 
 
 def search_alpha(
-    experiment: Workbench, run: RunDir, teachers: list[Teacher], subset: Subset, reader: Reader, layers: Layers
-) -> dict[str, Any]:
+    experiment: Workbench, folder: Path, config: Config, teachers: list[Teacher], subset: Subset, reader: Reader,
+    layers: Layers,
+) -> dict[str, Any]:  # fmt: skip
     """Find α and T for a run; the result is kept in `search.json`, so a resumed run does not search again.
 
     Returns:
         `alpha`, `temperature`, `rungs` (what each candidate reached) and `cost`.
     """
-    path = run.path / "search.json"
+    path = folder / "search.json"
     if path.exists():
         return read_json(path)
-    config = run.config
     wanted = alpha_policies.search(config.distill.alpha)
     assert wanted is not None
     temperatures = wanted.temperatures or (config.distill.temperature,)
@@ -62,8 +63,8 @@ def search_alpha(
         reached = {}
         for candidate in candidates:
             arm = _arm(config, candidate, fraction)
-            folder = run.path / "search" / f"rung{len(rungs)}-a{candidate[0]:g}-T{candidate[1]:g}"
-            result = _train(experiment, RunDir(folder, arm), teachers, subset, part, held_out, reader, layers)
+            own = folder / "search" / f"rung{len(rungs)}-a{candidate[0]:g}-T{candidate[1]:g}"
+            result = _train(experiment, RunDir(own, arm), teachers, subset, part, held_out, reader, layers)
             _count(cost, result)
             reached[candidate] = (result["test_top1"], -result["test_loss"])
         ranked = sorted(reached, key=lambda c: reached[c], reverse=True)

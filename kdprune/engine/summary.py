@@ -32,7 +32,10 @@ def summarise(
     if config.teacher.models == [EMA]:
         described = [{"name": EMA, "source": "the student", "parameters": parameters, "test_top1": result["test_top1"]}]
     nothing = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
-    trained = [teacher.training["cost"]["student_training"] for teacher in teachers if teacher.training]
+    if targets is not None and teachers:
+        described = [{**one, "weight": weight} for one, weight in zip(described, targets.weights, strict=True)]
+    spent = [teacher.training["cost"] for teacher in teachers if teacher.training]
+    trained = [cost[stage] for cost in spent for stage in ("student_training", "teacher_training")]  # of generations
     asked = 0 if targets is None else targets.spent.forward_samples * accelerator.num_processes
     cost = {
         "observation": nothing,

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from kdprune import alpha as alpha_policies
-from kdprune.checks import EMA
+from kdprune.checks import EMA, LEARNED
 from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
@@ -118,6 +118,10 @@ class Workbench:
         epochs = -(-steps * train.batch_size // len(subset.ids))
         return min(config.teacher.views or epochs, epochs)
 
+    def has_weights(self, name: str) -> bool:
+        """Whether a teacher's name says where its weights are: the hub, a run, a file."""
+        return is_remote(name) or resolve_teacher(name) is not None
+
     def _load(self, config: Config, name: str, checkpoint: str | None) -> Built:
         data = self.data
         return build_teacher(
@@ -222,6 +226,8 @@ def check_labels(config: Config, data: Data) -> None:
         return
     if config.teacher.by_correctness:
         raise ValueError(f"{config.data.dataset} has no labels: --teacher.by_correctness needs them")
+    if config.teacher.weights == LEARNED:
+        raise ValueError(f"{config.data.dataset} has no labels: --teacher.weights {LEARNED} needs them")
     if alpha_policies.search(config.distill.alpha):
         raise ValueError(f"{config.data.dataset} has no labels: --distill.alpha search judges by them, allowed is 1")
     alpha = alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)

@@ -36,6 +36,13 @@ def resolve_teacher(name: str) -> Path | None:
     return None
 
 
+def run_of(name: str) -> Path | None:
+    """The run directory that trained a teacher; None where that is not known, or `name` is the name of a model."""
+    weights = resolve_teacher(name)
+    above = [] if weights is None else list(weights.parents)[:2]  # RUN/student…, RUN/checkpoints/epoch…
+    return next((folder for folder in above if (folder / "subset.json").is_file()), None)
+
+
 def epochs_kept(run: Path) -> list[int]:
     """Epochs whose student is in the run's checkpoints, ascending."""
     stems = (file.stem.removeprefix("epoch_") for file in (run / CHECKPOINTS).glob("epoch_*.safetensors"))

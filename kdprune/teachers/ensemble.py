@@ -59,6 +59,29 @@ def trusted(logits: Sequence[Tensor], weights: Sequence[float], target: Tensor) 
     return list(torch.softmax(log_w_KN, 0))
 
 
+def likeliest(log_p_KN: Tensor, tolerance: float = 1e-6) -> list[float]:
+    """Weights of teachers that make held-out labels most likely under the weighted mean of their probabilities.
+
+    Maximises Σ_n log Σ_k w_k·p_k(y_n), which is concave, by expectation maximisation (Dempster, Laird & Rubin 1977,
+    §4.3, with the components fixed): w_k ← mean over n of w_k·p_k(y_n) / Σ_j w_j·p_j(y_n).
+
+    Args:
+        log_p_KN: what each of K teachers gives to the label of N held-out samples, as a logarithm.
+        tolerance: ends when no weight changes by more in a step.
+
+    Returns:
+        K numbers ≥ 0 that add up to 1.
+    """
+    log_p_KN = log_p_KN.double()
+    w_K = torch.full((len(log_p_KN), 1), 1 / len(log_p_KN), dtype=torch.float64)
+    for _ in range(10_000):
+        before = w_K
+        w_K = torch.softmax(log_p_KN + w_K.log(), 0).mean(1, keepdim=True)
+        if (w_K - before).abs().max() <= tolerance:
+            break
+    return w_K[:, 0].tolist()
+
+
 def normalised(weights: Sequence[float] | None, count: int) -> list[float]:
     """Weights that add up to 1; equal ones if none are given."""
     weights = weights or [1.0] * count
