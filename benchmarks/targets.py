@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from frozen_teacher import _engines, images_per_second
+from frozen_teacher import engines_of, images_per_second
 from step import MEAN, STD, TEMPERATURE, _Arrays
 
 from kdprune.alpha import parse as parse_alpha
@@ -119,7 +119,8 @@ def _compare(pair: Pair, accelerator: Accelerator, options: argparse.Namespace) 
     }
     seconds = _interleaved(sides, options.rounds, pair.steps, accelerator.device)
     assert cached.spent.forward_samples == 0
-    engines = _engines(bench.model(pair.teacher), images.float(), options.compile)
+    dtype = DTYPES[accelerator.mixed_precision]
+    engines = engines_of(bench.model(pair.teacher), images.float(), dtype, options.compile)
     speeds = images_per_second(engines, images.float(), 2.0)
 
     def ratios(clock: int) -> dict[str, float]:

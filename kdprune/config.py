@@ -180,7 +180,7 @@ class TrainConfig:
         weight_decay: On weights; biases and norm parameters are left out, as timm does.
         smoothing: Label smoothing of the cross-entropy (never of the distillation term).
         precision: auto takes bf16 where the hardware multiplies in it.
-        compile: torch.compile the student.
+        compile: torch.compile the student and the frozen teachers.
         ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
         clip_grad: Largest gradient norm (default: no clipping).
         eval_every: Epochs between evaluations; the last epoch is always evaluated.

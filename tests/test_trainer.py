@@ -24,6 +24,7 @@ from kdprune.engine.interrupt import Interrupted
 from kdprune.engine.report import evaluate_run
 from kdprune.engine.run_dir import read_config
 from kdprune.engine.step import DistillStep
+from kdprune.teachers.frozen import can_compile
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -272,6 +273,20 @@ def test_alpha_follows_its_schedule(tmp_path, digits_teacher):
     settings = {"teacher.models": str(digits_teacher), "distill.alpha": "constant(0.8) * late(0.6)"}
     _, run = train(tmp_path, {**settings, "train.steps": None, "train.epochs": 2})
     assert [float(row["alpha"]) for row in metrics(run)] == pytest.approx([0.8, 0.0])
+
+
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
+def test_a_compiled_student_and_teacher_train_alike(tmp_path, digits_teacher):
+    """The same weights but for rounding, under the same names: no `_orig_mod.`, and timm loads them."""
+    settings = {"teacher.models": str(digits_teacher), "train.steps": 3}
+    plain, plain_run = train(tmp_path / "plain", settings)
+    compiled, compiled_run = train(tmp_path / "compiled", {**settings, "train.compile": True})
+    assert compiled["teacher"][0]["engine"] == "folded+compiled"
+    assert compiled["test_loss"] == pytest.approx(plain["test_loss"], rel=1e-3)
+    ours, expected = weights(compiled_run), weights(plain_run)
+    assert ours.keys() == expected.keys()
+    for name, tensor in ours.items():
+        assert torch.allclose(tensor.float(), expected[name].float(), atol=1e-3), name
 
 
 def test_a_subset_smaller_than_a_batch(tmp_path):
