@@ -50,7 +50,7 @@ def test_the_held_out_fifth_is_kept_samples_and_apart_from_the_rest():
 def settings(digits_teacher):
     return {
         "teacher.models": str(digits_teacher), "subset.keep_fraction": 0.5, "train.steps": None, "train.epochs": 4,
-        "distill.alpha": "search([0.0, 0.5, 1.0])",
+        "distill.alpha": "search([0.0, 0.5, 1.0])", "teacher.targets": "cached",
     }  # fmt: skip
 
 
@@ -71,11 +71,16 @@ def test_the_run_takes_what_the_search_found(searched):
 
 
 def test_one_cache_serves_all_candidates(searched):
-    """Three candidates train for an epoch, two more follow: the teacher is asked no more often than for one of them."""
-    _, run = searched
+    """Three candidates train for an epoch, two more follow: the teacher is asked no more often than for one of them.
+
+    And the run after them asks it only for what they have not met, entry by entry.
+    """
+    summary, run = searched
     cost = json.loads((run / "search.json").read_text())["cost"]
     assert 0 < cost["teacher_forward_samples"] < cost["forward_samples"] / 3
     assert len(list((run.parent / "targets").iterdir())) == 1
+    asked = cost["teacher_forward_samples"] + summary["cost"]["target_caching"]["forward_samples"]
+    assert asked == summary["images_seen"]
 
 
 def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkeypatch):
@@ -109,7 +114,9 @@ def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path
 
 
 def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings):
-    summary, run = train(tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1})
+    summary, run = train(
+        tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1, "teacher.targets": "online"}
+    )
     assert summary["alpha"] in (0.0, 0.5, 1.0)
     assert not (run.parent / "targets").exists()
 

@@ -1,7 +1,7 @@
 """α (and T) by successive halving on short runs (Jamieson & Talwalkar 2016, arXiv 1502.07943).
 
 Every candidate trains on four fifths of the kept samples and is measured on the fifth, never on held-out data; the
-better half goes on with twice the epochs. All of them, and then the run itself, read one cache of the teachers.
+better half goes on with twice the epochs. All of them, and the run itself if its targets are cached, read one cache.
 """
 
 from __future__ import annotations

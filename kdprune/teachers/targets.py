@@ -128,8 +128,11 @@ class CachedTargets(OnlineTargets):
         views: np.ndarray,
     ) -> Tensor:
         parts = list(_by_view(views))
-        if not all(cache.have(view, rows[where]).all() for view, where in parts):
-            self._fill(teacher, cache, batch, rows, parts)
+        there = np.empty(len(rows), dtype=bool)
+        for view, where in parts:
+            there[where] = cache.have(view, rows[where])
+        if not there.all():
+            self._fill(teacher, cache, batch, rows, views, np.flatnonzero(~there))
         words = np.empty((len(rows), cache.entries.words), dtype=np.int16)
         for view, where in parts:
             words[where] = cache.read(view, rows[where])
@@ -139,13 +142,21 @@ class CachedTargets(OnlineTargets):
         return cache.entries.decode(host.to(batch.images.device, non_blocking=True), temperature)
 
     def _fill(
-        self, teacher: Teacher, cache: TargetCache, batch: Batch, rows: np.ndarray, parts: list[tuple[int, np.ndarray]]
+        self,
+        teacher: Teacher,
+        cache: TargetCache,
+        batch: Batch,
+        rows: np.ndarray,
+        views: np.ndarray,
+        lacking: np.ndarray,
     ) -> None:
-        """Run the teacher on the batch and write what it says: the only place where the host waits."""
-        self.spent.forward_samples += len(rows)
-        words = cache.entries.encode(teacher(batch.images)).cpu().numpy()
-        for view, where in parts:
-            cache.write(view, rows[where], words[where])
+        """Run the teacher on what is lacking and write what it says: the only place where the host waits."""
+        self.spent.forward_samples += len(lacking)
+        whole = len(lacking) == len(rows)
+        images = batch.images if whole else batch.images[torch.from_numpy(lacking).to(batch.images.device)]
+        words = cache.entries.encode(teacher(images)).cpu().numpy()
+        for view, where in _by_view(views[lacking]):
+            cache.write(view, rows[lacking[where]], words[where])
         self._batches += 1
         if self._batches % FLUSH_EVERY == 0:
             cache.flush()
