@@ -30,7 +30,7 @@ from kdprune.losses.rkd import relations
 
 NAMES = registry.names("losses")
 LAYERS = [("shallow", "stem"), ("deep", "body")]
-PAIRS_OF = {"crd": LAYERS[1:], "attention_transfer": LAYERS[:1]}
+PAIRS_OF = {"attention_transfer": LAYERS[:1]}
 T = 3.0
 
 
@@ -324,7 +324,7 @@ def whole_rkd(pairs, loss):
 
 
 def whole_crd(pairs, loss):
-    (s, t), crd = pairs[0], loss.losses[0]
+    (s, t), crd = pairs[-1], loss.losses[0]  # of several pairs the last
     s = s @ crd.student_head.weight.double().T + crd.student_head.bias.double()
     t = t @ crd.teacher_head.weight.double().T + crd.teacher_head.bias.double()
     exponents = [[torch.exp((a * b).sum() / a.norm() / b.norm() / 0.07) for b in t] for a in s]

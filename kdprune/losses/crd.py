@@ -41,7 +41,7 @@ class CRD(FeatureLoss):
     needs no normaliser. The converse half, teacher against the student's past embeddings, would age and is left out.
 
     Args:
-        layers: one pair; usually the pooled features before the classifiers.
+        layers: the last pair counts; usually the last stage, or the pooled features before the classifiers.
         dim: E, dimensions of the common embedding.
         tau: temperature of the softmax over keys.
         negatives: K, length of the queue; its memory is K × the teacher's width × 4 bytes (33 MB at 4096 × 2048).
@@ -53,14 +53,9 @@ class CRD(FeatureLoss):
     def __init__(
         self, layers: Sequence[tuple[str, str]] = (), dim: int = 128, tau: float = 0.07, negatives: int = 4096
     ) -> None:
-        super().__init__(layers)
+        super().__init__(layers[-1:])
         self.dim, self.negatives = int(positive("dim", dim)), int(positive("negatives", negatives))
         self.tau = positive("tau", tau)
-
-    def check(self, num_classes: int) -> None:
-        super().check(num_classes)
-        if len(self.layers) != 1:
-            raise ValueError(f"crd takes one pair of layers, got {len(self.layers)}: {list(self.layers)}")
 
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
         student, teacher = next(self.features(student_features, teacher_features))
