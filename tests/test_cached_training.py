@@ -259,6 +259,23 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     assert KEPT <= passes(summary) <= KEPT + BATCH
 
 
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        ("kd + 0.1*mse_logits", "mse_logits compares all logits"),
+        ("logit_std", "logit_std compares all logits"),
+        ("nkd(temperature=1)", "rebuilt at --distill.temperature 4, and nkd is at 1; give both the same"),
+    ],
+)
+def test_the_largest_logits_are_not_enough_for_some_losses(tmp_path, settings, loss, message):
+    wanted = cached(settings, tmp_path / "targets", distill__loss=loss, teacher__top_k=3)
+    for start in (train, fill):
+        with pytest.raises(ValueError, match=message):
+            start(tmp_path, wanted)
+    assert not (tmp_path / "targets").exists()
+    train(tmp_path, {**wanted, "teacher.top_k": None, "train.steps": 1})
+
+
 def test_losses_between_features_have_no_use_for_a_cache(tmp_path, settings):
     wanted = cached(
         settings, tmp_path / "targets", distill__loss="kd + 100*attention_transfer", student__model="cifar_resnet8"

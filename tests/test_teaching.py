@@ -114,7 +114,9 @@ def test_features_are_what_the_layer_puts_out():
         Features(model, ["layer22"], "student")
 
 
-@pytest.mark.parametrize("loss", ["kd + 100*attention_transfer", "fitnet", "review"])
+@pytest.mark.parametrize(
+    "loss", ["kd + 100*attention_transfer", "fitnet", "review", "kd + 0.8*crd", "rkd", "similarity_preserving"]
+)
 def test_feature_losses_train_from_the_command_lines_settings(tmp_path, digits_teacher, loss):
     summary, _ = train(
         tmp_path,

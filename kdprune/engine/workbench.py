@@ -80,6 +80,8 @@ class Workbench:
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which needs one teacher")
         if kd.needs_features and config.teacher.targets == "cached":
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which no cache holds")
+        if config.teacher.targets == "cached" and config.teacher.top_k:
+            kd.check_top_k(config.distill.temperature)
         if kd.needs_labels and (self.data.train.labels < 0).any():
             raise ValueError(f"--distill.loss: {config.distill.loss!r} needs labels, and the data set has none")
         if recipe.parse(config.data.augment).mixes and not kd.accepts_mixed_labels:

@@ -38,6 +38,22 @@ class WeightedSum(DistillLoss):
         for loss in self._each():
             loss.check(num_classes)
 
+    def check_top_k(self, temperature: float) -> None:
+        """Refuse what targets of the k largest logits, rebuilt for one temperature, cannot serve.
+
+        Raises:
+            ValueError: a loss that compares all logits, or probabilities at another temperature.
+        """
+        for term, loss in zip(self.terms, self._each(), strict=True):
+            if loss.needs_all_logits:
+                raise ValueError(f"--teacher.top_k: {term.name} compares all logits; leave --teacher.top_k out")
+            own = getattr(loss, "temperature", temperature)
+            if own != temperature:
+                raise ValueError(
+                    f"--teacher.top_k: cached targets are rebuilt at --distill.temperature {temperature:g}, and "
+                    f"{term.name} is at {own:g}; give both the same, or leave --teacher.top_k out"
+                )
+
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
         for loss in self._each():
             loss.build(student_features, teacher_features)

@@ -45,6 +45,7 @@ class DistillLoss(nn.Module):
     Attributes:
         needs_labels: `target` may not be None.
         needs_features: the trainer must record `layers` and call `build` before it makes the optimizer.
+        needs_all_logits: the k largest of the teacher's logits and the mass of the others are not enough.
         accepts_mixed_labels: `target` may be N×C.
         min_classes: with fewer the loss teaches nothing.
         layers: pairs (student module path, teacher module path) whose outputs the loss reads.
@@ -52,6 +53,7 @@ class DistillLoss(nn.Module):
 
     needs_labels: bool = False
     needs_features: bool = False
+    needs_all_logits: bool = False
     accepts_mixed_labels: bool = True
     min_classes: int = 1
     layers: tuple[tuple[str, str], ...] = ()

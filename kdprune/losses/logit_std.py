@@ -32,6 +32,7 @@ class LogitStd(DistillLoss):
         temperature: handed to the wrapped loss.
     """
 
+    needs_all_logits = True  # their mean and deviation
     min_classes = 3
 
     def __init__(self, loss: str = "kd", temperature: float = 2.0) -> None:

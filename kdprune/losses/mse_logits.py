@@ -21,5 +21,7 @@ def mse_logits(student_logits_NC: Tensor, teacher_logits_NC: Tensor) -> Tensor:
 class MSELogits(DistillLoss):
     """Logit regression: no temperature, no labels. Works with one class, too."""
 
+    needs_all_logits = True
+
     def compute(self, batch: LossInput) -> Tensor:
         return mse_logits(batch.student_logits, batch.teacher_logits)
