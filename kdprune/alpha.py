@@ -114,7 +114,7 @@ class Search:
         temperatures: candidates; empty: the run's.
     """
 
-    alphas: tuple[float, ...] = (0.3, 0.5, 0.7, 0.9, 1.0)
+    alphas: tuple[float, ...] = (0.25, 0.5, 0.75, 1.0)
     temperatures: tuple[float, ...] = ()
 
 

@@ -64,6 +64,7 @@ def test_the_run_takes_what_the_search_found(searched):
     found = json.loads((run / "search.json").read_text())
     assert summary["alpha"] == found["alpha"]
     assert [len(rung["candidates"]) for rung in found["rungs"]] == [3, 2]
+    assert [rung["epochs"] for rung in found["rungs"]] == [1, 2]  # a quarter, then half of the run's four
     last = found["rungs"][-1]["candidates"]
     assert found["alpha"] == max(last, key=lambda c: (c["top1"], -c["loss"]))["alpha"]
     assert summary["cost"]["alpha_search"] == found["cost"]
@@ -71,7 +72,7 @@ def test_the_run_takes_what_the_search_found(searched):
 
 
 def test_one_cache_serves_all_candidates(searched):
-    """Three candidates train for an epoch, two more follow: the teacher is asked no more often than for one of them.
+    """Three candidates train for an epoch, two of them for two: the teacher is asked no more often than for one.
 
     And the run after them asks it only for what they have not met, entry by entry.
     """

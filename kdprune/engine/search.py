@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("kdprune")
 
 HELD_OUT = 0.2  # of the kept samples
-FIRST_RUNG = 1 / 16  # of the run's epochs
+LAST_RUNG = 0.5
+"""Part of the run's epochs that the last two candidates train; each rung before it has half as many. At a quarter the
+candidates differ less than their noise, and at less the smaller α can lead: see docs/alpha.md."""
 
 Candidate = tuple[float, float]  # α, T
 
@@ -58,7 +60,7 @@ def search_alpha(
     part, held_out = _split(subset, config.seed)
     cost = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0, "teacher_forward_samples": 0}
     rungs: list[dict[str, Any]] = []
-    fraction = FIRST_RUNG
+    fraction = LAST_RUNG / 2 ** (math.ceil(math.log2(len(candidates))) - 1)
     while len(candidates) > 1:
         reached = {}
         for candidate in candidates:
