@@ -9,7 +9,7 @@ from helpers import config_of, train
 from kdprune.alpha import MEASURED, Search, parse, search
 from kdprune.data.subset import Subset
 from kdprune.engine import trainer as trainer_module
-from kdprune.engine.search import HELD_OUT, _split
+from kdprune.engine.search import HELD_OUT, _split, halvings
 
 
 @pytest.mark.parametrize(
@@ -30,6 +30,21 @@ def test_what_asks_for_a_search(text, expected):
 def test_wrong_candidates_are_refused(text):
     with pytest.raises(ValueError, match="allowed are search"):
         search(text)
+
+
+@pytest.mark.parametrize(
+    ("count", "plan"),
+    [
+        (1, []),
+        (2, [(2, 0.5)]),
+        (3, [(3, 0.25), (2, 0.5)]),
+        (4, [(4, 0.25), (2, 0.5)]),
+        (5, [(5, 0.125), (3, 0.25), (2, 0.5)]),
+        (8, [(8, 0.125), (4, 0.25), (2, 0.5)]),
+    ],
+)
+def test_half_go_on_with_twice_the_epochs_and_two_end_at_half_the_run(count, plan):
+    assert halvings(count) == plan
 
 
 def test_auto_is_the_table_of_what_was_measured():
@@ -64,7 +79,7 @@ def test_the_run_takes_what_the_search_found(searched):
     found = json.loads((run / "search.json").read_text())
     assert summary["alpha"] == found["alpha"]
     assert [len(rung["candidates"]) for rung in found["rungs"]] == [3, 2]
-    assert [rung["epochs"] for rung in found["rungs"]] == [1, 2]  # a quarter, then half of the run's four
+    assert [round(rung["epochs"]) for rung in found["rungs"]] == [1, 2]  # a quarter, then half of the run's four
     last = found["rungs"][-1]["candidates"]
     assert found["alpha"] == max(last, key=lambda c: (c["top1"], -c["loss"]))["alpha"]
     assert summary["cost"]["alpha_search"] == found["cost"]

@@ -58,30 +58,25 @@ def search_alpha(
     temperatures = wanted.temperatures or (config.distill.temperature,)
     candidates: list[Candidate] = list(itertools.product(wanted.alphas, temperatures))
     part, held_out = _split(subset, config.seed)
+
+    def trained(candidate: Candidate, fraction: float, rung: int) -> dict[str, Any]:
+        arm = _arm(config, candidate, fraction)
+        own = folder / "search" / f"rung{rung}-a{candidate[0]:g}-T{candidate[1]:g}"
+        return _train(experiment, RunDir(own, arm), teachers, subset, part, held_out, reader, layers)
+
+    plan = halvings(len(candidates))
+    times = (1 - HELD_OUT) * sum(count * fraction for count, fraction in plan)
+    log.info("search: %d candidates, about %.2g times the run's samples in all", len(candidates), times)
     cost = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0, "teacher_forward_samples": 0}
     rungs: list[dict[str, Any]] = []
-    fraction = LAST_RUNG / 2 ** (math.ceil(math.log2(len(candidates))) - 1)
-    while len(candidates) > 1:
-        reached = {}
-        for candidate in candidates:
-            arm = _arm(config, candidate, fraction)
-            own = folder / "search" / f"rung{len(rungs)}-a{candidate[0]:g}-T{candidate[1]:g}"
-            result = _train(experiment, RunDir(own, arm), teachers, subset, part, held_out, reader, layers)
+    for count, fraction in plan:
+        results = {candidate: trained(candidate, fraction, len(rungs)) for candidate in candidates}
+        candidates.sort(key=lambda c: (results[c]["test_top1"], -results[c]["test_loss"]), reverse=True)
+        for result in results.values():
             _count(cost, result)
-            reached[candidate] = (result["test_top1"], -result["test_loss"])
-        ranked = sorted(reached, key=lambda c: reached[c], reverse=True)
-        rungs.append(
-            {
-                "epochs": arm.train.epochs,
-                "candidates": [
-                    {"alpha": a, "temperature": t, "top1": reached[a, t][0], "loss": -reached[a, t][1]}
-                    for a, t in ranked
-                ],
-            }
-        )
-        log.info("search: %s", ", ".join(f"α {a:g} T {t:g}: {100 * reached[a, t][0]:.2f}%" for a, t in ranked))
-        candidates = ranked[: math.ceil(len(ranked) / 2)]
-        fraction *= 2
+        rungs.append(_record(candidates, results))
+        log.info("search: %s", ", ".join(f"α {a:g} T {t:g}: {results[a, t]['test_top1']:.2%}" for a, t in candidates))
+        del candidates[math.ceil(count / 2) :]
     alpha, temperature = candidates[0]
     found = {"alpha": alpha, "temperature": temperature, "held_out": len(held_out), "rungs": rungs, "cost": cost}
     if experiment.accelerator.is_main_process:
@@ -89,6 +84,24 @@ def search_alpha(
     experiment.accelerator.wait_for_everyone()
     log.info("search: α = %g, T = %g in %.0f s", alpha, temperature, cost["seconds"])
     return found
+
+
+def halvings(count: int) -> list[tuple[int, float]]:
+    """How many candidates each rung has, and the part of the run's epochs that they train; the last is `LAST_RUNG`."""
+    counts = []
+    while count > 1:
+        counts.append(count)
+        count = math.ceil(count / 2)
+    return [(n, LAST_RUNG / 2 ** (len(counts) - 1 - rung)) for rung, n in enumerate(counts)]
+
+
+def _record(candidates: list[Candidate], results: dict[Candidate, dict[str, Any]]) -> dict[str, Any]:
+    """What a rung has found, best first, for `search.json`."""
+    found = [
+        {"alpha": a, "temperature": t, "top1": results[a, t]["test_top1"], "loss": results[a, t]["test_loss"]}
+        for a, t in candidates
+    ]
+    return {"epochs": results[candidates[0]]["epochs"], "candidates": found}
 
 
 def with_found(config: Config, found: dict[str, Any]) -> Config:
