@@ -174,7 +174,7 @@ class TrainConfig:
         lr: Learning rate.
         sched: timm's name of the scheduler, or 'none' for a constant rate.
         min_lr: Lowest rate of the cosine and poly schedules.
-        warmup_epochs: Linear warm-up.
+        warmup_epochs: Linear warm-up, after which the schedule begins.
         decay_milestones: Epochs at which the multistep schedule decays.
         decay_rate: Its factor; for the poly schedule, its power.
         weight_decay: On weights; biases and norm parameters are left out, as timm does.

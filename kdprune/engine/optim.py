@@ -42,11 +42,14 @@ def make_scheduler(config: TrainConfig, optimizer: Optimizer, total: int, steps_
         steps_per_epoch: by which warm-up and milestones are counted.
     """
     constant = config.sched == "none"  # as milestones that never come, so that there is a warm-up
+    warmup = round(config.warmup_epochs * steps_per_epoch)
+    falls = config.sched in ("cosine", "poly")  # from where the warm-up ends, or the rate would drop there
     scheduler, _ = create_scheduler_v2(
         optimizer,
         sched="multistep" if constant else config.sched,
-        num_epochs=total,
-        warmup_epochs=round(config.warmup_epochs * steps_per_epoch),
+        num_epochs=max(1, total - warmup) if falls else total,
+        warmup_epochs=warmup,
+        warmup_prefix=falls,
         warmup_lr=config.lr / 100,
         min_lr=config.min_lr,
         decay_milestones=[] if constant else [round(epoch * steps_per_epoch) for epoch in config.decay_milestones],
