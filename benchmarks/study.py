@@ -5,17 +5,20 @@
         --keep 0.1:20 0.5:10 --arms none distill.alpha=0.5 "distill.alpha=0.9 distill.loss=dist" --seeds 0 1 2
 
 What this script does not know goes to `kdprune train`; an arm adds options to that, written without dashes, and `none`
-is the student without a teacher. Top-1 is that of the last epoch. Finished runs are not repeated. Prints a Markdown
-table.
+is the student without a teacher. Top-1 is that of the last epoch. A study that was stopped goes on with the same
+command, and finished runs are not repeated. Prints a Markdown table.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import shlex
 import statistics
 import sys
 
+from rich.console import Console
 from rich.progress import track
 
 from kdprune.cli import parse
@@ -33,8 +36,9 @@ def main() -> None:
     runs = [(keep, arm, seed) for seed in options.seeds for keep in options.keep for arm in options.arms]
     configs = [_config(rest, *one) for one in runs]  # all of them before the first run: a mistake shows at once
     top1: dict[tuple[str, str], list[float]] = {}
-    for (keep, arm, seed), config in zip(runs, track(configs, "runs"), strict=True):
-        summary = run(config)
+    for (keep, arm, seed), config in zip(runs, track(configs, "runs", console=Console(stderr=True)), strict=True):
+        with contextlib.redirect_stdout(io.StringIO()):  # the table of one run
+            summary = run(config)
         top1.setdefault((arm, keep), []).append(100 * summary["test_top1"])
         print(keep, arm, seed, f"{100 * summary['test_top1']:.2f}", file=sys.stderr, flush=True)
     _print(options.arms, options.keep, top1)
