@@ -94,9 +94,24 @@ def test_a_file_of_unknown_training_is_taken_to_have_seen_nothing_and_that_is_sa
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((digits_teacher / "student.safetensors").read_bytes())
     logging.getLogger("kdprune").addHandler(caplog.handler)
-    settings = {**ENSEMBLE, "teacher.models": ["cifar_resnet8", "mlp_64"], "train.steps": 1, "teacher.epochs": 1}
+    settings = {**ENSEMBLE, "train.steps": 1, "teacher.epochs": 1}
     train(tmp_path, {**settings, "teacher.models": [str(alone), "mlp_64"]})
     assert "alone.safetensors is taken to have seen none of the training samples" in caplog.text
+    bare = tmp_path / "bare.pth"
+    torch.save(load_model(alone).model.state_dict(), bare)
+    files = {"teacher.models": ["cifar_resnet8"] * 2, "teacher.checkpoints": [str(bare), str(alone)]}
+    summary, _ = train(tmp_path, {**settings, **files})
+    assert "cifar_resnet8 is taken to have seen none" in caplog.text
+    assert [teacher["weight"] for teacher in summary["teacher"]] == pytest.approx([0.5, 0.5])
+
+
+def test_a_file_in_a_run_directory_says_what_it_was_trained_on(tmp_path, digits_teacher):
+    files = {
+        "teacher.models": ["cifar_resnet8"] * 2,
+        "teacher.checkpoints": [f"{digits_teacher}/student.safetensors"] * 2,
+    }
+    with pytest.raises(ValueError, match="with cifar_resnet8 there are none"):
+        train(tmp_path, {**ENSEMBLE, **files})
 
 
 def test_one_teacher_has_no_weights_to_learn(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,7 +85,8 @@ def _trained_here(bench: Workbench, config: Config, name: str) -> list[np.ndarra
 
 def _trained_before(bench: Workbench, name: str, checkpoint: str | None) -> list[np.ndarray]:
     data = bench.data
-    run = run_of(checkpoint or name) if checkpoint is None or resolve_teacher(checkpoint) else None
+    weights = Path(checkpoint) if checkpoint else resolve_teacher(name)
+    run = None if weights is None else run_of(weights)
     try:
         if run is not None:
             return [load_subset(run / "subset.json", data.fingerprint, len(data.train)).ids]

@@ -36,10 +36,9 @@ def resolve_teacher(name: str) -> Path | None:
     return None
 
 
-def run_of(name: str) -> Path | None:
-    """The run directory that trained a teacher; None where that is not known, or `name` is the name of a model."""
-    weights = resolve_teacher(name)
-    above = [] if weights is None else list(weights.parents)[:2]  # RUN/student…, RUN/checkpoints/epoch…
+def run_of(weights: Path) -> Path | None:
+    """The run directory that a weights file lies in, so that it says what it was trained on; None if in none."""
+    above = weights.parents[:2]  # RUN/student.safetensors, RUN/checkpoints/epoch_0001.safetensors
     return next((folder for folder in above if (folder / "subset.json").is_file()), None)
 
 
