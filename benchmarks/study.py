@@ -25,6 +25,7 @@ from kdprune.cli import parse
 from kdprune.config import Config
 from kdprune.engine.arms import without_teacher
 from kdprune.engine.experiment import run
+from kdprune.engine.interrupt import Interrupted
 
 
 def main() -> None:
@@ -63,4 +64,7 @@ def _print(arms: list[str], keeps: list[str], top1: dict[tuple[str, str], list[f
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (ValueError, Interrupted) as error:
+        sys.exit(str(error))
