@@ -4,7 +4,8 @@
 
 The limit is `autocast`: the network as timm builds it, in evaluation mode, under torch.autocast, which is how training
 loops run a teacher. `plain` is the path without folding (autocast, channels_last). Prints one line of JSON. To
-hold against `autocast`: folded 1.25, compiled 1.8.
+hold against `autocast`: folded 1.25, compiled 1.8. What the hardware can give at most is `matmul_gmacs`, the
+multiply-adds of large matrices; a route's `gmacs`, those of its layers, come close to it where nothing is left to gain.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from kdprune.models.build import build_student
 from kdprune.teachers.frozen import FrozenTeacher, freeze
@@ -42,6 +44,7 @@ def main() -> None:
         "hardware": hardware(device),
         "threads": options.threads,
         "dtype": options.dtype,
+        "matmul_gmacs": round(matmul_gmacs(device, getattr(torch, options.dtype))),
         "torch": torch.__version__,
     }
     print(json.dumps({"benchmark": "frozen_teacher", **about, "timm": timm.__version__, "rows": rows}))
@@ -63,10 +66,12 @@ def _options() -> argparse.Namespace:
 def _measured(model: nn.Module, images: Tensor, options: argparse.Namespace) -> dict[str, Any]:
     engines = engines_of(model, images, getattr(torch, options.dtype), options.compile)
     speeds = images_per_second(engines, images, options.seconds)
+    gmac = _gmac(model, images[:1])
     errors = {name: engine.relative_error for name, engine in engines.items() if isinstance(engine, FrozenTeacher)}
     return {
         "images_per_second": {name: round(speed, 1) for name, speed in speeds.items()},
         "over_autocast": {name: round(speed / speeds["autocast"], 3) for name, speed in speeds.items()},
+        "gmacs": {name: round(speed * gmac) for name, speed in speeds.items()},
         "relative_error": {name: float(f"{error:.2g}") for name, error in errors.items()},
         "routes": {name: engine.route for name, engine in engines.items() if isinstance(engine, FrozenTeacher)},
     }
@@ -97,6 +102,20 @@ def images_per_second(engines: dict[str, Engine], images: Tensor, seconds: float
         for name, engine in engines.items():
             times[name].append(_timed(engine, images))
     return {name: len(images) / statistics.quantiles(spent, n=4)[0] for name, spent in times.items()}
+
+
+def matmul_gmacs(device: torch.device, dtype: torch.dtype, size: int = 4096) -> float:
+    """Billions of multiply-adds a second in a product of square matrices, the best of ten."""
+    matrix = torch.randn(size, size, device=device).to(dtype)
+    return size**3 / 1e9 / min(_timed(matrix.matmul, matrix) for _ in range(10))
+
+
+@torch.no_grad()
+def _gmac(model: nn.Module, image: Tensor) -> float:
+    """Billions of multiply-adds that one image takes."""
+    with FlopCounterMode(display=False) as counter:
+        model(image)
+    return counter.get_total_flops() / 2e9
 
 
 def _timed(engine: Engine, images: Tensor) -> float:
