@@ -153,7 +153,7 @@ def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool
     data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
     subset = select(source.labels, data.fingerprint, 0.5)
     student, teacher = (_built(name, options) for name in _names(options))
-    settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127))
+    settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
     reader = Reader(source, settings, images, subset.ids, 3, CLASSES, accelerator.device, 0)
     dtype = DTYPES[accelerator.mixed_precision]
     frozen_teacher = make_teacher(teacher, "random", images[:64], accelerator.device, dtype, frozen, False)

@@ -181,7 +181,7 @@ class Bench:
         nobody = np.array([], dtype=np.int64)
         self.data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
         self.subset = select(source.labels, self.data.fingerprint, 0.5)
-        settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127))
+        settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
         self.reader = Reader(source, settings, images, self.subset.ids, 3, CLASSES, device, 0)
         dtype = DTYPES[accelerator.mixed_precision]
         self.teacher: Teacher = make_teacher(
@@ -209,7 +209,7 @@ class Bench:
 
     def cache(self, top_k: int | None) -> TargetCache:
         entries = make_entries(CLASSES, top_k)
-        key = CacheKey(self.teacher.weights_hash, "", self.data.fingerprint, self.subset.hash, "", 0, entries.about)
+        key = CacheKey(self.teacher.weights_hash, "", self.data.fingerprint, self.subset.hash, "", 0, entries.about, "")
         return TargetCache(Path(tempfile.mkdtemp()), key, self.subset.ids, entries)
 
     def cached(self) -> CachedTargets:

@@ -148,16 +148,15 @@ def parse(value: float | str) -> Alpha:
         ValueError: unknown policy or schedule (with the nearest known one), wrong arguments, a number outside [0, 1].
     """
     text = str(value)
+    policy_text, *schedule_texts = (part.strip() for part in text.split("*"))
+    schedules = tuple(_call(part, _SCHEDULES, text) for part in schedule_texts)
     try:
-        number = float(text)
+        number = float(policy_text)
     except ValueError:
-        policy_text, *schedule_texts = (part.strip() for part in text.split("*"))
-        policy, arguments = _call(policy_text, _POLICIES, text)
-        schedules = tuple(_call(part, _SCHEDULES, text) for part in schedule_texts)
-        return Alpha(text, policy, arguments, schedules)
+        return Alpha(text, *_call(policy_text, _POLICIES, text), schedules)
     if not 0 <= number <= 1:
         raise ValueError(f"--distill.alpha: {text} given, allowed is [0, 1]")
-    return Alpha(text, constant, (number,))
+    return Alpha(text, constant, (number,), schedules)
 
 
 def _call(part: str, known: dict[str, Callable[..., float]], text: str) -> tuple[Callable[..., float], tuple[Any, ...]]:
@@ -169,7 +168,8 @@ def _call(part: str, known: dict[str, Callable[..., float]], text: str) -> tuple
     name = match[1]
     if name not in known:
         kind = "policy" if known is _POLICIES else "schedule"
-        raise ValueError("--distill.alpha: " + unknown(kind, name, known))
+        allowed = [*known, "search"] if known is _POLICIES else known
+        raise ValueError("--distill.alpha: " + unknown(kind, name, allowed))
     try:
         arguments = ast.literal_eval(f"({match[2]},)") if match[2] and match[2].strip() else ()
         # A policy is checked at the run's keep fraction, too; a schedule must hold over all of training.

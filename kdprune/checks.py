@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from kdprune import alpha as alpha_policies
@@ -80,10 +81,15 @@ def check_teachers(teacher: TeacherConfig) -> None:
                 f"--teacher.{option}: {len(values)} given for {len(teacher.models)} teachers "
                 f"({', '.join(teacher.models) or 'none'}); allowed are none, or one for each"
             )
+    if teacher.by_correctness and teacher.top_k:
+        raise ValueError(
+            "--teacher.by_correctness: reads the probability of each sample's label, which may not be among the "
+            "--teacher.top_k largest; leave one of them out"
+        )
     weights = [] if isinstance(teacher.weights, str) else teacher.weights
-    if weights and (min(weights) < 0 or sum(weights) <= 0):
+    if weights and not (all(0 <= weight < math.inf for weight in weights) and sum(weights) > 0):
         raise ValueError(f"--teacher.weights: {weights} given, allowed are numbers ≥ 0 with a positive sum")
-    if teacher.temperatures and min(teacher.temperatures) <= 0:
+    if not all(0 < temperature < math.inf for temperature in teacher.temperatures or []):
         raise ValueError(f"--teacher.temperatures: {teacher.temperatures} given, allowed are numbers > 0")
 
 
@@ -96,5 +102,7 @@ def check_mean_teacher(config: Config) -> None:
             "--teacher.models: ema is the student's own moving average; it is the only teacher, needs --train.ema "
             "above 0 and --teacher.targets online, since it changes at every step"
         )
+    if config.teacher.temperatures:
+        raise ValueError("--teacher.temperatures: given for ema, which answers at --distill.temperature")
     if alpha_policies.search(config.distill.alpha):
         raise ValueError("--distill.alpha: search needs teachers that stay as they are, ema given")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from kdprune.launch import processes_missing, relaunch
 _HERE = Path(__file__).resolve().parent
 # Beside the package in a checkout, inside it in an installed wheel.
 RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs") if folder.is_dir()), _HERE)
+MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 
 
@@ -48,8 +50,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(text: str, status: int) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    """Print, on the main process. What another one alone has met it says itself.
+
+    It waits before: where the main process has met the same, that ends, and the launcher then ends this one.
+    """
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
         print(text, file=sys.stderr)
+    elif status in (1, 2):
+        time.sleep(MAIN_FIRST)
+        print(f"process {rank}: {text}", file=sys.stderr, flush=True)
     return status
 
 

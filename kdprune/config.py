@@ -256,7 +256,10 @@ class Config:
         recipe.parse(self.teacher.augment or "", "--teacher.augment")
         expression.parse(self.distill.loss)
         if alpha_policies.search(self.distill.alpha) is None:
-            alpha_policies.parse(self.distill.alpha).at(self.subset.keep_fraction)
+            alpha = alpha_policies.parse(self.distill.alpha)
+            alpha.at(self.subset.keep_fraction)
+            if self.teacher.generations > 1:  # those learn on a part of their own
+                alpha.at(self.teacher.train_fraction)
         checks.checkpoint_interval(self.train.checkpoint_every)
         if self.subset.file and self.subset.without_classes:
             raise ValueError("--subset.without_classes: given beside --subset.file, which says itself what is kept")
@@ -267,7 +270,7 @@ class Config:
 # Fields that change where or how often something is written or how fast it is computed, not (but for rounding) what.
 _NOT_IN_HASH = {
     "": {"output", "name", "baseline", "log_with"},
-    "data": {"root", "workers", "memory_gb"},
+    "data": {"root", "workers"},  # not memory_gb: views of a decoded store are made in another way
     "teacher": {"cache"},
     "train": {"eval_every", "checkpoint_every", "checkpoint_keep"},
 }

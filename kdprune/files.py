@@ -44,7 +44,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a damaged one is named in the error."""
     try:
         return json.loads(Path(path).read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # no JSON, or no text
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 

@@ -27,7 +27,7 @@ from kdprune.teachers import cache as cache_module
 from kdprune.teachers.cache import HEADER, OPEN_VIEWS, CacheKey, TargetCache
 from kdprune.teachers.entries import AllLogits
 
-KEY = CacheKey("a" * 64, "3 x 32 x 32", "b" * 64, "c" * 64, "crop, 32 px", 0, AllLogits(5).about)
+KEY = CacheKey("a" * 64, "3 x 32 x 32", "b" * 64, "c" * 64, "crop, 32 px", 0, AllLogits(5).about, "float32")
 IDS = np.sort(np.random.default_rng(0).choice(10**6, 300, replace=False))
 CLASSES = 5
 
@@ -233,7 +233,7 @@ def test_what_the_disk_cannot_hold_is_refused_before_it_starts(tmp_path, monkeyp
     cache = opened(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
     with pytest.raises(
-        ValueError, match=r"4 views of 300 samples need .* GiB more in .*, 0.00 GiB are free"
+        ValueError, match=r"4 views of 300 samples need .* MiB more in .*, 9.54e-05 MiB are free"
     ) as refused:
         cache.check_space(cache.missing_bytes(4), 4)
     assert "--teacher.views" in str(refused.value)
@@ -256,7 +256,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing_half_made(tmp_path, monke
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "posix_fallocate", full)
-    with pytest.raises(OSError, match=r"the targets of one view need 0.00 GiB, .* are free") as refused:
+    with pytest.raises(OSError, match=r"the targets of one view need 0.00677 MiB, .* are free") as refused:
         fill(cache, 1, ROWS)
     assert refused.value.errno == errno.ENOSPC
     assert str(tmp_path) in str(refused.value)

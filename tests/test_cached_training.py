@@ -165,7 +165,7 @@ def test_a_resumed_run_gives_the_same_from_the_cache_and_without_it(tmp_path, se
         if not keeps_cache:
             shutil.rmtree(tmp_path / name / "targets")
         summary, run = train(tmp_path / name, mine)
-        assert passes(summary) == (STEPS - 9) * BATCH
+        assert passes(summary) == STEPS * BATCH  # what it cost before it was stopped is not forgotten
         if keeps_cache:
             assert timeless(run) == timeless(whole)
         else:  # computed in other batches, which may change a last bit
@@ -232,6 +232,7 @@ def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, se
         "subset": {"subset.keep_fraction": 0.4},
         "views": {"data.augment": "crop(2)"},
         "entries": {"teacher.top_k": 3},
+        "precision": {"train.precision": "bf16"},
     }
     for name, change in others.items():
         assert kdprune("train", tmp_path, {**cached(settings, folder), **change}) == 2
@@ -240,6 +241,52 @@ def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, se
         assert said.count(" there, ") == 1
         assert "Traceback" not in said
     assert passes(train(tmp_path, cached(settings, folder))[0]) == 0  # nothing was lost
+
+
+def test_views_made_in_another_way_have_other_targets_and_another_run(tmp_path, digits_teacher):
+    """Without a decoded store, workers cut the crop out instead of padding."""
+    settings = {
+        "teacher.models": str(digits_teacher), "teacher.targets": "cached", "subset.keep_fraction": 0.3,
+        "data.image_size": 8, "data.augment": "crop(2)",
+    }  # fmt: skip
+    for memory in (2.0, 0.0):
+        summary, _ = train(tmp_path, {**settings, "data.memory_gb": memory})
+        assert passes(summary) >= KEPT
+    assert len(list((tmp_path / "targets").iterdir())) == 2
+
+
+def test_files_are_looked_at_before_the_first_step_and_not_when_they_are_needed(tmp_path, settings, capsys):
+    folder = tmp_path / "targets"
+    mine = cached(settings, folder)
+    fill(tmp_path, mine)
+    last = folder / f"view_{VIEWS - 1:05d}.bin"
+    os.truncate(last, 5000)
+    assert kdprune("train", tmp_path, mine) == 2
+    said = plain(capsys.readouterr().err)
+    assert f"error: {last} is truncated" in said
+    assert "epoch 1/" not in said
+
+
+def test_what_was_trained_before_the_disk_failed_is_kept(tmp_path, settings, monkeypatch):
+    mine = cached(settings, tmp_path / "targets", name="mine", train__grad_accum=2)
+    _, whole = train(tmp_path / "whole", mine)
+    shutil.rmtree(tmp_path / "targets")
+    asked, original = [], CachedTargets._fill
+
+    def failing(self, *batch):
+        asked.append(batch)
+        if len(asked) == 20:  # the second part of the tenth step
+            raise OSError(28, "No space left on device")
+        return original(self, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(CachedTargets, "_fill", failing)
+        with pytest.raises(OSError, match="No space left"):
+            train(tmp_path / "broken", mine)
+    (checkpoint,) = (tmp_path / "broken" / "mine" / "checkpoints").iterdir()
+    assert checkpoint.name == "step_000000009.pth"
+    _, broken = train(tmp_path / "broken", mine)
+    assert timeless(whole) == timeless(broken)
 
 
 def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_path, settings, monkeypatch, capsys):
@@ -264,7 +311,9 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     [
         ("kd + 0.1*mse_logits", "mse_logits compares all logits"),
         ("logit_std", "logit_std compares all logits"),
-        ("nkd(temperature=1)", "rebuilt at --distill.temperature 4, and nkd is at 1; give both the same"),
+        ("nkd", "rebuilt at --distill.temperature 4, and nkd reads it at 1; give both the same"),
+        ("kd(temperature=2)", "rebuilt at --distill.temperature 4, and kd reads it at 2; give both the same"),
+        ("dist", "dist compares all logits"),
     ],
 )
 def test_the_largest_logits_are_not_enough_for_some_losses(tmp_path, settings, loss, message):

@@ -13,7 +13,7 @@ from kdprune.checks import checkpoint_interval
 from kdprune.config import Config, config_hash, from_dict, relevant, to_dict
 
 NOT_IN_HASH = {
-    "output", "name", "baseline", "log_with", "data.root", "data.workers", "data.memory_gb",
+    "output", "name", "baseline", "log_with", "data.root", "data.workers",
     "teacher.cache", "train.eval_every", "train.checkpoint_every", "train.checkpoint_keep",
 }  # fmt: skip
 

@@ -69,6 +69,13 @@ def test_a_single_teacher_is_handed_through(case, t):
 
 
 @given(ensembles(), temperatures)
+def test_twice_the_same_teacher_is_that_teacher(case, t):
+    """Its logits too, for losses that compare logits."""
+    (logits, *_), (weight, *_), _, _ = case
+    assert torch.allclose(combine([logits, logits], t, [weight, 1 - weight], [t, t]), logits, atol=1e-4 * t)
+
+
+@given(ensembles(), temperatures)
 def test_a_teacher_of_weight_zero_says_nothing(case, t):
     logits, _, own, _ = case
     loud = [*logits, torch.full_like(logits[0], 50.0)]

@@ -53,7 +53,7 @@ def batch_of(n=6, num_classes=5, seed=0, mixed=False):
         student_logits=(2 * normal(n, num_classes)).requires_grad_(),
         teacher_logits=2 * normal(n, num_classes),
         target=target,
-        sample_ids=torch.randperm(50, generator=generator)[:n],
+        sample_ids=torch.randperm(80, generator=generator)[:n],
         student_features={"shallow": normal(n, 4, 8, 8).requires_grad_(), "deep": normal(n, 3).requires_grad_()},
         teacher_features={"stem": normal(n, 6, 4, 4), "body": normal(n, 7)},
     )
@@ -323,12 +323,20 @@ def whole_rkd(pairs, loss):
     return total
 
 
-def whole_crd(pairs, loss):
+def whole_crd(pairs, loss, ids=(), queue=()):
+    """Against the batch and the queue, but not against what the queue holds of the same sample."""
     (s, t), crd = pairs[-1], loss.losses[0]  # of several pairs the last
-    s = s @ crd.student_head.weight.double().T + crd.student_head.bias.double()
-    t = t @ crd.teacher_head.weight.double().T + crd.teacher_head.bias.double()
-    exponents = [[torch.exp((a * b).sum() / a.norm() / b.norm() / 0.07) for b in t] for a in s]
-    return -sum(torch.log(row[i] / sum(row)) for i, row in enumerate(exponents)) / len(s)
+    student, teacher = (
+        lambda x, head=head: head.weight.double() @ x + head.bias.double()
+        for head in (crd.student_head, crd.teacher_head)
+    )
+    total = 0.0
+    for i, a in enumerate(s):
+        others = [x for sample, x in queue if sample != ids[i]]
+        keys = [teacher(x) for x in [*t, *others]]
+        exponents = [torch.exp((student(a) * b).sum() / student(a).norm() / b.norm() / 0.07) for b in keys]
+        total = total - torch.log(exponents[i] / sum(exponents)) / len(s)
+    return total
 
 
 def whole_review(pairs, loss):
@@ -369,9 +377,12 @@ FEATURE_ORACLES = {
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("name", FEATURE_ORACLES)
-def test_feature_losses_are_their_formulas(name, dtype):
-    batch = batch_of()
+@pytest.mark.parametrize(
+    ("name", "n"), [(name, n) for name in FEATURE_ORACLES for n in (6, 64) if (name, n) != ("rkd", 64)]
+)
+def test_feature_losses_are_their_formulas(name, n, dtype):
+    """(The oracle of `rkd` goes through all triplets one by one: 64 samples are a quarter of a million of them.)"""
+    batch = batch_of(n)
     features = {k: v.detach().to(dtype).requires_grad_() for k, v in batch.student_features.items()}
     teacher = {k: v.to(dtype) for k, v in batch.teacher_features.items()}
     batch = replace(batch, student_features=features, teacher_features=teacher)
@@ -388,6 +399,21 @@ def test_feature_losses_are_their_formulas(name, dtype):
     for student_layer, _ in loss.layers:
         got, want = features[student_layer].grad.double(), exact[student_layer].grad
         assert (got - want).norm() <= (1e-4 if dtype == torch.float32 else 2**-7) * want.norm() + 1e-6
+
+
+def test_crd_with_a_full_queue_is_its_formula_and_trains_its_heads():
+    first, batch = batch_of(8, seed=1), batch_of(6)
+    assert set(first.sample_ids.tolist()) & set(batch.sample_ids.tolist())
+    loss = make("crd")
+    loss.build(batch.student_features, batch.teacher_features)
+    loss(first)
+    heads = dict(loss.named_parameters())
+    got = dict(zip(heads, torch.autograd.grad(loss(batch), list(heads.values())), strict=True))
+    queue = list(zip(first.sample_ids.tolist(), first.teacher_features["body"].double(), strict=True))
+    pair = (batch.student_features["deep"].detach().double(), batch.teacher_features["body"].double())
+    expected = whole_crd([pair], loss, batch.sample_ids.tolist(), queue)
+    for name, want in zip(heads, torch.autograd.grad(expected, list(heads.values())), strict=True):
+        torch.testing.assert_close(got[name], want, rtol=1e-4, atol=1e-6)
 
 
 def test_hierarchical_context_skips_sizes_that_are_not_smaller():
@@ -487,6 +513,23 @@ def test_no_loss_looks_at_a_value_on_the_host(name, mixed):
     """Fake tensors have no values: `.item()`, a branch on a tensor or a boolean index raises."""
     with FakeTensorMode():
         built(name)(batch_of(mixed=mixed)).backward()
+
+
+def on_a_gpu(value):
+    if isinstance(value, dict):
+        return {name: on_a_gpu(one) for name, one in value.items()}
+    return value.detach().to("cuda").requires_grad_(value.requires_grad)
+
+
+@pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
+@pytest.mark.parametrize("name", NAMES)
+def test_on_a_gpu_everything_is_on_the_gpu(name, mixed):
+    """Fake tensors know their device, and no GPU is needed for that."""
+    with FakeTensorMode():
+        batch = LossInput(**{name: on_a_gpu(value) for name, value in vars(batch_of(mixed=mixed)).items()})
+        loss = make(name)
+        loss.build(batch.student_features, batch.teacher_features)
+        assert loss(batch).device.type == "cuda"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -631,22 +674,45 @@ def gradient(student_NC, teacher_NC, wrap=lambda model: model):
     return [p.grad for p in model.parameters()], loss.detach()
 
 
+def crd_steps(part, wrap=lambda model: model):
+    """Two batches through crd, so that the second meets the first in the queue: its parameters' gradients, its loss."""
+    torch.manual_seed(0)
+    crd = make("crd")
+    first = batch_of(8, seed=1)
+    crd.build(first.student_features, first.teacher_features)
+    model = wrap(crd)
+    for whole in (first, batch_of(8, seed=2)):
+        student, teacher = (
+            {k: v[part] for k, v in f.items()} for f in (whole.student_features, whole.teacher_features)
+        )
+        model.zero_grad()
+        loss = model(
+            LossInput(whole.student_logits[part], whole.teacher_logits[part], sample_ids=whole.sample_ids[part],
+                      student_features=student, teacher_features=teacher)
+        )  # fmt: skip
+        loss.backward()
+    return [p.grad for p in model.parameters()], loss.detach()
+
+
 def one_of_two(rank, folder):
     """A process of two, with its half of the batch."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
     student_NC, teacher_NC, _ = logits(8, 5, False)
     half = slice(4 * rank, 4 * rank + 4)
-    torch.save(gradient(student_NC[half], teacher_NC[half], nn.parallel.DistributedDataParallel), f"{folder}/{rank}.pt")
+    wrap = nn.parallel.DistributedDataParallel
+    results = gradient(student_NC[half], teacher_NC[half], wrap), crd_steps(half, wrap)
+    torch.save(results, f"{folder}/{rank}.pt")
     torch.distributed.barrier()
     os._exit(0)  # DDP's threads can abort a process while its interpreter shuts down
 
 
-def test_dist_over_two_processes_is_dist_over_one(tmp_path):
+def test_dist_and_crd_over_two_processes_are_what_they_are_over_one(tmp_path):
     torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
     student_NC, teacher_NC, _ = logits(8, 5, False)
-    expected, expected_loss = gradient(student_NC, teacher_NC)
-    results = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for got, _ in results:
-        torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-7)
-    torch.testing.assert_close((results[0][1] + results[1][1]) / 2, expected_loss)
+    alone = gradient(student_NC, teacher_NC), crd_steps(slice(None))
+    both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
+    for (expected, expected_loss), *results in zip(alone, *both, strict=True):
+        for got, _ in results:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close((results[0][1] + results[1][1]) / 2, expected_loss)

@@ -7,9 +7,10 @@ import pytest
 from helpers import config_of, train
 
 from kdprune.alpha import MEASURED, Search, parse, search
+from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
 from kdprune.engine import trainer as trainer_module
-from kdprune.engine.search import HELD_OUT, _split, halvings
+from kdprune.engine.search import HELD_OUT, _arm, _split, halvings
 
 
 @pytest.mark.parametrize(
@@ -129,12 +130,58 @@ def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path
     assert kept == {path: path.stat().st_mtime_ns for path in other.glob("search/*/summary.json")}
 
 
-def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings):
+def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings, monkeypatch):
+    partners, original = [], trainer_module.Trainer.fit
+
+    def watched(self):
+        partners.append((set(self.task.reader.kept.tolist()), self.task.held_out))
+        return original(self)
+
+    monkeypatch.setattr(trainer_module.Trainer, "fit", watched)
     summary, run = train(
         tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1, "teacher.targets": "online"}
     )
     assert summary["alpha"] in (0.0, 0.5, 1.0)
     assert not (run.parent / "targets").exists()
+    *candidates, (of_the_run, nothing) = partners
+    assert nothing is None
+    for kept, held_out in candidates:
+        assert len(kept) + len(held_out) == len(of_the_run) == summary["kept"]
+        assert kept | set(held_out.tolist()) == of_the_run
+
+
+def test_a_temperature_that_was_found_is_the_runs(tmp_path, settings):
+    summary, run = train(
+        tmp_path, {**settings, "distill.alpha": "search([1.0], [0.5, 8.0])", "distill.temperature": 3.0}
+    )
+    found = json.loads((run / "search.json").read_text())
+    (rung,) = found["rungs"]
+    assert {candidate["temperature"] for candidate in rung["candidates"]} == {0.5, 8.0}
+    assert len({candidate["loss"] for candidate in rung["candidates"]}) == 2
+    assert summary["temperature"] == found["temperature"] == rung["candidates"][0]["temperature"]
+
+
+@pytest.mark.parametrize(
+    "length", [{"train.epochs": 8}, {"train.steps": 84, "train.epochs": 8}, {"train.epochs": 8, "train.budget": "full"}]
+)
+def test_a_candidates_schedule_is_the_runs_made_shorter(tmp_path, length):
+    """Warm-up and milestones come after the same part of the steps, and all of it costs what is announced."""
+    config = config_of(tmp_path, {
+        "train.steps": None, "train.warmup_epochs": 1.0, "train.decay_milestones": [4.0, 6.0],
+        "train.sched": "multistep", "subset.keep_fraction": 0.5, **length,
+    })  # fmt: skip
+    kept, total = 670, 1340
+
+    def places(train, ids):
+        steps = total_steps(train.epochs, train.steps, train.budget, ids, total, train.batch_size)
+        epoch = steps / train.epochs if train.steps is None else ids / train.batch_size
+        return steps, [e * epoch / steps for e in (train.warmup_epochs, *train.decay_milestones)]
+
+    steps, marks = places(config.train, kept)
+    for fraction in (0.25, 0.5):
+        short, own = places(_arm(config, (1.0, 4.0), fraction).train, round(kept * (1 - HELD_OUT)))
+        assert short == pytest.approx(steps * fraction * (1 - HELD_OUT), abs=1)
+        assert own == pytest.approx(marks, rel=0.05)
 
 
 def test_a_search_with_the_mean_teacher_is_refused(tmp_path):

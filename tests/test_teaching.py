@@ -49,6 +49,8 @@ def test_confidently_wrong_teachers_leave_finite_weights():
     weights = trusted(zs, [0.5, 0.5], torch.tensor([1]))
     assert torch.equal(torch.stack(weights), torch.tensor([[0.0], [1.0]]))
     assert combine(zs, 4.0, weights, [4.0, 4.0]).isfinite().all()
+    mixed = trusted([torch.tensor([[500.0, 0.0, 1.0]])] * 2, [0.3, 0.7], torch.tensor([[0.0, 0.5, 0.5]]))
+    assert torch.allclose(torch.stack(mixed), torch.tensor([[0.3], [0.7]]))
 
 
 def test_weighing_by_correctness_trains_and_differs_from_equal_weights(tmp_path, digits_teacher):

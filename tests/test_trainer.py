@@ -381,16 +381,19 @@ def unlabelled(tmp_path):
 
 def test_distillation_from_images_without_labels(tmp_path, unlabelled, digits_teacher):
     settings = {"data.dataset": str(unlabelled), "train.steps": 100, "teacher.models": str(digits_teacher)}
-    with pytest.raises(ValueError, match=r"has no labels: --distill.alpha gives 0.5, allowed is 1"):
-        train(tmp_path, settings)
-    with pytest.raises(ValueError, match=r"has no labels: it can only be used with a teacher"):
-        train(tmp_path, {**settings, "teacher.models": []})
+    for alpha in (0.9, "linear(1.0, 0.5)", "1 * late(0.5)", "1 * warmup(0.1)"):
+        with pytest.raises(ValueError, match=r"has no labels: --distill.alpha is .*, allowed is 1, without a schedule"):
+            train(tmp_path, {**settings, "distill.alpha": alpha})
+    for models in ([], "cifar_resnet8"):
+        with pytest.raises(ValueError, match=r"has no labels, so no .* name a teacher that has weights"):
+            train(tmp_path, {**settings, "teacher.models": models, "distill.alpha": 1})
     with pytest.raises(ValueError, match=r"has no labels: --distill.alpha search judges by them"):
         train(tmp_path, {**settings, "distill.alpha": "search([1.0], [2, 4])"})
     with pytest.raises(ValueError, match=r"has no labels: --teacher.by_correctness needs them"):
         train(tmp_path, {**settings, "teacher.by_correctness": True})
-    summary, run = train(tmp_path, {**settings, "distill.alpha": 1})
+    summary, run = train(tmp_path, {**settings, "distill.alpha": 1, "baseline": True})
     assert summary["test_top1"] > 0.2
+    assert not list(tmp_path.glob("*-plain-*"))
     assert {float(row["task_loss"]) for row in metrics(run)} == {0.0}
 
 

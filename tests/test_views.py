@@ -7,6 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import beta, kstest
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from kdprune.data import views as module
 from kdprune.data.reader import Reader, ViewSettings, held_out_batches
@@ -34,7 +37,7 @@ def pil(image_CHW: torch.Tensor) -> Image.Image:
 
 
 def reader(recipe: str, source, images=None, kept=None, workers: int = 0, seed: int = 3, size: int = 8) -> Reader:
-    settings = ViewSettings(parse(recipe), size, seed, FILL)
+    settings = ViewSettings(parse(recipe), size, seed, FILL, images is not None)
     kept = np.arange(len(source)) if kept is None else kept
     return Reader(source, settings, images, kept, 3, 3, CPU, workers)
 
@@ -374,3 +377,47 @@ def test_a_reader_mixes_views_and_labels_alike():
         assert (target >= 0).all()
         mean = made.float().mean((1, 2, 3))
         assert torch.allclose(mean, target @ levels.float(), atol=0.51)
+
+
+class _Copies(TorchDispatchMode):
+    """Counts tensors that go from the host to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        output = func(*args, **(kwargs or {}))
+        from_host = any(isinstance(x, torch.Tensor) and x.device.type == "cpu" and x.ndim for x in tree_leaves(args))
+        if from_host and isinstance(output, torch.Tensor) and output.device.type == "cuda":
+            self.names.append(str(func))
+        return output
+
+
+RECIPES = ["crop(2)+flip", "rrc(0.3)+jitter(0.4)+cutout(3)+erase(0.5)", "crop(1)+mixup(0.3)+cutmix"]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_on_a_gpu_nothing_comes_from_the_host_in_a_step(recipe):
+    """Fake tensors know their device, and no GPU is needed for that; tables are copied once and kept."""
+    with FakeTensorMode():
+        ids, kept = (torch.arange(n, device="cuda") for n in (4, 9))
+        images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device="cuda")
+        fill = torch.zeros(3, dtype=torch.uint8, device="cuda")
+
+        def step() -> torch.Tensor:
+            x = module.view_of_stored(parse(recipe), images, module.draws(1, ids, ids), 8, fill)
+            mix = module.mixing(parse(recipe), 1, ids, ids, kept)
+            return module.mixed(x, x, mix)[0]
+
+        try:
+            assert step().device.type == "cuda"
+            with _Copies() as copies:
+                step()
+            assert copies.names == []
+            with _Copies() as copies:
+                images[:, [0, 2]]
+            assert copies.names  # it does see one
+        finally:
+            module._extent.cache_clear()
+            module._beta_table.cache_clear()

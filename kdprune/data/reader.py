@@ -51,12 +51,17 @@ class ViewSettings:
         size: side of the view in pixels, where the recipe or the large-image path scales.
         seed: of the run.
         fill: mean colour of the data set, for cutout and random erasing.
+        stored: made of the decoded store, where a crop pads, and not by workers, which cut out the largest square.
     """
 
     recipe: Recipe
     size: int
     seed: int
     fill: tuple[int, ...]
+    stored: bool
+
+    def __str__(self) -> str:
+        return f"{self.recipe}, {self.size} px, {'stored' if self.stored else 'decoded'}, filled with {self.fill}"
 
 
 class Reader:
@@ -101,7 +106,7 @@ class Reader:
             yield self._finish(ids, views_N, (own, partner))
 
     def _finish(self, ids: Tensor, views_N: Tensor, decoded: tuple[Tensor, Tensor | None] | None) -> Batch:
-        here, views_here = _to(ids, self.device), _to(views_N, self.device)
+        here, views_here = to_device(ids, self.device), to_device(views_N, self.device)
         recipe, seed = self.settings.recipe, self.settings.seed
         target = self.labels[here]
         x = self._view(here, views_here, None if decoded is None else decoded[0])
@@ -117,7 +122,7 @@ class Reader:
         s = self.settings
         u = views.draws(s.seed, ids, views_N)
         if decoded is not None:
-            return views.finish(s.recipe, _to(decoded, self.device), u, self.fill)
+            return views.finish(s.recipe, to_device(decoded, self.device), u, self.fill)
         assert self.images is not None
         images = self.images[ids.to(self.images.device)].to(self.device)
         return views.view_of_stored(s.recipe, images, u, s.size, self.fill)
@@ -140,11 +145,11 @@ def held_out_batches(
     if images is not None:
         for part, zeros in requests:
             x = images[part.to(images.device)].to(device)
-            yield Batch(part, zeros, x, _to(labels[part], device))
+            yield Batch(part, zeros, x, to_device(labels[part], device))
         return
     worker = _Worker(source, None, channels, None, (size, crop_pct))
     for part, zeros, x, _ in _loader(worker, requests, workers, device):
-        yield Batch(part, zeros, _to(x, device), _to(labels[part], device))
+        yield Batch(part, zeros, to_device(x, device), to_device(labels[part], device))
 
 
 class _Worker(Dataset):
@@ -212,7 +217,7 @@ def _loader(worker: _Worker, requests: Iterable[Request], workers: int, device: 
     )
 
 
-def _to(x: Tensor, device: torch.device) -> Tensor:
+def to_device(x: Tensor, device: torch.device) -> Tensor:
     """To the device without stopping the host."""
     if device.type == "cuda" and x.device.type == "cpu" and not x.is_pinned():
         x = x.pin_memory()

@@ -12,6 +12,7 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,7 +20,8 @@ from torch import Tensor
 from kdprune.data import counter
 from kdprune.data.recipe import Recipe
 
-# One column of the uniform numbers for each decision, so that a recipe's parts never share a draw.
+# One column of the uniform numbers for each decision, so that a recipe's parts never share a draw. What belongs
+# together stands together: a slice costs nothing, where a list of columns would be copied to the device at every step.
 _TOP, _LEFT, _FLIP, _AREA, _RATIO, _CUT_Y, _CUT_X = range(7)
 _ERASE, _ERASE_AREA, _ERASE_RATIO, _ERASE_Y, _ERASE_X = range(7, 12)
 _BRIGHTNESS, _CONTRAST, _SATURATION = range(12, 15)
@@ -49,7 +51,7 @@ def crop_box(recipe: Recipe, u_ND: Tensor, height_N: Tensor, width_N: Tensor) ->
         w = (area * ratio).sqrt().round().clamp(min=1).minimum(width)
     else:
         h = w = torch.minimum(height, width)
-    place = u_ND[:, [_TOP, _LEFT]] if recipe.rrc > 0 or recipe.crop else torch.full_like(u_ND[:, :2], 0.5)
+    place = u_ND[:, _TOP : _LEFT + 1] if recipe.rrc > 0 or recipe.crop else torch.full_like(u_ND[:, :2], 0.5)
     top = (place[:, 0] * (height - h + 1)).floor().minimum(height - h)
     left = (place[:, 1] * (width - w + 1)).floor().minimum(width - w)
     return torch.stack([top, left, h, w], 1)
@@ -75,7 +77,7 @@ def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tens
         x_NCHW = _jitter(recipe.jitter, x_NCHW, u_ND)
     height, width = x_NCHW.shape[-2:]
     if recipe.cutout:
-        centre = u_ND[:, [_CUT_Y, _CUT_X]] * _extent(height, width, u_ND.device)
+        centre = u_ND[:, _CUT_Y : _CUT_X + 1] * _extent(height, width, u_ND.device)
         top_left = centre.floor() - recipe.cutout // 2
         x_NCHW = _fill(x_NCHW, top_left, torch.full_like(top_left, recipe.cutout), fill_C)
     if recipe.erase > 0:
@@ -84,7 +86,7 @@ def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tens
         extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).round()
         limit = _extent(height, width, u_ND.device)
         extent = torch.minimum(extent, limit) * (u_ND[:, _ERASE, None] < recipe.erase)
-        top_left = (u_ND[:, [_ERASE_Y, _ERASE_X]] * (limit - extent + 1)).floor()
+        top_left = (u_ND[:, _ERASE_Y : _ERASE_X + 1] * (limit - extent + 1)).floor()
         x_NCHW = _fill(x_NCHW, top_left, extent, fill_C)
     return x_NCHW
 
@@ -133,24 +135,24 @@ def mixed(x_NCHW: Tensor, partner_NCHW: Tensor, mix: Mix) -> tuple[Tensor, Tenso
 
 def beta_quantile(a: float, u_N: Tensor) -> Tensor:
     """The inverse distribution function of Beta(a, a) at u, from a table of 4,096 points and linear between them."""
-    table = _beta_table(a).to(u_N.device)
+    table = _beta_table(a, u_N.device)
     place = u_N * (len(table) - 1)
     low = place.long().clamp(max=len(table) - 2)
     return torch.lerp(table[low], table[low + 1], place - low)
 
 
 @lru_cache(maxsize=8)
-def _beta_table(a: float) -> Tensor:
+def _beta_table(a: float, device: torch.device) -> Tensor:
     from scipy.special import betaincinv
 
-    return torch.from_numpy(betaincinv(a, a, torch.linspace(0, 1, 4096, dtype=torch.float64).numpy())).float()
+    return torch.tensor(betaincinv(a, a, np.linspace(0, 1, 4096)), dtype=torch.float32, device=device)
 
 
 def _padded_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor) -> Tensor:
     """Random crop of the image's own size after padding with black: a shift by whole pixels."""
     height, width = images_NCHW.shape[-2:]
     padding = max(1, min(height, width) // 8) if recipe.crop == -1 else recipe.crop
-    shift = (u_ND[:, [_TOP, _LEFT]] * (2 * padding + 1)).floor().long()
+    shift = (u_ND[:, _TOP : _LEFT + 1] * (2 * padding + 1)).floor().long()
     rows = torch.arange(height, device=u_ND.device) + shift[:, :1]
     columns = torch.arange(width, device=u_ND.device) + shift[:, 1:]
     padded = F.pad(images_NCHW, (padding,) * 4)
@@ -174,7 +176,7 @@ def _resized_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int) 
 
 def _jitter(strength: float, x_NCHW: Tensor, u_ND: Tensor) -> Tensor:
     """Brightness, contrast and saturation, in this order (torchvision draws the order, too)."""
-    factor = 1 + strength * (2 * u_ND[:, [_BRIGHTNESS, _CONTRAST, _SATURATION]] - 1)
+    factor = 1 + strength * (2 * u_ND[:, _BRIGHTNESS : _SATURATION + 1] - 1)
     brightness, contrast, saturation = (f[:, None, None, None] for f in factor.unbind(1))
     x = (x_NCHW.float() * brightness).clamp(0, 255)
     x = torch.lerp(_grey(x).mean((-1, -2), keepdim=True), x, contrast).clamp(0, 255)

@@ -19,7 +19,6 @@ from kdprune.engine.arms import check_models
 from kdprune.engine.experiment import Experiment
 from kdprune.engine.interrupt import Interrupted, StopRequest
 from kdprune.engine.runtime import make_accelerator
-from kdprune.losses._sum import build_loss
 from kdprune.teachers.frozen import ERROR_LIMIT
 from kdprune.teachers.targets import CachedTargets
 
@@ -51,7 +50,7 @@ def cache(config: Config, verify: bool) -> dict[str, Any]:
         raise ValueError("--teacher.models: none given, so there is nothing to cache")
     accelerator = make_accelerator(config.train.precision, [], config.output)
     experiment = Experiment(config, accelerator)
-    experiment.check_loss(build_loss(config.distill.loss, config.distill.temperature), config)
+    experiment.loss(config)
     subset = experiment.subset(config)
     teachers = experiment.teachers(config, with_features=False)
     reader = experiment.reader(config, experiment.student(config), subset)
@@ -116,9 +115,10 @@ def _verify(experiment: Experiment, config: Config, targets: CachedTargets, read
             error_N = (there - now).norm(dim=1) / now.norm(dim=1)
             one = int(error_N.nan_to_num(math.inf).argmax())
             if not error_N[one] <= ENTRY_LIMIT:
+                off = f"off by {error_N[one]:.1%} from what the teacher says now"
                 raise ValueError(
-                    f"{cache.folder}: the entry of sample {ids[one]} in view {view} is off by {error_N[one]:.1%} from "
-                    "what the teacher says now; remove the folder"
+                    f"{cache.folder}: the entry of sample {ids[one]} in view {view} is "
+                    f"{'not a number' if error_N[one].isnan() else off}; remove the folder"
                 )
             if not error <= ERROR_LIMIT:
                 raise ValueError(

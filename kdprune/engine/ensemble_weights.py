@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,10 +32,8 @@ def unseen(bench: Workbench, config: Config) -> np.ndarray:
     """
     data = bench.data
     left = np.setdiff1d(np.arange(len(data.train)), data.dropped)
-    checkpoints: Sequence[str | None] = list(config.teacher.checkpoints) or [None] * len(config.teacher.models)
-    for name, checkpoint in zip(config.teacher.models, checkpoints, strict=True):
-        here = not (checkpoint or config.teacher.pretrained or bench.has_weights(name))
-        for ids in _trained_here(bench, config, name) if here else _trained_before(bench, name, checkpoint):
+    for name, checkpoint, has_weights in bench.wanted(config):
+        for ids in _trained_before(bench, name, checkpoint) if has_weights else _trained_here(bench, config, name):
             left = np.setdiff1d(left, ids)
         if not len(left):
             raise ValueError(

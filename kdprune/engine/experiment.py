@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,8 @@ from kdprune.engine.search import search_alpha, with_found
 from kdprune.engine.summary import summarise
 from kdprune.engine.table import print_table
 from kdprune.engine.trainer import Task, Trainer
-from kdprune.engine.workbench import Workbench, check_labels
-from kdprune.losses._sum import build_loss
+from kdprune.engine.workbench import Workbench, check_labels, layers_given, rehearse
+from kdprune.losses._sum import WeightedSum, build_loss
 from kdprune.models.features import last_stages
 from kdprune.teachers.teacher import Teacher
 
@@ -51,6 +50,9 @@ class Experiment(Workbench):
         if self.config.baseline and self.config.teacher.models:
             arms.append(without_teacher(self.config))
         runs = [RunDir(Path(arm.output) / run_name(arm), arm) for arm in arms]  # refuses a name that is taken
+        if len(runs) > 1 and runs[1].summary is None and (self.data.train.labels < 0).any():
+            log.warning("%s has no labels: the baseline without a teacher is left out", self.config.data.dataset)
+            del runs[1]
         summaries = [run.summary or self.train(run) for run in runs]
         for run, before in zip(runs, [run.summary for run in runs], strict=True):
             assert before is not None
@@ -64,11 +66,15 @@ class Experiment(Workbench):
         config, data, accelerator = run.config, self.data, self.accelerator
         kd = None
         if config.teacher.models:
-            kd = build_loss(config.distill.loss, config.distill.temperature, _pairs(config.distill.layers))
-            self.check_loss(kd, config)
+            kd = self.loss(config)
         subset = self.subset(config)
-        check_labels(config, data)
+        check_labels(config, data, subset.keep_fraction)
+        if kd is not None and alpha_policies.search(config.distill.alpha) is None:
+            alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction)  # a subset file may keep another one
         built = self.student(config)  # before a teacher is trained: it may not be possible
+        for name, _, has_weights in self.wanted(config):
+            if kd is not None and kd.needs_features and not has_weights:
+                rehearse(config, built, self.student(teacher_config(config, name)))
         judges = unseen(self, config) if config.teacher.weights == LEARNED else None
         teachers = self.teachers(config, kd is not None and kd.needs_features)
         if judges is not None:
@@ -109,17 +115,35 @@ class Experiment(Workbench):
         accelerator.free_memory()
         return summary
 
+    def loss(self, config: Config) -> WeightedSum:
+        """The distillation loss, checked against the data, the teachers and each T that a search may choose."""
+        if config.teacher.top_k and config.teacher.targets == "online":
+            log.warning("--teacher.top_k has no effect: --teacher.targets online keeps nothing")
+        layers = layers_given(config)
+        kd = build_loss(config.distill.loss, config.distill.temperature, layers)
+        self.check_loss(kd, config)
+        wanted = alpha_policies.search(config.distill.alpha)
+        for temperature in wanted.temperatures if wanted else ():
+            candidate = replace(config, distill=replace(config.distill, temperature=temperature))
+            tried = build_loss(config.distill.loss, temperature, layers)
+            if temperature not in [getattr(loss, "temperature", None) for loss in tried.modules()]:
+                raise ValueError(
+                    f"--distill.alpha: {config.distill.alpha} given, and no part of {config.distill.loss!r} takes its "
+                    "temperature from the run; allowed is a search over α alone"
+                )
+            self.check_loss(tried, candidate)
+        return kd
+
     def teachers(self, config: Config, with_features: bool) -> list[Teacher]:
         """Load the teachers that have weights, then train those that have none; measure all of them."""
         teacher = config.teacher
         if teacher.models == [EMA]:
             return []
-        checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
         given = [
-            self._load(config, name, checkpoint) if checkpoint or teacher.pretrained or self.has_weights(name) else None
-            for name, checkpoint in zip(teacher.models, checkpoints, strict=True)
+            self._load(config, name, checkpoint) if has_weights else None
+            for name, checkpoint, has_weights in self.wanted(config)
         ]
-        if None not in given:
+        if given and None not in given:
             _warn_of_unused(teacher)
         teachers = []
         for name, built in zip(teacher.models, given, strict=True):
@@ -140,12 +164,6 @@ class Experiment(Workbench):
             teachers.append(self._freeze(config, built, source, with_features))
             teachers[-1].training = summary
         return teachers
-
-
-def _pairs(layers: list[list[str]]) -> list[tuple[str, str]]:
-    if wrong := [pair for pair in layers if len(pair) != 2]:
-        raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
-    return [(student, teacher) for student, teacher in layers]
 
 
 def _warn_of_unused(teacher: TeacherConfig) -> None:

@@ -30,7 +30,9 @@ def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Paramet
         model, opt=name, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, **kwargs
     )
     if extra:
-        optimizer.add_param_group({"params": extra, "weight_decay": config.weight_decay})
+        for decays in (True, False):
+            group = [parameter for parameter in extra if (parameter.ndim > 1) == decays]
+            optimizer.add_param_group({"params": group, "weight_decay": config.weight_decay if decays else 0.0})
     return optimizer
 
 

@@ -26,7 +26,7 @@ class RunDir:
 
     def __init__(self, path: Path, config: Config) -> None:
         self.path, self.config = path, config
-        if (path / "config.yaml").exists():
+        if (path / "config.yaml").exists() and self._begun:
             _same_settings(path, read_config(path), config)
 
     @property
@@ -34,6 +34,12 @@ class RunDir:
         """The result of a finished run, else None."""
         path = self.path / "summary.json"
         return read_json(path) if path.exists() else None
+
+    @property
+    def _begun(self) -> bool:
+        """Whether there is anything to lose: a run that was refused before its first step leaves its name free."""
+        left = ("metrics.csv", "summary.json", "search", "search.json", "checkpoints", "student.safetensors")
+        return any((self.path / name).exists() for name in left)
 
     @property
     def weights(self) -> Path:
@@ -45,7 +51,7 @@ class RunDir:
 
     def start(self, environment: dict[str, Any]) -> None:
         """Write down the settings and the surroundings."""
-        if not (self.path / "config.yaml").exists():
+        if not ((self.path / "config.yaml").exists() and self._begun):
             write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(self.config), sort_keys=False))
         write_json(self.path / "environment.json", environment)
 

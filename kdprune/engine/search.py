@@ -120,18 +120,28 @@ def _count(cost: dict[str, Any], result: dict[str, Any]) -> None:
 
 def _split(subset: Subset, seed: int) -> tuple[Subset, np.ndarray]:
     order = permutation(key(seed, "search"), torch.from_numpy(subset.ids)).numpy()
+    if len(order) < 2:
+        raise ValueError(f"--distill.alpha: search judges by a part of the kept samples, and {len(order)} are kept")
     count = max(1, round(HELD_OUT * len(order)))
     return replace(subset, ids=np.sort(order[count:])), np.sort(order[:count])
 
 
 def _arm(config: Config, candidate: Candidate, fraction: float) -> Config:
+    """A candidate's settings: the run's, shortened, with the learning rate's schedule shortened alike."""
     new = with_found(config, {"alpha": candidate[0], "temperature": candidate[1]})
     train = new.train
-    if train.steps is not None:
-        train.steps = max(1, round(train.steps * fraction))
-    train.epochs = max(1.0, train.epochs * fraction)
-    train.warmup_epochs *= fraction
-    train.decay_milestones = [epoch * fraction for epoch in train.decay_milestones]
+    stretch = fraction
+    if train.steps is not None:  # in epochs of the part that the candidate trains on
+        train.steps = max(1, round(train.steps * fraction * (1 - HELD_OUT)))
+    elif train.budget == "full":  # in epochs of all the data
+        stretch = fraction * (1 - HELD_OUT)
+        train.epochs *= stretch
+    else:
+        before = train.epochs
+        train.epochs = max(min(1.0, before), before * fraction)
+        stretch = train.epochs / before
+    train.warmup_epochs *= stretch
+    train.decay_milestones = [epoch * stretch for epoch in train.decay_milestones]
     train.save_epochs = []
     train.eval_every = 10**9  # the last epoch is always evaluated
     return new
@@ -156,8 +166,8 @@ def _train(
         reader = copy(reader)  # partners may not come from the held-out fifth, so the cache does not fit
         reader.kept = torch.from_numpy(part.ids).to(reader.device)
         config.teacher.targets = "online"
-    elif not kd.needs_features:
-        config.teacher.targets = "cached"
+    elif not kd.needs_features and config.teacher.targets == "online":
+        config.teacher.targets, config.teacher.top_k = "cached", None
     targets = experiment.targets(config, kd, teachers, subset, reader)
     task = Task(
         run, experiment.student(config), experiment.data, reader, part, targets, kd,
@@ -166,6 +176,8 @@ def _train(
     )  # fmt: skip
     trainer = Trainer(task, experiment.accelerator)
     result = trainer.fit()
+    if targets.features is not None:
+        targets.features.close()  # the next candidate puts its own on the same teacher
     result["teacher_forward_samples"] = targets.spent.forward_samples * experiment.accelerator.num_processes
     if experiment.accelerator.is_main_process:
         run.finish(result)

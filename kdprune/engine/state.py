@@ -31,6 +31,7 @@ def state_of(trainer: Trainer, sums: Tensor) -> dict[str, Any]:
         "sums": sums,
         "history": trainer.history,
         "seconds": [trainer.seconds, trainer.epoch_seconds],
+        "asked": None if trainer.task.targets is None else trainer.task.targets.spent.forward_samples,
     }
 
 
@@ -48,6 +49,8 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
         trainer.sums.copy_(state["sums"])
     trainer.step, trainer.history = state["step"], state["history"]
     trainer.seconds, trainer.epoch_seconds = state["seconds"]
+    if trainer.task.targets is not None:
+        trainer.task.targets.spent.forward_samples = state.get("asked", 0)
     label, processes = trainer.task.label, trainer.accelerator.num_processes
     log.info("%s: goes on at step %d of %d", label, trainer.step, trainer.total)
     if state["processes"] != processes:

@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdprune.data.reader import Batch
+from kdprune.data.reader import Batch, to_device
 from kdprune.losses.base import LossInput
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
+from kdprune.teachers.targets import Spent
 
 MEASURED = ("samples", "loss", "task_loss", "kd_loss", "correct", "agreement", "teacher_entropy")
 
@@ -25,6 +26,7 @@ class Targets(Protocol):
 
     temperature: float
     features: Features | None
+    spent: Spent
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
@@ -78,7 +80,7 @@ class DistillStep:
                 output,
                 teacher_logits,
                 batch.target if self.labelled else None,
-                batch.ids,
+                to_device(batch.ids, output.device),
                 self.features.taken() if self.features else {},
                 self.targets.features.taken() if self.targets.features else {},
             )

@@ -85,6 +85,11 @@ class Trainer:
         self.stream = Stream(task.subset.ids, self.config.batch_size, task.run.config.seed)
         self.parts = accelerator.num_processes * self.config.grad_accum
         _check_batch(self.config.batch_size, accelerator.num_processes, self.config.grad_accum)
+        if any(not 1 <= epoch <= self._epochs_in_all() for epoch in self.config.save_epochs):
+            raise ValueError(
+                f"{task.label}: save_epochs {self.config.save_epochs} given (a --teacher.snapshot is one of them), "
+                f"allowed are 1 to {self._epochs_in_all()}"
+            )
 
         self.model = task.built.model
         channels_last = is_convolutional(self.model)
@@ -158,7 +163,11 @@ class Trainer:
             self.prepared.train()
             self._clock = time.perf_counter()
             while self.step < self.total:
-                self._train_step(batches, watch)
+                try:
+                    self._train_step(batches, watch)
+                except (OSError, ValueError):  # a disk that is full, an image that cannot be read
+                    self._rescue()
+                    raise
                 bar.update(batch_size)
                 seen = watch.look(self.step)
                 if seen.unfinite is not None:
@@ -201,17 +210,20 @@ class Trainer:
         self.scheduler.step_update(step)
         seed = self.task.run.config.seed
         torch.manual_seed(key(seed, "dropout", step, self.accelerator.process_index))
+        measured = torch.zeros_like(self.sums)
         for part in range(accum):
             waits = part < accum - 1
             with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
                 result = self.step_loss(next(batches), self._alpha(step))
                 self.accelerator.backward(result["loss"] / accum)
-            self.sums += result["measured"]
+            measured += result["measured"]
             watch.note(result["loss"], step)
         if self.config.clip_grad is not None:
-            self.accelerator.clip_grad_norm_(self.prepared.parameters(), self.config.clip_grad)
+            trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+            self.accelerator.clip_grad_norm_(trained, self.config.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.sums += measured
         self.step += 1
         if self.ema is not None:
             self.ema.update(self.model, step=self.step)
@@ -303,6 +315,12 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.step, state_of(self, sums))
         self._clock = time.perf_counter()
+
+    def _rescue(self) -> None:
+        """Keep what was done before a step failed. Other processes may have done that step, so it takes just one."""
+        if self.step and self.accelerator.num_processes == 1:
+            with contextlib.suppress(OSError, ValueError):  # the error that is under way tells more
+                self._save()
 
     def _resume(self) -> None:
         state = self.checkpoints.latest()

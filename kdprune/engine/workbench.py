@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset, class_ids, load_subset, select
 from kdprune.engine.evaluation import evaluate, held_out
 from kdprune.engine.runtime import DTYPES
+from kdprune.losses._sum import build_loss
 from kdprune.models.build import (
     Built,
     build_student,
@@ -28,7 +30,7 @@ from kdprune.models.build import (
     load_model,
     resolve_teacher,
 )
-from kdprune.models.features import Features
+from kdprune.models.features import Features, last_stages
 from kdprune.models.names import is_remote
 from kdprune.teachers.cache import CacheKey, TargetCache
 from kdprune.teachers.entries import make_entries
@@ -74,14 +76,19 @@ class Workbench:
         return images.to(device) if images.numel() <= free / 4 else images
 
     def check_loss(self, kd: Any, config: Config) -> None:
+        """Refuse what a loss cannot do with these teachers, targets and data."""
         if config.distill.layers or not kd.needs_features:  # else the layers are found when both models are there
             kd.check(self.data.num_classes)
+        if kd.needs_features and config.teacher.models == [EMA]:
+            raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which ema does not give")
         if kd.needs_features and len(config.teacher.models) > 1:
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which needs one teacher")
         if kd.needs_features and config.teacher.targets == "cached":
             raise ValueError(f"--distill.loss: {config.distill.loss!r} compares features, which no cache holds")
-        if config.teacher.targets == "cached" and config.teacher.top_k:
-            kd.check_top_k(config.distill.temperature)
+        top_k = config.teacher.targets == "cached" and config.teacher.top_k is not None
+        if top_k:
+            make_entries(self.data.num_classes, config.teacher.top_k)  # refuses more than there are
+        kd.check_targets(config.distill.temperature, top_k, len(config.teacher.models) > 1)
         if kd.needs_labels and (self.data.train.labels < 0).any():
             raise ValueError(f"--distill.loss: {config.distill.loss!r} needs labels, and the data set has none")
         if recipe.parse(config.data.augment).mixes and not kd.accepts_mixed_labels:
@@ -120,9 +127,14 @@ class Workbench:
         epochs = -(-steps * train.batch_size // len(subset.ids))
         return min(config.teacher.views or epochs, epochs)
 
-    def has_weights(self, name: str) -> bool:
-        """Whether a teacher's name says where its weights are: the hub, a run, a file."""
-        return is_remote(name) or resolve_teacher(name) is not None
+    def wanted(self, config: Config) -> list[tuple[str, str | None, bool]]:
+        """Each teacher's name, its checkpoint, and whether it has weights: pretrained, or of the hub, a run, a file."""
+        teacher = config.teacher
+        checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
+        return [
+            (name, file, bool(file) or teacher.pretrained or is_remote(name) or resolve_teacher(name) is not None)
+            for name, file in zip(teacher.models, checkpoints, strict=True)
+        ]
 
     def _load(self, config: Config, name: str, checkpoint: str | None) -> Built:
         data = self.data
@@ -179,10 +191,12 @@ class Workbench:
             s = reader.settings
             key = CacheKey(
                 teacher.weights_hash, str(teacher.built.spec), self.data.fingerprint, subset.hash,
-                f"{s.recipe}, {s.size} px, filled with {s.fill}", s.seed, entries.about,
+                str(s), s.seed, entries.about, str(teacher.engine.dtype).removeprefix("torch."),
             )  # fmt: skip
             caches.append(TargetCache(cache_folder(config, teacher, key, index), key, subset.ids, entries))
         views = self.views(config, subset)
+        for cache in caches:
+            cache.check(views)
         missing = sum(cache.missing_bytes(views) for cache in caches)
         log.info(
             "cached targets: %d views of %d samples, %.3g GiB in all, %.3g GiB to be reserved, in %s",
@@ -206,7 +220,7 @@ def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings
     """How views are made: all that cached targets depend on, beside teacher and sample."""
     size = config.data.image_size or data.stored_size or student_size
     fill = tuple(round(255 * m) for m in data.mean)
-    return ViewSettings(recipe.parse(config.data.augment), size, config.seed, fill)
+    return ViewSettings(recipe.parse(config.data.augment), size, config.seed, fill, data.train_images is not None)
 
 
 def classes_of_teacher(config: Config) -> list[str]:
@@ -222,7 +236,34 @@ def classes_of_teacher(config: Config) -> list[str]:
     )
 
 
-def check_labels(config: Config, data: Data) -> None:
+def rehearse(config: Config, student: Built, teacher: Built) -> None:
+    """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
+
+    Raises:
+        ValueError: layers that are not there, or that the loss cannot compare.
+    """
+    pairs = layers_given(config) or last_stages(student.model, teacher.model)
+    kd = build_loss(config.distill.loss, config.distill.temperature, pairs)
+    seen = []
+    for built, whose, paths in ((student, "student", [a for a, _ in kd.layers]),
+                                (teacher, "teacher", [b for _, b in kd.layers])):  # fmt: skip
+        taps = Features(built.model, paths, whose)
+        with torch.no_grad():
+            built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
+        seen.append(taps.taken())
+        taps.close()
+    kd.build(*seen)
+
+
+def layers_given(config: Config) -> list[tuple[str, str]]:
+    """`--distill.layers`, which may be none."""
+    layers = config.distill.layers
+    if wrong := [pair for pair in layers if len(pair) != 2]:
+        raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
+    return [(student, teacher) for student, teacher in layers]
+
+
+def check_labels(config: Config, data: Data, keep_fraction: float) -> None:
     """A transfer set without labels can only be distilled from, with α = 1."""
     if (data.train.labels >= 0).all():
         return
@@ -232,8 +273,14 @@ def check_labels(config: Config, data: Data) -> None:
         raise ValueError(f"{config.data.dataset} has no labels: --teacher.weights {LEARNED} needs them")
     if alpha_policies.search(config.distill.alpha):
         raise ValueError(f"{config.data.dataset} has no labels: --distill.alpha search judges by them, allowed is 1")
-    alpha = alpha_policies.parse(config.distill.alpha).at(config.subset.keep_fraction)
     if not config.teacher.models:
-        raise ValueError(f"{config.data.dataset} has no labels: it can only be used with a teacher (--teacher.models)")
-    if alpha != 1:
-        raise ValueError(f"{config.data.dataset} has no labels: --distill.alpha gives {alpha:g}, allowed is 1")
+        raise ValueError(
+            f"{config.data.dataset} has no labels, so no teacher or student can be trained on it alone: name a teacher "
+            "that has weights (--teacher.models RUN)"
+        )
+    alpha = alpha_policies.parse(config.distill.alpha)
+    if alpha.schedules or alpha.at(keep_fraction) != 1:
+        raise ValueError(
+            f"{config.data.dataset} has no labels: --distill.alpha is {config.distill.alpha}, allowed is 1, without a "
+            "schedule"
+        )

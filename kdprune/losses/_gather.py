@@ -21,6 +21,11 @@ def gather_batch(local: Tensor) -> Tensor:
     return gathered
 
 
+def first_row(rows: int) -> int:
+    """Where this process's rows begin in what `gather_batch` gives, each process having as many."""
+    return rows * distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
+
+
 class _Gather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, local: Tensor) -> Tensor:

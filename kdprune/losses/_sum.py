@@ -38,20 +38,30 @@ class WeightedSum(DistillLoss):
         for loss in self._each():
             loss.check(num_classes)
 
-    def check_top_k(self, temperature: float) -> None:
-        """Refuse what targets of the k largest logits, rebuilt for one temperature, cannot serve.
+    def check_targets(self, temperature: float, top_k: bool, several: bool) -> None:
+        """Refuse what targets that are right at one temperature only cannot serve.
+
+        Args:
+            temperature: the run's.
+            top_k: the targets are rebuilt from the k largest logits.
+            several: they are the mean of several teachers' probabilities.
 
         Raises:
             ValueError: a loss that compares all logits, or probabilities at another temperature.
         """
         for term, loss in zip(self.terms, self._each(), strict=True):
-            if loss.needs_all_logits:
+            if top_k and loss.needs_all_logits:
                 raise ValueError(f"--teacher.top_k: {term.name} compares all logits; leave --teacher.top_k out")
-            own = getattr(loss, "temperature", temperature)
-            if own != temperature:
+            for own in loss.temperatures():
+                if own == temperature or not (top_k or several):
+                    continue
+                option, why = (
+                    ("--teacher.top_k", "cached targets are rebuilt") if top_k else
+                    ("--teacher.models", "the mean of several teachers is taken")
+                )  # fmt: skip
                 raise ValueError(
-                    f"--teacher.top_k: cached targets are rebuilt at --distill.temperature {temperature:g}, and "
-                    f"{term.name} is at {own:g}; give both the same, or leave --teacher.top_k out"
+                    f"{option}: {why} at --distill.temperature {temperature:g}, and {term.name} reads it at {own:g}; "
+                    f"give both the same, or {'leave --teacher.top_k out' if top_k else 'one teacher'}"
                 )
 
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:

@@ -24,7 +24,7 @@ class LossInput:
             the average of the members' (see `kdprune.teachers.ensemble`).
         target: int64 N (class ids), or float N×C (class probabilities, under mixup or cutmix), or None where the
             transfer set has no labels.
-        sample_ids: int64 N, index into the unpruned training set.
+        sample_ids: int64 N, index into the unpruned training set, on the device.
         student_features, teacher_features: by module path, as the forward hooks saw them; empty unless asked for.
     """
 
@@ -67,6 +67,11 @@ class DistillLoss(nn.Module):
             name = type(self).__name__
             raise ValueError(f"{name} needs at least {self.min_classes} classes, the data has {num_classes}")
 
+    def temperatures(self) -> tuple[float, ...]:
+        """Those at which the softmax of the teacher's logits is taken: its own `temperature`, if it has one."""
+        own = getattr(self, "temperature", None)
+        return () if own is None else (own,)
+
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
         """Make the parameters that depend on the features' widths, from the features of any one batch."""
 
@@ -88,13 +93,6 @@ class DistillLoss(nn.Module):
     def compute(self, batch: LossInput) -> Tensor:
         """What a plug-in writes: the loss of a batch whose logits are float32, outside of autocast."""
         raise NotImplementedError
-
-
-def soft_target(target: Tensor, num_classes: int) -> Tensor:
-    """Class ids (N) or class probabilities (N×C) as float32 class probabilities N×C."""
-    if target.ndim == 2:
-        return target.float()
-    return torch.nn.functional.one_hot(target, num_classes).float()
 
 
 def label_parts(target: Tensor) -> tuple[Tensor, Tensor]:

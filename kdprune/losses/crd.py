@@ -1,6 +1,6 @@
 """Contrastive distillation: tell the teacher's features of this sample from those of others.
 
-Shapes: N samples, M = N + K keys, D features, E dimensions of the embedding.
+Shapes: N samples, B samples of all processes, M = B + K keys, D features, E dimensions of the embedding.
 """
 
 from __future__ import annotations
@@ -12,22 +12,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from kdprune.losses._features import FeatureLoss, as_vector
+from kdprune.losses._gather import first_row, gather_batch
 from kdprune.losses.base import LossInput, positive
 from kdprune.registry import register
 
 EMPTY = -1  # id of a place in the queue that holds no sample yet
 
 
-def info_nce(queries_NE: Tensor, keys_ME: Tensor, query_ids_N: Tensor, key_ids_M: Tensor, tau: float) -> Tensor:
+def info_nce(
+    queries_NE: Tensor, keys_ME: Tensor, query_ids_N: Tensor, key_ids_M: Tensor, tau: float, first: int = 0
+) -> Tensor:
     """−log of the softmax of cosine/τ at the right key, averaged (van den Oord et al. 2018, eq. 4).
 
-    The right key of query n is key n. Other keys of the same sample, and empty ones, are left out.
+    The right key of query n is key `first` + n. Other keys of the same sample, and empty ones, are left out.
     """
     logits_NM = F.normalize(queries_NE, dim=1) @ F.normalize(keys_ME, dim=1).T / tau
     positions_M = torch.arange(len(keys_ME), device=keys_ME.device)
-    right_NM = positions_M[: len(queries_NE), None] == positions_M
+    right_N = positions_M[first : first + len(queries_NE)]
     left_out_NM = (query_ids_N[:, None] == key_ids_M) | (key_ids_M == EMPTY)
-    return F.cross_entropy(logits_NM.masked_fill(left_out_NM & ~right_NM, -torch.inf), positions_M[: len(queries_NE)])
+    return F.cross_entropy(logits_NM.masked_fill(left_out_NM & (right_N[:, None] != positions_M), -torch.inf), right_N)
 
 
 @register("losses", "crd")
@@ -69,10 +72,11 @@ class CRD(FeatureLoss):
         if batch.sample_ids is None:
             raise ValueError("crd needs sample_ids, to keep a sample from being its own negative")
         student, teacher = next(self.pairs(batch))
-        keys_MD = torch.cat([as_vector(teacher), self.queue])
-        ids_M = torch.cat([batch.sample_ids, self.queue_ids])
+        # of all processes, or keys and queue would depend on their number
+        keys_MD = torch.cat([gather_batch(as_vector(teacher)), self.queue])
+        ids_M = torch.cat([gather_batch(batch.sample_ids), self.queue_ids])
         if self.training:  # the newest first; the oldest fall out
             self.queue.copy_(keys_MD[: self.negatives])
             self.queue_ids.copy_(ids_M[: self.negatives])
         queries_NE, keys_ME = self.student_head(as_vector(student)), self.teacher_head(keys_MD)
-        return info_nce(queries_NE, keys_ME, batch.sample_ids, ids_M, self.tau)
+        return info_nce(queries_NE, keys_ME, batch.sample_ids, ids_M, self.tau, first_row(len(queries_NE)))

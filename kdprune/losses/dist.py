@@ -42,6 +42,7 @@ def dist(student_logits_NC: Tensor, teacher_logits_NC: Tensor, temperature: floa
 class DIST(DistillLoss):
     """DIST (Huang et al., NeurIPS 2022). It reads no labels. T = 1 on ImageNet, 4 on CIFAR."""
 
+    needs_all_logits = True  # how a class varies over the batch cannot be rebuilt from the mass of the others
     min_classes = 2
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:

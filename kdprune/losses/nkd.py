@@ -51,6 +51,9 @@ class NKD(DistillLoss):
         self.gamma = non_negative("gamma", gamma)
         self.temperature = positive("temperature", temperature)
 
+    def temperatures(self) -> tuple[float, ...]:
+        return 1.0, self.temperature
+
     def compute(self, batch: LossInput) -> Tensor:
         assert batch.target is not None
         return nkd(batch.student_logits, batch.teacher_logits, batch.target, self.temperature, self.gamma)

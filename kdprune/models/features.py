@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from kdprune.registry import unknown
 
@@ -20,16 +21,22 @@ class Features:
     def __init__(self, model: nn.Module, paths: Iterable[str], whose: str) -> None:
         modules = dict(model.named_modules())
         self._outputs: dict[str, Tensor] = {}
+        self._handles: list[RemovableHandle] = []
         self.paths = tuple(dict.fromkeys(paths))
         for path in self.paths:
             if path not in modules or not path:
                 raise ValueError(unknown(f"layer of the {whose}", path, [name for name in modules if name][:200]))
-            modules[path].register_forward_hook(self._hook(path))
+            self._handles.append(modules[path].register_forward_hook(self._hook(path)))
 
     def taken(self) -> dict[str, Tensor]:
         """The outputs of the last forward pass, by path; they are handed over, not kept."""
         outputs, self._outputs = self._outputs, {}
         return outputs
+
+    def close(self) -> None:
+        """Take the hooks off: the model may serve others."""
+        for handle in self._handles:
+            handle.remove()
 
     def _hook(self, path: str) -> Any:
         def keep(_: nn.Module, __: Any, output: Any) -> None:

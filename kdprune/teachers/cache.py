@@ -38,9 +38,10 @@ class CacheKey:
         input: how it wants its images.
         data: fingerprint of the training set.
         subset: hash of the kept ids (mixing partners are drawn from them, and rows are counted in them).
-        views: recipe, size and fill of the views, in words.
+        views: recipe, size and fill of the views, and how they are made, in words.
         seed: of the run, from which views are drawn.
         entries: how an entry is stored, in words.
+        precision: in which the teacher answers.
     """
 
     teacher: str
@@ -50,6 +51,7 @@ class CacheKey:
     views: str
     seed: int
     entries: str
+    precision: str
 
     def differs(self, other: dict[str, Any]) -> list[str]:
         """What differs, for a person."""
@@ -112,9 +114,31 @@ class TargetCache:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
-                f"{views} views of {len(self.ids):,} samples need {needed / 2**30:.2f} GiB more in {self.folder}, "
-                f"{free / 2**30:.2f} GiB are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
+                f"{views} views of {len(self.ids):,} samples need {_size(needed)} more in {self.folder}, "
+                f"{_size(free)} are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
                 "with --teacher.cache"
+            )
+
+    def check(self, views: int) -> None:
+        """Look at the files of the first `views` views before anything depends on them.
+
+        Raises:
+            ValueError: one is truncated.
+            PermissionError: entries are lacking, and nothing may be written.
+        """
+        paths = [self._path(view) for view in range(views)]
+        for path in paths:
+            if path.exists():
+                self._check_length(path)
+        writable = os.access(self.folder, os.W_OK) and all(os.access(p, os.W_OK) for p in paths if p.exists())
+        if not writable and not all(self.have(view, np.arange(len(self.ids))).all() for view in range(views)):
+            raise PermissionError(f"{self.folder} lacks entries, and may not be written")
+
+    def _check_length(self, path: Path) -> None:
+        if path.stat().st_size != self.bytes_per_view:
+            raise ValueError(
+                f"{path} is truncated: {path.stat().st_size:,} bytes, {self.bytes_per_view:,} expected. "
+                "Remove this file; its entries will be computed again"
             )
 
     def rows(self, ids_N: np.ndarray) -> np.ndarray:
@@ -156,11 +180,7 @@ class TargetCache:
             path = self._path(view)
             if not path.exists():
                 _reserve(path, self.bytes_per_view)
-            if path.stat().st_size != self.bytes_per_view:
-                raise ValueError(
-                    f"{path} is truncated: {path.stat().st_size:,} bytes, {self.bytes_per_view:,} expected. "
-                    "Remove this file; its entries will be computed again"
-                )
+            self._check_length(path)
             if len(self._open) >= OPEN_VIEWS:
                 self.flush()
                 del self._open[next(iter(self._open))]
@@ -187,14 +207,19 @@ def _reserve(path: Path, size: int) -> None:
         try:
             _allocate(handle, size)
         except OSError as error:
-            free = shutil.disk_usage(path.parent).free / 2**30
+            free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
-                f"the targets of one view need {size / 2**30:.2f} GiB, {free:.2f} GiB are free ({error.strerror})",
+                f"the targets of one view need {_size(size)}, {_size(free)} are free ({error.strerror})",
                 str(path.parent),
             ) from None
 
     _appear(path, take)
+
+
+def _size(count: int) -> str:
+    """Bytes, for a person."""
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
 
 def _allocate(handle: int, size: int) -> None:

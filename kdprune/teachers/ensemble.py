@@ -21,7 +21,8 @@ def combine(
     """Logits whose softmax at `temperature` is the weighted mean of the teachers' softened probabilities.
 
     Averaging probabilities, not logits, is what minimising Σ_k w_k·KL(p_k‖q) asks for: it equals KL(p̄‖q) plus a term
-    without q, with p̄ = Σ_k w_k·p_k.
+    without q, with p̄ = Σ_k w_k·p_k. Of a sample's logits the mean, which no softmax sees, is the teachers' mean, so
+    that twice the same teacher is that teacher.
 
     Args:
         logits: K tensors N×C.
@@ -30,14 +31,16 @@ def combine(
         temperatures: K, with which each teacher's logits are softened.
 
     Returns:
-        float32 N×C: T·log p̄ (for one teacher at T: its logits as they are).
+        float32 N×C: T·log p̄ plus a number for each sample (for one teacher at T: its logits as they are).
     """
     if len(logits) == 1:
         return logits[0].float() * (temperature / temperatures[0])
-    log_p_KNC = torch.stack(
-        [torch.log_softmax(z.float() / t, -1) + _log(w) for z, w, t in zip(logits, weights, temperatures, strict=True)]
-    )
-    return temperature * torch.logsumexp(log_p_KNC, 0)
+    softened = [z.float() / t for z, t in zip(logits, temperatures, strict=True)]
+    columns = [w[:, None] if isinstance(w, Tensor) else w for w in weights]
+    log_p = [torch.log_softmax(z, -1) + _log(w) for z, w in zip(softened, columns, strict=True)]
+    log_p_NC = torch.logsumexp(torch.stack(log_p), 0)
+    mean_KN1 = torch.stack([w * z.mean(-1, keepdim=True) for z, w in zip(softened, columns, strict=True)])
+    return temperature * (log_p_NC - log_p_NC.mean(-1, keepdim=True) + mean_KN1.sum(0))
 
 
 def trusted(logits: Sequence[Tensor], weights: Sequence[float], target: Tensor) -> list[Tensor]:
@@ -54,7 +57,7 @@ def trusted(logits: Sequence[Tensor], weights: Sequence[float], target: Tensor) 
     if target.ndim == 1:
         log_p = [torch.log_softmax(z.float(), -1).gather(1, target[:, None])[:, 0] for z in logits]
     else:
-        log_p = [(torch.softmax(z.float(), -1) * target).sum(1).log() for z in logits]
+        log_p = [torch.logsumexp(torch.log_softmax(z.float(), -1) + target.log(), 1) for z in logits]
     log_w_KN = torch.stack([p + _log(w) for p, w in zip(log_p, weights, strict=True)])
     return list(torch.softmax(log_w_KN, 0))
 
@@ -90,5 +93,5 @@ def normalised(weights: Sequence[float] | None, count: int) -> list[float]:
 
 def _log(weight: float | Tensor) -> float | Tensor:
     if isinstance(weight, Tensor):
-        return weight.log()[:, None]
+        return weight.log()
     return math.log(weight) if weight > 0 else -math.inf

@@ -1,0 +1,109 @@
+"""What cannot be is said before a teacher is trained for it, and leaves nothing in the way."""
+
+from __future__ import annotations
+
+import pytest
+from helpers import config_of, train
+
+UNTRAINED = {"teacher.models": "cifar_resnet8", "student.model": "cifar_resnet8", "train.steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher.targets": "cached", "teacher.top_k": 20}, r"allowed is \[1, 9\]"),
+        ({"teacher.snapshot": 5, "teacher.epochs": 2}, r"save_epochs \[5\] given .*--teacher\.snapshot.*are 1 to 2"),
+        ({"teacher.save_epochs": [0], "teacher.epochs": 2}, r"save_epochs \[0\] given"),
+        ({"distill.loss": "fitnet", "distill.layers": [["layerr3", "layer3"]]}, "layer of the student 'layerr3'"),
+        ({"distill.loss": "fitnet", "distill.layers": [["layer3", "layerr3"]]}, "layer of the teacher 'layerr3'"),
+        ({"distill.loss": "fitnet", "distill.layers": [["layer3"]]}, "allowed are pairs"),
+        ({"distill.loss": "attention_transfer", "student.model": "mlp_64"}, "needs maps larger than 1×1"),
+        ({"distill.loss": "kd(temperature=2)", "distill.alpha": "search([0.5], [2, 8])"}, "a search over α alone"),
+        ({"distill.loss": "mse_logits", "distill.alpha": "search([0.5], [2, 8])"}, "a search over α alone"),
+        (
+            {"distill.loss": "kd + nkd(temperature=4)", "distill.alpha": "search([0.5, 1], [4, 8])",
+             "teacher.targets": "cached", "teacher.top_k": 3},
+            "nkd reads it at 1",
+        ),
+    ],
+)  # fmt: skip
+def test_before_a_teacher_is_trained(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        train(tmp_path, {**UNTRAINED, **settings})
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_alpha_is_checked_for_the_samples_of_a_file_and_for_generations(tmp_path):
+    _, tenth = train(tmp_path, {"subset.keep_fraction": 0.1, "train.steps": 1})
+    wanted = {**UNTRAINED, "distill.alpha": "linear(1.2, 0.4)", "subset.file": str(tenth / "subset.json")}
+    with pytest.raises(ValueError, match=r"gives α = 1\.11982 at keep fraction 0\.100223"):
+        train(tmp_path, wanted)
+    assert not (tmp_path / "teachers").exists()
+    generations = {**UNTRAINED, "distill.alpha": "linear(1.0, -0.5)", "subset.keep_fraction": 0.5}
+    config_of(tmp_path, generations).check()
+    with pytest.raises(ValueError, match=r"gives α = -0\.5 at keep fraction 1"):
+        config_of(tmp_path, {**generations, "teacher.generations": 2}).check()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher.temperatures": [float("nan")]}, "allowed are numbers > 0"),
+        ({"teacher.temperatures": [float("inf")]}, "allowed are numbers > 0"),
+        ({"teacher.weights": [float("nan")]}, "allowed are numbers ≥ 0"),
+        ({"teacher.by_correctness": True, "teacher.top_k": 3}, "leave one of them out"),
+        ({"teacher.models": "ema", "train.ema": 0.9, "teacher.temperatures": [2.0]}, "given for ema"),
+    ],
+)
+def test_numbers_and_pairs_of_options_that_mean_nothing(tmp_path, settings, message):
+    with pytest.raises(ValueError, match=message):
+        config_of(tmp_path, {**UNTRAINED, **settings}).check()
+
+
+@pytest.mark.parametrize("layers", [[], [["layer3", "layer3"]]])
+def test_the_mean_teacher_gives_no_features(tmp_path, layers):
+    settings = {"teacher.models": "ema", "train.ema": 0.9, "distill.loss": "kd + fitnet", "distill.layers": layers}
+    with pytest.raises(ValueError, match="compares features, which ema does not give"):
+        train(tmp_path, {**UNTRAINED, **settings})
+
+
+@pytest.mark.parametrize(
+    ("loss", "temperature", "said"),
+    [
+        ("kd", 4.0, None),
+        ("mse_logits", 4.0, None),
+        ("logit_std(temperature=2)", 4.0, None),
+        ("nkd(temperature=1)", 1.0, None),
+        ("kd(temperature=2)", 4.0, "kd reads it at 2; give both the same, or one teacher"),
+        ("nkd", 4.0, "nkd reads it at 1; give both the same, or one teacher"),
+    ],
+)
+def test_several_teachers_are_a_mean_at_one_temperature(tmp_path, digits_teacher, loss, temperature, said):
+    settings = {
+        "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"], "train.steps": 1, "distill.loss": loss,
+        "distill.temperature": temperature,
+    }  # fmt: skip
+    if said is None:
+        train(tmp_path, settings)
+    else:
+        with pytest.raises(ValueError, match=said):
+            train(tmp_path, settings)
+
+
+def test_a_run_that_was_refused_leaves_its_name_free(tmp_path, digits_teacher):
+    """The subset is written, and only then the layers are looked for in the teacher that was given."""
+    settings = {
+        "name": "mine", "teacher.models": str(digits_teacher), "student.model": "cifar_resnet8", "train.steps": 1,
+        "distill.loss": "fitnet",
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="layerr3"):
+        train(tmp_path, {**settings, "distill.layers": [["layerr3", "layer3"]]})
+    summary, _ = train(tmp_path, {**settings, "distill.layers": [["layer3", "layer3"]]})
+    assert summary["loss"] == "fitnet"
+    assert "layerr3" not in (tmp_path / "mine" / "config.yaml").read_text()
+
+
+def test_a_search_needs_samples_to_judge_by(tmp_path, digits_teacher):
+    one = {"teacher.models": str(digits_teacher), "subset.keep_fraction": 1e-9, "distill.alpha": "search"}
+    with pytest.raises(ValueError, match="and 1 are kept"):
+        train(tmp_path, one)
