@@ -66,6 +66,7 @@ def test_answers_come_at_once_and_without_torch():
     lines += [["train", "--print_config"]]
     script = f"""
 import sys
+from kdprune import cli
 from kdprune.cli import main
 for line in {lines!r}:
     try:
@@ -77,6 +78,15 @@ for line in {lines!r}:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.parametrize(("rank", "status", "said"), [("0", 2, "error: x\n"), ("1", 2, "process 1: error: x\n"),
+                                                      ("1", 130, "")])  # fmt: skip
+def test_an_error_is_said_by_the_process_that_meets_it(capsys, monkeypatch, rank, status, said):
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setattr(cli, "MAIN_FIRST", 0)
+    assert cli._say("error: x", status) == status
+    assert capsys.readouterr().err == said
 
 
 def test_help_names_every_setting(capsys):

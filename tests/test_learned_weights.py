@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from scipy.optimize import minimize
 
 from kdprune.engine import experiment
 from kdprune.engine.arms import run_name, teacher_config
+from kdprune.engine.ensemble_weights import _trained_before
+from kdprune.engine.runtime import make_accelerator
+from kdprune.engine.workbench import Workbench
 from kdprune.models.build import load_model
 from kdprune.models.hashing import weights_hash
 from kdprune.teachers.ensemble import likeliest
@@ -70,6 +74,15 @@ def test_the_better_teacher_counts_more_and_the_summary_says_how_much(tmp_path):
     assert again["test_loss"] == summary["test_loss"]
 
 
+def test_each_teacher_answers_at_its_own_temperature(tmp_path):
+    """Twice the same network: at one temperature they are equals, and where one is made blunt they are not."""
+    equal, _ = train(tmp_path, {**ENSEMBLE, "teacher.models": ["cifar_resnet8"] * 2})
+    assert [teacher["weight"] for teacher in equal["teacher"]] == pytest.approx([0.5, 0.5])
+    blunt = {**ENSEMBLE, "teacher.models": ["cifar_resnet8"] * 2, "teacher.temperatures": [4.0, 400.0]}
+    sharp, other = (teacher["weight"] for teacher in train(tmp_path, blunt)[0]["teacher"])
+    assert abs(sharp - other) > 0.2
+
+
 def test_the_judges_are_training_samples_that_no_teacher_saw(tmp_path, monkeypatch):
     found = []
     original = experiment.unseen
@@ -112,6 +125,18 @@ def test_a_file_in_a_run_directory_says_what_it_was_trained_on(tmp_path, digits_
     }
     with pytest.raises(ValueError, match="with cifar_resnet8 there are none"):
         train(tmp_path, {**ENSEMBLE, **files})
+
+
+def test_what_a_teachers_own_teacher_saw_is_not_unseen(tmp_path):
+    """One tenth taught by nine others: nothing is left, or a tenth if that teacher is not counted."""
+    part = {"teacher.models": "mlp_64", "teacher.train_fraction": 0.9, "subset.keep_fraction": 0.1, "train.steps": 2}
+    _, student = train(tmp_path, part)
+    bench = Workbench(config_of(tmp_path), make_accelerator("no", [], str(tmp_path)))
+    seen = np.unique(np.concatenate(_trained_before(bench, str(student), None)))
+    assert len(seen) == 1212  # nine tenths of 1,347: a smaller subset of a seed is part of a larger one
+    (teacher,) = (tmp_path / "teachers").iterdir()
+    shutil.rmtree(teacher)
+    assert len(np.concatenate(_trained_before(bench, str(student), None))) == 135
 
 
 def test_one_teacher_has_no_weights_to_learn(tmp_path):

@@ -14,6 +14,7 @@ from kdprune.config import Config
 from kdprune.data.subset import load_subset
 from kdprune.engine.arms import teacher_config
 from kdprune.engine.evaluation import held_out
+from kdprune.files import read_json
 from kdprune.models.locate import resolve_teacher, run_of
 from kdprune.teachers.ensemble import likeliest
 from kdprune.teachers.teacher import Teacher
@@ -81,12 +82,17 @@ def _trained_here(bench: Workbench, config: Config, name: str) -> list[np.ndarra
 
 
 def _trained_before(bench: Workbench, name: str, checkpoint: str | None) -> list[np.ndarray]:
+    """What a teacher was trained on, and its own teachers before it, as far as their runs are there to say it."""
     data = bench.data
-    weights = Path(checkpoint) if checkpoint else resolve_teacher(name)
-    run = None if weights is None else run_of(weights)
     try:
+        weights = Path(checkpoint) if checkpoint else resolve_teacher(name)
+        run = None if weights is None else run_of(weights)
         if run is not None:
-            return [load_subset(run / "subset.json", data.fingerprint, len(data.train)).ids]
+            ids = [load_subset(run / "subset.json", data.fingerprint, len(data.train)).ids]
+            summary = run / "summary.json"
+            for teacher in read_json(summary)["teacher"] if summary.is_file() else []:
+                ids += _trained_before(bench, teacher["source"], None)
+            return ids
         reason = "what it was trained on is not known"
     except ValueError as error:
         reason = str(error)
