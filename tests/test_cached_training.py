@@ -244,10 +244,10 @@ def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, se
 
 
 def test_views_made_in_another_way_have_other_targets_and_another_run(tmp_path, digits_teacher):
-    """Without a decoded store, workers cut the crop out instead of padding."""
+    """Without a decoded store, workers antialias what they scale."""
     settings = {
         "teacher.models": str(digits_teacher), "teacher.targets": "cached", "subset.keep_fraction": 0.3,
-        "data.image_size": 8, "data.augment": "crop(2)",
+        "data.image_size": 8, "data.augment": "rrc(0.3)",
     }  # fmt: skip
     for memory in (2.0, 0.0):
         summary, _ = train(tmp_path, {**settings, "data.memory_gb": memory})

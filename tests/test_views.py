@@ -95,7 +95,16 @@ def test_a_view_of_a_large_image_is_the_same_in_every_batch_and_worker(photos, r
     assert torch.equal(part_targets, targets[order])
 
 
-@pytest.mark.parametrize("recipe", ["none", "flip+cutout(3)+erase(0.5)+jitter(0.4)", "flip+mixup(0.3)+cutmix(1)"])
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        "crop(2)+flip",
+        "crop(3)+cutout(3)+mixup(0.5)",
+        "none",
+        "flip+cutout(3)+erase(0.5)+jitter(0.4)",
+        "flip+mixup(0.3)+cutmix(1)",
+    ],
+)
 def test_the_store_and_the_workers_show_the_same_where_nothing_is_scaled(stored, recipe):
     source, images = stored
     ids, views = list(range(12)), [0, 1, 2] * 4

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ class ViewSettings:
         size: side of the view in pixels, where the recipe or the large-image path scales.
         seed: of the run.
         fill: mean colour of the data set, for cutout and random erasing.
-        stored: made of the decoded store, where a crop pads, and not by workers, which cut out the largest square.
+        stored: made of the decoded store and not by workers, who cut boxes out of images of any size.
     """
 
     recipe: Recipe
@@ -181,12 +182,16 @@ class _Worker(Dataset):
         opened = [self.source[i] for i in ids.tolist()]
         if self.settings is None:
             assert self.centre is not None
-            size = self.centre[0]
-            boxes = [_centre_box(image, *self.centre) for image in opened]
-        else:
-            s, size = self.settings, self.settings.size
-            height, width = (torch.tensor([getattr(image, side) for image in opened]) for side in ("height", "width"))
-            boxes = views.crop_box(s.recipe, views.draws(s.seed, ids, views_N), height, width).tolist()
+            return self._pixels(opened, [_centre_box(image, *self.centre) for image in opened], self.centre[0])
+        s, u_ND = self.settings, views.draws(self.settings.seed, ids, views_N)
+        height, width = (torch.tensor([getattr(image, side) for image in opened]) for side in ("height", "width"))
+        x = self._pixels(opened, views.crop_box(s.recipe, u_ND, height, width).tolist(), s.size)
+        fits = (height == s.size) & (width == s.size)  # nothing to cut out or to scale: as from a decoded store
+        if s.recipe.crop and fits.any():
+            x[fits] = views.padded_crop(s.recipe, x[fits], u_ND[fits])
+        return x
+
+    def _pixels(self, opened: list[Image.Image], boxes: list[Any], size: int) -> Tensor:
         pixels = [_resize(image, box, size, self.channels) for image, box in zip(opened, boxes, strict=True)]
         return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 

@@ -62,7 +62,7 @@ def view_of_stored(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int,
     if recipe.rrc > 0:
         x = _resized_crop(recipe, images_NCHW, u_ND, size)
     elif recipe.crop:
-        x = _padded_crop(recipe, images_NCHW, u_ND)
+        x = padded_crop(recipe, images_NCHW, u_ND)
     else:
         x = images_NCHW
     return finish(recipe, x, u_ND, fill_C)
@@ -148,7 +148,7 @@ def _beta_table(a: float, device: torch.device) -> Tensor:
     return torch.tensor(betaincinv(a, a, np.linspace(0, 1, 4096)), dtype=torch.float32, device=device)
 
 
-def _padded_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor) -> Tensor:
+def padded_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor) -> Tensor:
     """Random crop of the image's own size after padding with black: a shift by whole pixels."""
     height, width = images_NCHW.shape[-2:]
     padding = max(1, min(height, width) // 8) if recipe.crop == -1 else recipe.crop
