@@ -32,7 +32,7 @@ from kdprune.models.build import (
 )
 from kdprune.models.features import Features, last_stages
 from kdprune.models.names import is_remote
-from kdprune.teachers.cache import CacheKey, TargetCache
+from kdprune.teachers.cache import CacheKey, TargetCache, in_bytes
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
@@ -199,8 +199,8 @@ class Workbench:
             cache.check(views)
         missing = sum(cache.missing_bytes(views) for cache in caches)
         log.info(
-            "cached targets: %d views of %d samples, %.3g GiB in all, %.3g GiB to be reserved, in %s",
-            views, len(subset.ids), views * sum(c.bytes_per_view for c in caches) / 2**30, missing / 2**30,
+            "cached targets: %d views of %d samples, %s in all, %s to be reserved, in %s",
+            views, len(subset.ids), in_bytes(views * sum(c.bytes_per_view for c in caches)), in_bytes(missing),
             ", ".join(str(cache.folder) for cache in caches),
         )  # fmt: skip
         caches[0].check_space(missing, views)

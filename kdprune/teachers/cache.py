@@ -114,8 +114,8 @@ class TargetCache:
         free = shutil.disk_usage(self.folder).free
         if needed > free:
             raise ValueError(
-                f"{views} views of {len(self.ids):,} samples need {_size(needed)} more in {self.folder}, "
-                f"{_size(free)} are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
+                f"{views} views of {len(self.ids):,} samples need {in_bytes(needed)} more in {self.folder}, "
+                f"{in_bytes(free)} are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
                 "with --teacher.cache"
             )
 
@@ -210,14 +210,14 @@ def _reserve(path: Path, size: int) -> None:
             free = shutil.disk_usage(path.parent).free
             raise OSError(
                 error.errno,
-                f"the targets of one view need {_size(size)}, {_size(free)} are free ({error.strerror})",
+                f"the targets of one view need {in_bytes(size)}, {in_bytes(free)} are free ({error.strerror})",
                 str(path.parent),
             ) from None
 
     _appear(path, take)
 
 
-def _size(count: int) -> str:
+def in_bytes(count: int) -> str:
     """Bytes, for a person."""
     return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
 
