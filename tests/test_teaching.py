@@ -8,7 +8,7 @@ import torch
 from helpers import config_of, metrics, train
 
 from kdprune.models.build import build_student
-from kdprune.models.features import Features, last_stages
+from kdprune.models.features import Features, channels_first, last_stages
 from kdprune.teachers.ensemble import combine, trusted
 from kdprune.teachers.targets import MeanTargets
 
@@ -114,6 +114,36 @@ def test_features_are_what_the_layer_puts_out():
     assert taps.taken() == {}
     with pytest.raises(ValueError, match=r"layer of the student 'layer22'; did you mean 'layer2'"):
         Features(model, ["layer22"], "student")
+
+
+@pytest.mark.parametrize(("name", "path", "index"), [("test_vit", "blocks.3", 3), ("test_mambaout", "stages.2", 2),
+                                                     ("test_resnet", "layer3", 3)])  # fmt: skip
+def test_maps_are_those_that_timm_itself_gives(name, path, index):
+    """Whatever layout the family works in: tokens behind a class token, channels last, channels first."""
+    model, x = timm.create_model(name, num_classes=10).eval(), torch.randn(2, 3, 160, 160)
+    taps = Features(model, [path], "teacher")
+    with torch.no_grad():
+        model(x)
+        (expected,) = model.forward_intermediates(
+            x, indices=[index], output_fmt="NCHW", intermediates_only=True, norm=False
+        )
+    assert torch.equal(taps.taken()[path], expected)
+
+
+def test_tokens_of_no_grid_stay_as_they_are():
+    model = timm.create_model("test_vit", num_classes=10)
+    assert channels_first(torch.zeros(2, 8, 4), model.norm, model).shape == (2, 8, 4)
+    assert channels_first(torch.zeros(2, 101, 4), model.norm, torch.nn.Identity()).shape == (2, 101, 4)
+    assert channels_first(torch.zeros(2, 64), model.norm, model).shape == (2, 64)
+
+
+def test_a_transformer_learns_the_features_of_a_convolutional_network(tmp_path, digits_teacher):
+    settings = {
+        "student.model": "test_vit", "data.image_size": 64, "teacher.models": str(digits_teacher),
+        "distill.loss": "kd + fitnet + review",
+        "distill.layers": [["blocks.3", "layer2"], ["blocks.5", "layer3"]], "train.steps": 1, "train.batch_size": 8,
+    }  # fmt: skip
+    assert train(tmp_path, settings)[0]["student"]["name"] == "test_vit"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -26,7 +27,7 @@ class Features:
         for path in self.paths:
             if path not in modules or not path:
                 raise ValueError(unknown(f"layer of the {whose}", path, [name for name in modules if name][:200]))
-            self._handles.append(modules[path].register_forward_hook(self._hook(path)))
+            self._handles.append(modules[path].register_forward_hook(self._hook(path, model)))
 
     def taken(self) -> dict[str, Tensor]:
         """The outputs of the last forward pass, by path; they are handed over, not kept."""
@@ -38,15 +39,31 @@ class Features:
         for handle in self._handles:
             handle.remove()
 
-    def _hook(self, path: str) -> Any:
-        def keep(_: nn.Module, __: Any, output: Any) -> None:
+    def _hook(self, path: str, model: nn.Module) -> Any:
+        def keep(module: nn.Module, _: Any, output: Any) -> None:
             if not isinstance(output, Tensor):
                 raise ValueError(
                     f"layer {path!r} puts out {type(output).__name__}, not one tensor: choose another layer"
                 )
-            self._outputs[path] = output
+            self._outputs[path] = channels_first(output, module, model)
 
         return keep
+
+
+def channels_first(output: Tensor, module: nn.Module, model: nn.Module) -> Tensor:
+    """What a layer puts out as N×C×H×W, where timm's model says that it is another form of that; otherwise as it is.
+
+    Families such as Swin work on N×H×W×C (`output_fmt`); the patch tokens N×L×C of a ViT are a square grid in reading
+    order, behind class and register tokens (`num_prefix_tokens`), which are left out.
+    """
+    if output.ndim == 4 and getattr(model, "output_fmt", None) == "NHWC" and not isinstance(module, nn.Conv2d):
+        return output.permute(0, 3, 1, 2)
+    prefix = getattr(model, "num_prefix_tokens", None)
+    if output.ndim == 3 and prefix is not None:
+        side = math.isqrt(output.shape[1] - prefix)
+        if side * side == output.shape[1] - prefix:
+            return output[:, prefix:].transpose(1, 2).unflatten(2, (side, side))
+    return output
 
 
 def last_stages(student: nn.Module, teacher: nn.Module, count: int = 3) -> list[tuple[str, str]]:
