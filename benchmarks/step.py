@@ -36,7 +36,8 @@ from kdprune.data.sources import from_indexable
 from kdprune.data.subset import select
 from kdprune.engine.run_dir import RunDir
 from kdprune.engine.runtime import DTYPES, device_name, make_accelerator
-from kdprune.engine.trainer import Task, Trainer
+from kdprune.engine.task import Task
+from kdprune.engine.trainer import Trainer
 from kdprune.losses._sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.teachers.targets import OnlineTargets

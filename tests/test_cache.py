@@ -227,6 +227,18 @@ def test_a_cache_may_lie_where_nothing_can_be_written(tmp_path, monkeypatch):
     assert same(shared, 0, ROWS[:10])
     with pytest.raises(PermissionError, match=r"view_00000\.bin lacks entries"):
         fill(shared, 0, ROWS[10:])
+    with pytest.raises(PermissionError, match=r"lacks entries, and may not be written"):
+        shared.check(1)  # before any of them is needed
+
+
+def test_a_full_cache_passes_where_nothing_can_be_written_and_one_view_more_does_not(tmp_path, monkeypatch):
+    cache = opened(tmp_path)
+    fill(cache, 0, ROWS)
+    cache.flush()
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    opened(tmp_path).check(1)
+    with pytest.raises(PermissionError, match="lacks entries"):
+        opened(tmp_path).check(2)
 
 
 def test_what_the_disk_cannot_hold_is_refused_before_it_starts(tmp_path, monkeypatch):

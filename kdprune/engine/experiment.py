@@ -12,6 +12,7 @@ from kdprune.checks import EMA, LEARNED
 from kdprune.config import Config, TeacherConfig, config_hash
 from kdprune.engine.arms import check_models, run_name, teacher_config, without_teacher
 from kdprune.engine.ensemble_weights import learn, unseen
+from kdprune.engine.feature_losses import layers_given, rehearse
 from kdprune.engine.metrics import start_trackers, stop_trackers
 from kdprune.engine.optim import check_optimizer
 from kdprune.engine.run_dir import RunDir
@@ -19,8 +20,9 @@ from kdprune.engine.runtime import environment, make_accelerator
 from kdprune.engine.search import search_alpha, with_found
 from kdprune.engine.summary import summarise
 from kdprune.engine.table import print_table
-from kdprune.engine.trainer import Task, Trainer
-from kdprune.engine.workbench import Workbench, check_labels, layers_given, rehearse
+from kdprune.engine.task import Task
+from kdprune.engine.trainer import Trainer
+from kdprune.engine.workbench import Workbench, check_labels
 from kdprune.losses._sum import WeightedSum, build_loss
 from kdprune.models.features import last_stages
 from kdprune.teachers.teacher import Teacher

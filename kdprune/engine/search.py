@@ -23,7 +23,8 @@ from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Reader
 from kdprune.data.subset import Subset
 from kdprune.engine.run_dir import RunDir
-from kdprune.engine.trainer import Task, Trainer
+from kdprune.engine.task import Task
+from kdprune.engine.trainer import Trainer
 from kdprune.files import read_json, write_json
 from kdprune.losses._sum import Layers, build_loss
 from kdprune.teachers.teacher import Teacher

@@ -6,68 +6,34 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from timm.utils import ModelEmaV3
 from torch import nn
 from tqdm import tqdm
 
-from kdprune.alpha import Alpha
 from kdprune.data.counter import key
-from kdprune.data.dataset import Data
-from kdprune.data.reader import Batch, Reader, Request
+from kdprune.data.reader import Batch, Request
 from kdprune.data.stream import Stream, total_steps
-from kdprune.data.subset import Subset
 from kdprune.engine.checkpoint import Checkpoints
 from kdprune.engine.evaluation import evaluate, held_out, student_logits
+from kdprune.engine.feature_losses import first_look
 from kdprune.engine.interrupt import Interrupted, StopRequest
 from kdprune.engine.metrics import line, means
 from kdprune.engine.optim import make_optimizer, make_scheduler
-from kdprune.engine.run_dir import RunDir
 from kdprune.engine.state import restore, state_of
-from kdprune.engine.step import MEASURED, DistillStep, Targets
+from kdprune.engine.step import MEASURED, DistillStep
+from kdprune.engine.task import Task
 from kdprune.engine.watch import Watch
 from kdprune.models.build import save_model
-from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import Built
 from kdprune.teachers.targets import MeanTargets
 from kdprune.teachers.teacher import is_convolutional
 
 log = logging.getLogger("kdprune")
-
-
-@dataclass
-class Task:
-    """What is to be trained on what.
-
-    Attributes:
-        run: where it goes; its config says how.
-        built: the student.
-        reader: makes views.
-        subset: the kept samples.
-        targets, kd: teachers and distillation loss; None for plain training.
-        alpha: weight of the distillation loss.
-        views: number of different views of a sample; None: one for each epoch.
-        label: what the progress bar and the log call it.
-        held_out: sample ids of the training set to evaluate on, instead of the held-out split.
-    """
-
-    run: RunDir
-    built: Built
-    data: Data
-    reader: Reader
-    subset: Subset
-    targets: Targets | None
-    kd: nn.Module | None
-    alpha: Alpha | None
-    views: int | None
-    label: str
-    held_out: np.ndarray | None = None
 
 
 class Trainer:
@@ -101,7 +67,10 @@ class Trainer:
         if isinstance(task.targets, MeanTargets):
             assert self.ema is not None
             task.targets.follow(student_logits(self.ema.module.eval(), self.inputs, accelerator))
-        self.features = self._build_features(task.kd) if task.kd is not None else None
+        self.features = None
+        if task.kd is not None:
+            task.kd.to(device)
+            self.features = first_look(task, self.inputs) if task.kd.needs_features else None
         self._prepare()
         self.checkpoints = Checkpoints(task.run.checkpoints, self.config.checkpoint_keep)
         self.step = 0
@@ -109,24 +78,6 @@ class Trainer:
         self.history: list[dict[str, Any]] = []
         self.seconds = 0.0  # in training steps
         self.epoch_seconds = 0.0
-
-    def _build_features(self, kd: nn.Module) -> Features | None:
-        """Give a feature loss its parameters, from a look at one small batch."""
-        kd.to(self.accelerator.device)
-        if not kd.needs_features:
-            return None
-        assert self.task.targets is not None
-        assert self.task.targets.features is not None
-        taps = Features(self.model, (student for student, _ in kd.layers), "student")  # type: ignore[union-attr]
-        ids = torch.from_numpy(self.task.subset.ids[:4])
-        batch = next(iter(self.task.reader.read([(ids, torch.zeros_like(ids))])))
-        with torch.no_grad():
-            self.model.eval()(self.inputs(batch.images))
-            self.task.targets(batch)
-        torch.manual_seed(key(self.task.run.config.seed, "projectors"))
-        kd.build(taps.taken(), self.task.targets.features.taken())  # type: ignore[operator]
-        kd.to(self.accelerator.device)
-        return taps
 
     def _prepare(self) -> None:
         kd = self.task.kd

@@ -22,7 +22,6 @@ from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset, class_ids, load_subset, select
 from kdprune.engine.evaluation import evaluate, held_out
 from kdprune.engine.runtime import DTYPES
-from kdprune.losses._sum import build_loss
 from kdprune.models.build import (
     Built,
     build_student,
@@ -30,7 +29,7 @@ from kdprune.models.build import (
     load_model,
     resolve_teacher,
 )
-from kdprune.models.features import Features, last_stages
+from kdprune.models.features import Features
 from kdprune.models.names import is_remote
 from kdprune.teachers.cache import CacheKey, TargetCache, in_bytes
 from kdprune.teachers.entries import make_entries
@@ -234,33 +233,6 @@ def classes_of_teacher(config: Config) -> list[str]:
         f"{config.data.dataset} has no labels and no held-out part, so its classes are not known: "
         "name a teacher's run directory with --teacher.models"
     )
-
-
-def rehearse(config: Config, student: Built, teacher: Built) -> None:
-    """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
-
-    Raises:
-        ValueError: layers that are not there, or that the loss cannot compare.
-    """
-    pairs = layers_given(config) or last_stages(student.model, teacher.model)
-    kd = build_loss(config.distill.loss, config.distill.temperature, pairs)
-    seen = []
-    for built, whose, paths in ((student, "student", [a for a, _ in kd.layers]),
-                                (teacher, "teacher", [b for _, b in kd.layers])):  # fmt: skip
-        taps = Features(built.model, paths, whose)
-        with torch.no_grad():
-            built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
-        seen.append(taps.taken())
-        taps.close()
-    kd.build(*seen)
-
-
-def layers_given(config: Config) -> list[tuple[str, str]]:
-    """`--distill.layers`, which may be none."""
-    layers = config.distill.layers
-    if wrong := [pair for pair in layers if len(pair) != 2]:
-        raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
-    return [(student, teacher) for student, teacher in layers]
 
 
 def check_labels(config: Config, data: Data, keep_fraction: float) -> None:
