@@ -34,14 +34,14 @@ from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.subset import select
-from kdprune.engine.run_dir import RunDir
-from kdprune.engine.runtime import DTYPES, device_name, make_accelerator
-from kdprune.engine.task import Task
-from kdprune.engine.trainer import Trainer
-from kdprune.losses._sum import build_loss
+from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
+from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
+from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
+from kdprune.training.task import Task
+from kdprune.training.trainer import Trainer
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 TEMPERATURE, ALPHA, CLASSES = 4.0, 0.9, 100

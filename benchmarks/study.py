@@ -23,9 +23,9 @@ from rich.progress import track
 
 from kdprune.cli import parse
 from kdprune.config import Config
-from kdprune.engine.arms import without_teacher
-from kdprune.engine.experiment import run
-from kdprune.engine.interrupt import Interrupted
+from kdprune.pipeline.arms import without_teacher
+from kdprune.pipeline.experiment import run
+from kdprune.training.interrupt import Interrupted
 
 
 def main() -> None:

@@ -42,16 +42,16 @@ from kdprune.data.reader import Reader, Request, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.subset import select
-from kdprune.engine.run_dir import RunDir
-from kdprune.engine.runtime import DTYPES, device_name, make_accelerator
-from kdprune.engine.task import Task
-from kdprune.engine.trainer import Trainer
-from kdprune.losses._sum import build_loss
+from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
+from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
+from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.cache import CacheKey, TargetCache
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.targets import CachedTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher
+from kdprune.training.task import Task
+from kdprune.training.trainer import Trainer
 
 CLASSES, VIEWS = 100, 2
 WALL, PROCESSOR = 0, 1

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from kdprune import alpha as alpha_policies
 from kdprune import checks
 from kdprune.data import recipe
-from kdprune.losses import expression
+from kdprune.losses.common import expression
 from kdprune.registry import check_name, unknown
 
 

@@ -77,7 +77,7 @@ def _check_kind(kind: str) -> None:
 
 def _builtin(kind: str) -> list[str]:
     folder = Path(__file__).parent / kind
-    return [file.stem for file in folder.glob("[!_]*.py") if file.stem not in ("base", "expression")]
+    return [file.stem for file in folder.glob("[!_]*.py")]
 
 
 def _entry_points(kind: str) -> dict[str, Any]:

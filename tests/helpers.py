@@ -36,8 +36,8 @@ def config_of(output: Path, options: dict[str, Any] | None = None) -> Config:
 
 def train(output: Path, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
     """Train in this process; the summary and the run directory."""
-    from kdprune.engine.arms import run_name
-    from kdprune.engine.experiment import run
+    from kdprune.pipeline.arms import run_name
+    from kdprune.pipeline.experiment import run
 
     config = config_of(output, options)
     with restored_surroundings():

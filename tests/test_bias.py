@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from kdprune.engine import bias
-from kdprune.engine.bias import class_frequencies, class_mass_offsets, train_logits
+from kdprune.passes import class_mass as bias
+from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
 
 seeds = st.integers(0, 10_000)
 

@@ -17,10 +17,10 @@ from test_processes import CPU, launcher
 from kdprune.cli import main
 from kdprune.config import Config, relevant
 from kdprune.data.stream import Stream
-from kdprune.engine.caching import cache
-from kdprune.engine.interrupt import Interrupted
+from kdprune.pipeline.caching import cache
 from kdprune.teachers.cache import HEADER
 from kdprune.teachers.targets import CachedTargets
+from kdprune.training.interrupt import Interrupted
 
 KEPT, STEPS, BATCH = 404, 22, 64  # 3.5 epochs, so 4 views
 VIEWS = 4

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprune.engine.evaluation import BINS, Evaluation
+from kdprune.passes.evaluation import BINS, Evaluation
 
 CPU = torch.device("cpu")
 

@@ -11,9 +11,9 @@ import torch
 from helpers import command, metrics, only_run, options, train
 from test_processes import CPU, launcher
 
-from kdprune.engine.interrupt import Interrupted
-from kdprune.engine.step import DistillStep
-from kdprune.engine.trainer import Trainer
+from kdprune.training.interrupt import Interrupted
+from kdprune.training.step import DistillStep
+from kdprune.training.trainer import Trainer
 
 PROJECTED = "kd + fitnet + 0.8*crd(negatives=128)"
 

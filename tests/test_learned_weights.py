@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from kdprune.engine import experiment
-from kdprune.engine.arms import run_name, teacher_config
-from kdprune.engine.ensemble_weights import _trained_before
-from kdprune.engine.runtime import make_accelerator
-from kdprune.engine.workbench import Workbench
 from kdprune.models.build import load_model
 from kdprune.models.hashing import weights_hash
+from kdprune.pipeline import experiment
+from kdprune.pipeline.arms import run_name, teacher_config
+from kdprune.pipeline.ensemble_weights import _trained_before
+from kdprune.pipeline.workbench import Workbench
+from kdprune.runs.accelerator import make_accelerator
 from kdprune.teachers.ensemble import likeliest
 
 

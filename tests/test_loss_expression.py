@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdprune import registry
-from kdprune.losses.expression import Term, parse
+from kdprune.losses.common.expression import Term, parse
 
 NAMES = registry.names("losses")
 
@@ -114,5 +114,5 @@ def test_a_long_sum_is_no_trouble():
 
 
 def test_reading_imports_no_torch():
-    code = "from kdprune.losses.expression import parse; parse('kd + 2*dkd')"
+    code = "from kdprune.losses.common.expression import parse; parse('kd + 2*dkd')"
     subprocess.run([sys.executable, "-c", f"{code}; import sys; assert 'torch' not in sys.modules"], check=True)

@@ -18,9 +18,9 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kdprune import registry
-from kdprune.losses._features import as_vector
-from kdprune.losses._sum import build_loss
-from kdprune.losses.base import DistillLoss, LossInput, label_parts
+from kdprune.losses.common.base import DistillLoss, LossInput, label_parts
+from kdprune.losses.common.features import as_vector
+from kdprune.losses.common.sum import build_loss
 from kdprune.losses.dist import dist
 from kdprune.losses.dkd import dkd
 from kdprune.losses.kd import kd

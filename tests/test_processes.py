@@ -17,14 +17,14 @@ import pytest
 import torch
 from helpers import command, metrics, only_run, options, plain, start, train
 
-from kdprune.engine.step import DistillStep
+from kdprune.training.step import DistillStep
 
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
 WATCH = """
 import json, os, sys
 from kdprune.cli import main
-from kdprune.engine.step import DistillStep
+from kdprune.training.step import DistillStep
 
 seen, original = [], DistillStep.__call__
 

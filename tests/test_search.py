@@ -9,8 +9,8 @@ from helpers import config_of, train
 from kdprune.alpha import MEASURED, Search, parse, search
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
-from kdprune.engine import trainer as trainer_module
-from kdprune.engine.search import HELD_OUT, _arm, _split, halvings
+from kdprune.pipeline.search import HELD_OUT, _arm, _split, halvings
+from kdprune.training import trainer as trainer_module
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kdprune.data import _huggingface
 from kdprune.data.fingerprint import fingerprint
 from kdprune.data.images import ImageError
 from kdprune.data.sources import Source, check_same_classes, from_indexable, open_source
+from kdprune.data.sources import huggingface as _huggingface
 
 
 def picture(seed: int, size: int = 8) -> Image.Image:

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from kdprune.data.reader import Batch
-from kdprune.engine.step import MEASURED, DistillStep
-from kdprune.losses._sum import build_loss
+from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
+from kdprune.training.step import MEASURED, DistillStep
 
 CPU = torch.device("cpu")
 T = 3.0

@@ -12,12 +12,12 @@ import pytest
 import torch
 from PIL import Image
 
-from kdprune.data import _decoding
+from kdprune.data import decoding as _decoding
 from kdprune.data import store as module
 from kdprune.data.fingerprint import fingerprint
 from kdprune.data.images import ImageError, to_array
-from kdprune.data.source import Source
 from kdprune.data.sources import from_indexable, open_source
+from kdprune.data.sources.base import Source
 from kdprune.data.store import open_store, store_size
 
 PRINT = "0123456789abcdef" * 4

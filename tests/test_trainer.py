@@ -19,12 +19,12 @@ from PIL import Image
 
 from kdprune.config import Config, config_hash
 from kdprune.data.sources import open_source
-from kdprune.engine import trainer as module
-from kdprune.engine.interrupt import Interrupted
-from kdprune.engine.report import evaluate_run
-from kdprune.engine.run_dir import read_config
-from kdprune.engine.step import DistillStep
+from kdprune.pipeline.report import evaluate_run
+from kdprune.runs.run_dir import read_config
 from kdprune.teachers.frozen import can_compile
+from kdprune.training import trainer as module
+from kdprune.training.interrupt import Interrupted
+from kdprune.training.step import DistillStep
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",

@@ -16,8 +16,8 @@ from tqdm import tqdm
 from kdprune.config import DataConfig
 from kdprune.data.fingerprint import fingerprint
 from kdprune.data.images import ImageError, natural_channels, to_array
-from kdprune.data.source import Source
 from kdprune.data.sources import check_same_classes, open_source
+from kdprune.data.sources.base import Source
 from kdprune.data.store import open_store, store_size
 from kdprune.files import read_json, write_json
 

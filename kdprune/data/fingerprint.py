@@ -8,7 +8,7 @@ import json
 import numpy as np
 
 from kdprune.data.images import ImageError, to_array
-from kdprune.data.source import Source
+from kdprune.data.sources.base import Source
 
 SAMPLED = 64
 

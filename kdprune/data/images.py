@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 if TYPE_CHECKING:
-    from kdprune.data.source import Source
+    from kdprune.data.sources.base import Source
 
 CHANNELS = (1, 3)
 

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from kdprune.data import views
 from kdprune.data.images import to_array
 from kdprune.data.recipe import Recipe
-from kdprune.data.source import Source
+from kdprune.data.sources.base import Source
 
 Request = tuple[Tensor, Tensor]  # sample ids and views, int64 N, on the host
 

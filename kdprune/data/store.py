@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from kdprune.data._decoding import decode_all
+from kdprune.data.decoding import decode_all
 from kdprune.data.images import ImageError
-from kdprune.data.source import Source
+from kdprune.data.sources.base import Source
 from kdprune.files import read_json, write_json, write_whole
 from kdprune.registry import unknown
 

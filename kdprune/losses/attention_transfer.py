@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdprune.losses._features import FeatureLoss, as_map, to_smaller
-from kdprune.losses.base import LossInput
+from kdprune.losses.common.base import LossInput
+from kdprune.losses.common.features import FeatureLoss, as_map, to_smaller
 from kdprune.registry import register
 
 

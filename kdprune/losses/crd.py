@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdprune.losses._features import FeatureLoss, as_vector
-from kdprune.losses._gather import first_row, gather_batch
-from kdprune.losses.base import LossInput, positive
+from kdprune.losses.common.base import LossInput, positive
+from kdprune.losses.common.features import FeatureLoss, as_vector
+from kdprune.losses.common.gather import first_row, gather_batch
 from kdprune.registry import register
 
 EMPTY = -1  # id of a place in the queue that holds no sample yet

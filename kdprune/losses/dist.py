@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdprune.losses._gather import gather_batch
-from kdprune.losses.base import DistillLoss, LossInput, non_negative, positive
+from kdprune.losses.common.base import DistillLoss, LossInput, non_negative, positive
+from kdprune.losses.common.gather import gather_batch
 from kdprune.registry import register
 
 # added to the product of norms, as by the authors: a class whose probability hardly varies counts as uncorrelated

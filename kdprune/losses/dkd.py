@@ -7,8 +7,8 @@ import warnings
 import torch
 from torch import Tensor
 
-from kdprune.losses._target import split
-from kdprune.losses.base import DistillLoss, LossInput, label_parts, non_negative, positive
+from kdprune.losses.common.base import DistillLoss, LossInput, label_parts, non_negative, positive
+from kdprune.losses.common.target import split
 from kdprune.registry import register
 
 

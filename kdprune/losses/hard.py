@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdprune.losses.base import DistillLoss, LossInput
+from kdprune.losses.common.base import DistillLoss, LossInput
 from kdprune.registry import register
 
 

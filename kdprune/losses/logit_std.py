@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from kdprune.losses._sum import build_loss
-from kdprune.losses.base import DistillLoss, LossInput
+from kdprune.losses.common.base import DistillLoss, LossInput
+from kdprune.losses.common.sum import build_loss
 from kdprune.registry import register
 
 

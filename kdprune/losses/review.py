@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from kdprune.losses._features import FeatureLoss, as_map
-from kdprune.losses.base import LossInput, positive
+from kdprune.losses.common.base import LossInput, positive
+from kdprune.losses.common.features import FeatureLoss, as_map
 from kdprune.registry import register
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from kdprune.losses._features import FeatureLoss
-from kdprune.losses.base import LossInput
+from kdprune.losses.common.base import LossInput
+from kdprune.losses.common.features import FeatureLoss
 from kdprune.registry import register
 
 

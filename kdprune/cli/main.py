@@ -1,0 +1,208 @@
+"""The command `kdprune`. Imports nothing heavy before it is known that there is something to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from kdprune.cli.launch import processes_missing, relaunch
+from kdprune.config import Config
+
+_HERE = Path(__file__).resolve().parents[1]
+# Beside the package in a checkout, inside it in an installed wheel.
+RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs") if folder.is_dir()), _HERE)
+MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
+DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; what a user got wrong is said in one message, without a traceback.
+
+    Set KDPRUNE_DEBUG=1 for the traceback.
+
+    Returns:
+        exit status: 0 done, 2 wrong input, 1 the run failed, 130 interrupted (the state is on disk).
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    command, options = parse(arguments)
+    try:
+        if command in ("train", "cache", "evaluate") and (processes := processes_missing()):
+            relaunch(processes, arguments)
+        return COMMANDS[command][1](options)
+    except KeyboardInterrupt:
+        return _say("interrupted before training began; nothing is lost", 130)
+    except Exception as error:
+        if os.environ.get("KDPRUNE_DEBUG"):
+            raise
+        if type(error).__name__ == "Interrupted":
+            return _say(str(error), 130)
+        if isinstance(error, (ValueError, FileNotFoundError)):
+            return _say(f"error: {error}", 2)
+        if isinstance(error, (ArithmeticError, OSError)):
+            return _say(f"error: {error}", 1)
+        raise
+
+
+def _say(text: str, status: int) -> int:
+    """Print, on the main process. What another one alone has met it says itself.
+
+    It waits before: where the main process has met the same, that ends, and the launcher then ends this one.
+    """
+    rank = os.environ.get("RANK", "0")
+    if rank == "0":
+        print(text, file=sys.stderr)
+    elif status in (1, 2):
+        time.sleep(MAIN_FIRST)
+        print(f"process {rank}: {text}", file=sys.stderr, flush=True)
+    return status
+
+
+def _parser(description: str) -> ArgumentParser:
+    return ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
+
+
+def train_parser() -> ArgumentParser:
+    parser = _parser("Train a student on a kept subset, with a teacher.")
+    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_class_arguments(Config, as_group=False)
+    return parser
+
+
+def cache_parser() -> ArgumentParser:
+    parser = train_parser()
+    parser.description = "Fill the cached targets that training with the same settings would read."
+    parser.add_argument("--verify", action="store_true", help="Compute a sample of the entries again and compare.")
+    return parser
+
+
+def evaluate_parser() -> ArgumentParser:
+    parser = _parser("Measure the student of a run on held-out data.")
+    parser.add_argument("run", type=str, help="Run directory.")
+    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
+    parser.add_argument(
+        "--class_mass", type=str, choices=["missing", "all"],
+        help="Measure it once more with class biases moved so that the mean predicted probability over the training "
+        "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
+    )  # fmt: skip
+    return parser
+
+
+def list_parser() -> ArgumentParser:
+    parser = _parser("List plug-ins and models by name.")
+    parser.add_argument("kind", type=str, nargs="?", help="losses, scorers, selectors or models (default: all).")
+    parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from kdprune.cli.table import print_table
+    from kdprune.pipeline.experiment import run_arms
+
+    summaries = run_arms(options.config_object)
+    if os.environ.get("RANK", "0") == "0":
+        print_table(summaries)
+    return 0
+
+
+def _cache(options: Namespace) -> int:
+    from kdprune.pipeline.caching import cache
+
+    cache(options.config_object, options.verify)
+    return 0
+
+
+def _evaluate(options: Namespace) -> int:
+    from kdprune.pipeline.report import evaluate_run
+
+    evaluate_run(Path(options.run), options.json, options.class_mass)
+    return 0
+
+
+def _list(options: Namespace) -> int:
+    from kdprune.registry import KINDS, names, unknown
+
+    kinds = [options.kind] if options.kind else [*KINDS, "models"]
+    for kind in kinds:
+        if kind == "models":
+            import timm
+
+            import kdprune.models.build  # noqa: F401  registers kdprune's own
+
+            found = timm.list_models(options.filter)
+        elif kind in KINDS:
+            found = names(kind)
+        else:
+            raise ValueError(unknown("kind", kind, [*KINDS, "models"]))
+        print(f"{kind}:", *found, sep="\n  ")
+    return 0
+
+
+COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
+    "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
+    "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
+    "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
+    "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
+}
+
+
+def parse(arguments: list[str]) -> tuple[str, Namespace]:
+    """The command and its options; for `train` and `cache` with the checked settings as `config_object`.
+
+    Ends the process, with a message, where the arguments cannot be read.
+    """
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        sys.exit(0)
+    if arguments[0] == "--version":
+        from kdprune import __version__
+
+        print(__version__)
+        sys.exit(0)
+    command, *rest = arguments
+    if command not in COMMANDS:
+        from kdprune.registry import unknown
+
+        sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
+    parser = COMMANDS[command][0]()
+    parser.prog = f"kdprune {command}"
+    if command == "train" and not rest:
+        if not DEFAULT_RECIPE.exists():
+            sys.exit(_say("error: no settings given; name a recipe with --config FILE, or see --help", 2))
+        rest = ["--config", str(DEFAULT_RECIPE)]
+    try:
+        options = parser.parse_args(rest)
+        if command in ("train", "cache"):
+            options.config_object = _config(parser, options)
+    except ArgumentError as error:
+        from kdprune.cli.mistakes import explain
+
+        options_known = [option for action in parser._actions for option in action.option_strings]
+        sys.exit(_say(f"error: {explain(str(error), options_known)}", 2))
+    except ValueError as error:
+        sys.exit(_say(f"error: {error}", 2))
+    return command, options
+
+
+def _config(parser: ArgumentParser, options: Namespace) -> Config:
+    from kdprune.config import from_dict
+
+    content: dict[str, Any] = options.as_dict()
+    for name in ("config", "verify"):
+        content.pop(name, None)
+    config = from_dict(content)
+    config.check()
+    return config
+
+
+def _help() -> str:
+    lines = [f"  {name:10} {about}" for name, (_, _, about) in COMMANDS.items()]
+    return "\n".join(
+        ["usage: kdprune COMMAND …", "", "Train small models on a fraction of the data, with a teacher.", "",
+         "commands:", *lines, "", "kdprune COMMAND --help shows the options of a command."]
+    )  # fmt: skip

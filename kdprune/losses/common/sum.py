@@ -1,0 +1,103 @@
+"""A loss expression as one module: the weighted sum of its terms."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from kdprune import registry
+from kdprune.losses.common.base import DistillLoss, LossInput
+from kdprune.losses.common.expression import Term, parse
+
+Layers = Sequence[tuple[str, str]]
+
+
+class WeightedSum(DistillLoss):
+    """Σ weight·loss, with the needs of all its terms.
+
+    Args:
+        terms: what to add up.
+        temperature: the run's; given to every loss that has a `temperature` and is not told its own.
+        layers: the run's pairs of layers; given likewise to every loss that has `layers`.
+    """
+
+    def __init__(self, terms: Sequence[Term], temperature: float, layers: Layers = ()) -> None:
+        super().__init__()
+        self.terms = tuple(terms)
+        self.losses = nn.ModuleList(_make(term, {"temperature": temperature, "layers": layers}) for term in terms)
+        self.needs_labels = any(loss.needs_labels for loss in self._each())
+        self.needs_features = any(loss.needs_features for loss in self._each())
+        self.accepts_mixed_labels = all(loss.accepts_mixed_labels for loss in self._each())
+        self.layers = tuple(dict.fromkeys(pair for loss in self._each() for pair in loss.layers))
+
+    def check(self, num_classes: int) -> None:
+        for loss in self._each():
+            loss.check(num_classes)
+
+    def check_targets(self, temperature: float, top_k: bool, several: bool) -> None:
+        """Refuse what targets that are right at one temperature only cannot serve.
+
+        Args:
+            temperature: the run's.
+            top_k: the targets are rebuilt from the k largest logits.
+            several: they are the mean of several teachers' probabilities.
+
+        Raises:
+            ValueError: a loss that compares all logits, or probabilities at another temperature.
+        """
+        for term, loss in zip(self.terms, self._each(), strict=True):
+            if top_k and loss.needs_all_logits:
+                raise ValueError(f"--teacher.top_k: {term.name} compares all logits; leave --teacher.top_k out")
+            for own in loss.temperatures():
+                if own == temperature or not (top_k or several):
+                    continue
+                option, why = (
+                    ("--teacher.top_k", "cached targets are rebuilt") if top_k else
+                    ("--teacher.models", "the mean of several teachers is taken")
+                )  # fmt: skip
+                raise ValueError(
+                    f"{option}: {why} at --distill.temperature {temperature:g}, and {term.name} reads it at {own:g}; "
+                    f"give both the same, or {'leave --teacher.top_k out' if top_k else 'one teacher'}"
+                )
+
+    def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
+        for loss in self._each():
+            loss.build(student_features, teacher_features)
+
+    def compute(self, batch: LossInput) -> Tensor:
+        values = [term.weight * loss(batch) for term, loss in zip(self.terms, self._each(), strict=True)]
+        return torch.stack(values).sum()
+
+    def _each(self) -> list[DistillLoss]:
+        return cast("list[DistillLoss]", list(self.losses))
+
+
+def build_loss(
+    expression: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], temperature: float, layers: Layers = ()
+) -> WeightedSum:
+    """The loss that `expression` writes (see `kdprune.losses.common.expression`).
+
+    Raises:
+        ValueError: the expression cannot be read, or names a loss, a parameter or a value that is not allowed.
+    """
+    return WeightedSum(parse(expression), temperature, layers)
+
+
+def _make(term: Term, defaults: Mapping[str, Any]) -> DistillLoss:
+    """Construct a term's loss, with the run's values for what the term leaves open."""
+    plugin = registry.get("losses", term.name)
+    signature = inspect.signature(plugin)
+    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
+    for given in term.params:
+        if given not in signature.parameters and not open_ended:
+            raise ValueError(registry.unknown(f"parameter of loss {term.name}", given, signature.parameters))
+    params = {name: value for name, value in defaults.items() if name in signature.parameters} | term.params
+    try:
+        signature.bind(**params)
+    except TypeError as error:
+        raise ValueError(f"loss {term.name!r}: {error}") from None
+    return cast("DistillLoss", plugin(**params))

@@ -1,0 +1,81 @@
+"""What must be known between two steps: is a checkpoint due, was a stop asked for, was every loss finite.
+
+Each answer needs the device or the other processes to be waited for, so it is looked for every 20 steps only; one
+process on a CPU has nobody to wait for and looks at every step.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from kdprune.checks import checkpoint_interval
+from kdprune.training.interrupt import StopRequest
+
+LOOK_EVERY = 20  # steps
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a look found; the same on all processes.
+
+    Attributes:
+        save: a checkpoint is due.
+        stop: the signal that asked for a stop.
+        unfinite: the first step whose loss was NaN or infinite.
+    """
+
+    save: bool = False
+    stop: str | None = None
+    unfinite: int | None = None
+
+
+class Watch:
+    """Watches over a run of `total` steps.
+
+    Args:
+        checkpoint_every: as in `--train.checkpoint_every`.
+        steps_per_epoch: by which its epochs are counted.
+    """
+
+    def __init__(
+        self, accelerator: Accelerator, total: int, checkpoint_every: str, steps_per_epoch: float, stop: StopRequest
+    ) -> None:
+        self.total, self.stop = total, stop
+        self.alone = accelerator.num_processes == 1
+        self.every = 1 if self.alone and accelerator.device.type == "cpu" else LOOK_EVERY
+        epochs, minutes = checkpoint_interval(checkpoint_every)
+        self.save_steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
+        self.save_seconds = None if minutes is None else 60 * minutes
+        self._unfinite = torch.full((), total, device=accelerator.device)
+        self.saved()
+
+    def saved(self) -> None:
+        """A checkpoint was written just now."""
+        self._saved_at = time.monotonic()
+
+    def note(self, loss: Tensor, step: int) -> None:
+        """Remember on the device whether a step's loss was finite."""
+        self._unfinite = torch.where(loss.isfinite(), self._unfinite, self._unfinite.clamp(max=step))
+
+    def look(self, step: int) -> Seen:
+        """Look, if it is time to, after `step` steps."""
+        due_by_step = self.save_steps is not None and step % self.save_steps == 0
+        late = self.save_seconds is not None and time.monotonic() - self._saved_at > self.save_seconds
+        # Only what all processes see alike may bring them where they wait for each other.
+        together = step % self.every == 0 or step == self.total or due_by_step
+        if not together and not (self.alone and (late or self.stop.signal)):
+            return Seen()
+        save, stop, unfinite = due_by_step or late, self.stop.signal, self._unfinite
+        if not self.alone:
+            asked = [torch.tensor(x, device=unfinite.device) for x in (int(save), int(stop is not None))]
+            flags = torch.stack([*asked, self.total - unfinite])
+            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+            save, stopping, early = flags.tolist()
+            stop = (stop or "a signal to another process") if stopping else None
+            return Seen(bool(save), stop, self.total - early if early else None)
+        return Seen(save, stop, None if int(unfinite) == self.total else int(unfinite))
