@@ -10,7 +10,7 @@ import pytest
 import yaml
 from helpers import command, only_run, options, plain
 
-from kdprune import cli
+from kdprune.cli import commands as cli
 from kdprune.config import Config, from_dict, to_dict
 
 MISTAKES = [
@@ -66,7 +66,7 @@ def test_answers_come_at_once_and_without_torch():
     lines += [["train", "--print_config"]]
     script = f"""
 import sys
-from kdprune import cli
+from kdprune.cli import commands as cli
 from kdprune.cli import main
 for line in {lines!r}:
     try:

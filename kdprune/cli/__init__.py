@@ -1,5 +1,5 @@
 """The command line: the only place that prints."""
 
-from kdprune.cli.main import COMMANDS, main, parse
+from kdprune.cli.commands import COMMANDS, main, parse
 
 __all__ = ["COMMANDS", "main", "parse"]
