@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import xxhash
 
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
@@ -44,7 +48,7 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file; a damaged one is named in the error."""
     try:
         return json.loads(Path(path).read_text())
-    except ValueError as error:  # no JSON, or no text
+    except (ValueError, RecursionError) as error:  # no JSON, no text, or brackets without end
         raise ValueError(f"{path} is not valid JSON: {error}") from None
 
 
@@ -52,3 +56,35 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def digest(path: str | Path) -> str:
+    """XXH3-128 of a file, hex: finds what a disk or a hand has changed, and is no protection against an attacker."""
+    state = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            state.update(block)
+    return state.hexdigest()
+
+
+def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        folder: where it is to be written; made if it is not there.
+        needed: bytes.
+        what: is to be written, the subject of the message ("the decoded images").
+        advice: what else can be done.
+
+    Raises:
+        OSError: ENOSPC, with what is needed and what is free.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{what} need {in_bytes(needed)}, {in_bytes(free)} are free: {advice}", str(folder))
+
+
+def in_bytes(count: int) -> str:
+    """Bytes, for a person."""
+    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"

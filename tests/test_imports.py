@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"registry", "config", "checks", "files", "_timm"},
+    {"registry", "config", "checks", "files", "artefact", "_timm"},
     {"data"},
     {"models"},
     {"losses", "alpha", "scorers", "selectors", "teachers"},
