@@ -1,7 +1,7 @@
 """The studies behind docs/alpha.md and docs/losses.md: top-1 of arms at keep fractions, mean and spread over seeds.
 
     python benchmarks/study.py --config configs/cifar10_random50.yaml --data.dataset torch/cifar10 \\
-        --student.model cifar_resnet8 --teacher.models cifar_resnet20 --teacher.epochs 15 --teacher.targets cached \\
+        --student.model cifar_resnet8 --teacher.models cifar_resnet20 --teacher.train.epochs 15 --teacher.targets cached \\
         --keep 0.1:20 0.5:10 --arms none distill.alpha=0.5 "distill.alpha=0.9 distill.loss=dist" --seeds 0 1 2
 
 What this script does not know goes to `kdprune train`; an arm adds options to that, written without dashes, and `none`

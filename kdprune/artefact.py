@@ -68,9 +68,13 @@ class Artefact:
         return stored is not None and "files" in stored
 
     def begin(self) -> None:
-        """Write down what is about to be made here."""
+        """Write down what is about to be made here, unless it is there already."""
         if self._stored() is None:
             write_json(self.folder / FILE, {"what": self.what, "key": self.key})
+
+    def reopen(self) -> None:
+        """A finished artefact is unfinished again, so that it is made anew."""
+        write_json(self.folder / FILE, {"what": self.what, "key": self.key})
 
     def finish(self, files: Iterable[str]) -> None:
         """Write down that it is made.
@@ -80,10 +84,6 @@ class Artefact:
         """
         digests = {name: digest(self.folder / name) for name in files}
         write_json(self.folder / FILE, {"what": self.what, "key": self.key, "files": digests})
-
-    def discard(self) -> None:
-        """Forget that it is finished, so that it is made again."""
-        (self.folder / FILE).unlink(missing_ok=True)
 
     def _stored(self) -> dict[str, Any] | None:
         """The content of `artefact.json` where it is this artefact; None where the folder is free."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from typing import Any
 
 from kdprune import alpha as alpha_policies
-
-if TYPE_CHECKING:
-    from kdprune.config import Config, TeacherConfig
+from kdprune.config import Config, TeacherConfig
+from kdprune.data import recipe
+from kdprune.losses.common import expression
+from kdprune.registry import check_name
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
 LEARNED = "learned"  # weights of teachers, from held-out samples
@@ -20,7 +21,6 @@ _RANGES = {
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
     "student.drop_rate": (0, 1, True, False),
-    "teacher.epochs": (0, None, False, True),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),
     "teacher.snapshot": (1, None, True, True),
@@ -46,7 +46,7 @@ _RANGES = {
 }
 
 
-def checkpoint_interval(text: str) -> tuple[float | None, float | None]:
+def checkpoint_interval(text: str, option: str = "--train.checkpoint_every") -> tuple[float | None, float | None]:
     """'2' → (2 epochs, None); '5min' → (None, 5 minutes)."""
     number = text.removesuffix("min").strip()
     try:
@@ -54,14 +54,41 @@ def checkpoint_interval(text: str) -> tuple[float | None, float | None]:
     except ValueError:
         value = 0.0
     if not 0 < value < float("inf"):
-        raise ValueError(f"--train.checkpoint_every: {text!r} given, allowed are epochs ('1') or minutes ('5min')")
+        raise ValueError(f"{option}: {text!r} given, allowed are epochs ('1') or minutes ('5min')")
     return (None, value) if text.endswith("min") else (value, None)
 
 
+def check(config: Config) -> None:
+    """Refuse what can be seen to be wrong before any work is done.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    check_ranges(config)
+    check_name("selectors", config.subset.selector)
+    recipe.parse(config.data.augment)
+    recipe.parse(config.teacher.augment or "", "--teacher.augment")
+    expression.parse(config.distill.loss)
+    if alpha_policies.search(config.distill.alpha) is None:
+        alpha = alpha_policies.parse(config.distill.alpha)
+        alpha.at(config.subset.keep_fraction)
+        if config.teacher.generations > 1:  # those learn on a part of their own
+            alpha.at(config.teacher.train_fraction)
+    checkpoint_interval(config.train.checkpoint_every)
+    if config.teacher.train.checkpoint_every is not None:
+        checkpoint_interval(str(config.teacher.train.checkpoint_every), "--teacher.train.checkpoint_every")
+    if config.subset.file and config.subset.without_classes:
+        raise ValueError("--subset.without_classes: given beside --subset.file, which says itself what is kept")
+    check_teachers(config.teacher)
+    check_mean_teacher(config)
+
+
 def check_ranges(config: Config) -> None:
-    for option, (low, high, with_low, with_high) in _RANGES.items():
-        group, name = option.split(".")
-        value = getattr(getattr(config, group), name)
+    ranges = _RANGES | {f"teacher.{option}": limits for option, limits in _RANGES.items() if option[:6] == "train."}
+    for option, (low, high, with_low, with_high) in ranges.items():
+        value: Any = config
+        for name in option.split("."):
+            value = getattr(value, name)
         if value is None:
             continue
         below = value < low or (value == low and not with_low)

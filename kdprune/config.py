@@ -7,14 +7,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from typing import Any, Literal, get_type_hints
 
-from kdprune import alpha as alpha_policies
-from kdprune import checks
-from kdprune.data import recipe
-from kdprune.losses.common import expression
-from kdprune.registry import check_name, unknown
+from kdprune.registry import unknown
 
 
 @dataclass
@@ -83,6 +79,78 @@ class StudentConfig:
 
 
 @dataclass
+class TrainConfig:
+    """The training of one model.
+
+    Args:
+        epochs: Passes over the kept samples (budget subset) or over as many samples as the full set has (full).
+        steps: Optimizer steps; overrides epochs.
+        budget: subset: epochs count kept samples, so that small subsets get fewer steps; full: the same number of
+            steps for every subset.
+        batch_size: Samples an optimizer step, over all processes and accumulation steps together.
+        grad_accum: Parts that each process cuts its share of a batch into, to save memory.
+        opt: timm's name of the optimizer ('sgd' is Nesterov).
+        momentum: For the optimizers that have it.
+        lr: Learning rate.
+        sched: timm's name of the scheduler, or 'none' for a constant rate.
+        min_lr: Lowest rate of the cosine and poly schedules.
+        warmup_epochs: Linear warm-up, after which the schedule begins.
+        decay_milestones: Epochs at which the multistep schedule decays.
+        decay_rate: Its factor; for the poly schedule, its power.
+        weight_decay: On weights; biases and norm parameters are left out, as timm does.
+        smoothing: Label smoothing of the cross-entropy (never of the distillation term).
+        precision: auto takes bf16 where the hardware multiplies in it.
+        compile: torch.compile the student and the frozen teachers.
+        ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
+        clip_grad: Largest gradient norm (default: no clipping).
+        eval_every: Epochs between evaluations; the last epoch is always evaluated.
+        checkpoint_every: Epochs ('1'), or minutes ('5min'), between checkpoints.
+        checkpoint_keep: How many of the latest checkpoints are kept.
+        save_epochs: Epochs after which a snapshot of the weights is kept, for RUN@EPOCH.
+        save_steps: Steps after which one is kept, for RUN@stepSTEP.
+    """
+
+    epochs: float = 30
+    steps: int | None = None
+    budget: Literal["subset", "full"] = "subset"
+    batch_size: int = 128
+    grad_accum: int = 1
+    opt: str = "sgd"
+    momentum: float = 0.9
+    lr: float = 0.1
+    sched: Literal["cosine", "multistep", "poly", "none"] = "cosine"
+    min_lr: float = 0.0
+    warmup_epochs: float = 0.0
+    decay_milestones: list[float] = field(default_factory=list)
+    decay_rate: float = 0.1
+    weight_decay: float = 5e-4
+    smoothing: float = 0.0
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
+    compile: bool = False
+    ema: float = 0.0
+    clip_grad: float | None = None
+    eval_every: int = 1
+    checkpoint_every: str = "5min"
+    checkpoint_keep: int = 2
+    save_epochs: list[int] = field(default_factory=list)
+    save_steps: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.checkpoint_every = str(self.checkpoint_every)
+
+
+_HINTS = get_type_hints(TrainConfig)
+TeacherTrainConfig: Any = make_dataclass(
+    "TeacherTrainConfig", [(f.name, _HINTS[f.name] | None, field(default=None)) for f in fields(TrainConfig)]
+)
+"""The fields of TrainConfig, each None unless it is given."""
+TeacherTrainConfig.__module__ = __name__
+TeacherTrainConfig.__doc__ = str(TrainConfig.__doc__).replace(
+    "The training of one model.", "The training of a teacher; what is not given is as in train."
+)
+
+
+@dataclass
 class TeacherConfig:
     """The models that guide the student. One that comes without weights is trained first, on the full data.
 
@@ -96,15 +164,13 @@ class TeacherConfig:
             training samples likeliest that no teacher was trained on (--teacher.train_fraction 0.9 leaves a tenth).
         temperatures: Temperature of each teacher (default: distill.temperature).
         by_correctness: Weigh several teachers anew for every sample, by the probability they give to its label.
-        epochs: Epochs for a teacher that is trained here (default: train.epochs).
+        train: Anything of train.* for a teacher that is trained here (default: the run's).
         train_fraction: Part of the training data that a teacher trained here sees (the paper's f_t).
         augment: View recipe for a teacher that is trained here (default: data.augment).
         drop_rate: Dropout of a teacher that is trained here.
-        save_epochs: Snapshots that a teacher trained here keeps, for RUN@EPOCH.
         snapshot: Use this snapshot of a teacher trained here instead of its last epoch (an early-epoch teacher).
         generations: Born-again teachers: one that is trained here teaches the next of its kind, with the run's loss and
             alpha, and the last of so many teaches the student (1: none but that).
-        seed: Seed of a teacher that is trained here; its own, so that students of several seeds share one teacher.
         targets: online: the teacher runs at every step; cached: its logits are stored and met again.
         views: Number of different views of a sample (epoch e uses view e mod views); default: one for each epoch.
         cache: Folder of cached targets (default: a folder in the output, named by all that they depend on).
@@ -118,14 +184,12 @@ class TeacherConfig:
     weights: list[float] | Literal["learned"] | None = None
     temperatures: list[float] | None = None
     by_correctness: bool = False
-    epochs: float | None = None
+    train: TeacherTrainConfig = field(default_factory=TeacherTrainConfig)
     train_fraction: float = 1.0
     augment: str | None = None
     drop_rate: float = 0.0
-    save_epochs: list[int] = field(default_factory=list)
     snapshot: int | None = None
     generations: int = 1
-    seed: int = 0
     targets: Literal["online", "cached"] = "online"
     views: int | None = None
     cache: str | None = None
@@ -159,62 +223,22 @@ class DistillConfig:
 
 
 @dataclass
-class TrainConfig:
-    """The training of one model.
+class SeedConfig:
+    """Seeds by role; each is --seed unless it is given.
 
     Args:
-        epochs: Passes over the kept samples (budget subset) or over as many samples as the full set has (full).
-        steps: Optimizer steps; overrides epochs.
-        budget: subset: epochs count kept samples, so that small subsets get fewer steps; full: the same number of
-            steps for every subset.
-        batch_size: Samples an optimizer step, over all processes and accumulation steps together.
-        grad_accum: Parts that each process cuts its share of a batch into, to save memory.
-        opt: timm's name of the optimizer ('sgd' is Nesterov).
-        momentum: For the optimizers that have it.
-        lr: Learning rate.
-        sched: timm's name of the scheduler, or 'none' for a constant rate.
-        min_lr: Lowest rate of the cosine and poly schedules.
-        warmup_epochs: Linear warm-up, after which the schedule begins.
-        decay_milestones: Epochs at which the multistep schedule decays.
-        decay_rate: Its factor; for the poly schedule, its power.
-        weight_decay: On weights; biases and norm parameters are left out, as timm does.
-        smoothing: Label smoothing of the cross-entropy (never of the distillation term).
-        precision: auto takes bf16 where the hardware multiplies in it.
-        compile: torch.compile the student and the frozen teachers.
-        ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
-        clip_grad: Largest gradient norm (default: no clipping).
-        eval_every: Epochs between evaluations; the last epoch is always evaluated.
-        checkpoint_every: Epochs ('1'), or minutes ('5min'), between checkpoints.
-        checkpoint_keep: How many of the latest checkpoints are kept.
-        save_epochs: Epochs after which a snapshot of the weights is kept, for RUN@EPOCH.
+        weights: Of initial weights, dropout and projectors.
+        data: Of the order of samples and their views, so that runs can share cached targets.
+        subset: Of the kept samples, and of those that are held out for validation.
+        teacher: Of a teacher that is trained here: its weights, order and views. Given, runs of several seeds share it.
+        role: Whose training it is. A teacher draws other views and weights than a student of the same seed.
     """
 
-    epochs: float = 30
-    steps: int | None = None
-    budget: Literal["subset", "full"] = "subset"
-    batch_size: int = 128
-    grad_accum: int = 1
-    opt: str = "sgd"
-    momentum: float = 0.9
-    lr: float = 0.1
-    sched: Literal["cosine", "multistep", "poly", "none"] = "cosine"
-    min_lr: float = 0.0
-    warmup_epochs: float = 0.0
-    decay_milestones: list[float] = field(default_factory=list)
-    decay_rate: float = 0.1
-    weight_decay: float = 5e-4
-    smoothing: float = 0.0
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    compile: bool = False
-    ema: float = 0.0
-    clip_grad: float | None = None
-    eval_every: int = 1
-    checkpoint_every: str = "5min"
-    checkpoint_keep: int = 2
-    save_epochs: list[int] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.checkpoint_every = str(self.checkpoint_every)
+    weights: int | None = None
+    data: int | None = None
+    subset: int | None = None
+    teacher: int | None = None
+    role: Literal["student", "teacher"] = "student"
 
 
 @dataclass
@@ -222,11 +246,12 @@ class Config:
     """A training run.
 
     Args:
-        seed: Of the student: initial weights, order, views, dropout. The subset depends on it, too.
+        seed: Of everything that is random; see seeds for what can be given apart.
         output: Folder for run directories.
         name: Name of the run directory (default: made from what the run is).
         baseline: Also train the same student on the same subset without the teacher, for comparison.
         log_with: Accelerate trackers (tensorboard, wandb, …); metrics.csv is always written.
+        remake: Train a finished run again if a file of it is missing or has changed, instead of refusing.
     """
 
     seed: int = 0
@@ -234,6 +259,8 @@ class Config:
     name: str | None = None
     baseline: bool = False
     log_with: list[str] | str = field(default_factory=list)
+    remake: bool = False
+    seeds: SeedConfig = field(default_factory=SeedConfig)
     data: DataConfig = field(default_factory=DataConfig)
     subset: SubsetConfig = field(default_factory=SubsetConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
@@ -244,36 +271,18 @@ class Config:
     def __post_init__(self) -> None:
         self.log_with = _as_list(self.log_with)
 
-    def check(self) -> None:
-        """Refuse what can be seen to be wrong before any work is done.
-
-        Raises:
-            ValueError: naming the option, what was given and what is allowed.
-        """
-        checks.check_ranges(self)
-        check_name("selectors", self.subset.selector)
-        recipe.parse(self.data.augment)
-        recipe.parse(self.teacher.augment or "", "--teacher.augment")
-        expression.parse(self.distill.loss)
-        if alpha_policies.search(self.distill.alpha) is None:
-            alpha = alpha_policies.parse(self.distill.alpha)
-            alpha.at(self.subset.keep_fraction)
-            if self.teacher.generations > 1:  # those learn on a part of their own
-                alpha.at(self.teacher.train_fraction)
-        checks.checkpoint_interval(self.train.checkpoint_every)
-        if self.subset.file and self.subset.without_classes:
-            raise ValueError("--subset.without_classes: given beside --subset.file, which says itself what is kept")
-        checks.check_teachers(self.teacher)
-        checks.check_mean_teacher(self)
+    def seed_of(self, role: Literal["weights", "data", "subset", "teacher"]) -> int:
+        """The seed of a role: its own, or --seed."""
+        own = getattr(self.seeds, role)
+        return self.seed if own is None else own
 
 
-# Fields that change where or how often something is written or how fast it is computed, not (but for rounding) what.
+# Settings that change where or how often something is written or how fast it is computed, not (but for rounding) what.
 _NOT_IN_HASH = {
-    "": {"output", "name", "baseline", "log_with"},
-    "data": {"root", "workers"},  # not memory_gb: views of a decoded store are made in another way
-    "teacher": {"cache"},
-    "train": {"eval_every", "checkpoint_every", "checkpoint_keep"},
-}
+    "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
+    *(f"{group}.{name}" for group in ("train", "teacher.train")
+      for name in ("eval_every", "checkpoint_every", "checkpoint_keep")),
+}  # fmt: skip
 
 
 def to_dict(config: Any) -> dict[str, Any]:
@@ -297,12 +306,14 @@ def _number(value: Any) -> Any:
 
 def relevant(config: Config) -> dict[str, Any]:
     """The settings that the result depends on, with dotted names."""
+    return {name: value for name, value in dotted(to_dict(config)).items() if name not in _NOT_IN_HASH}
+
+
+def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"lr": 0.1}} → {"train.lr": 0.1}."""
     flat: dict[str, Any] = {}
-    for name, value in to_dict(config).items():
-        if isinstance(value, dict):
-            flat |= {f"{name}.{key}": v for key, v in value.items() if key not in _NOT_IN_HASH.get(name, ())}
-        elif name not in _NOT_IN_HASH[""]:
-            flat[name] = value
+    for name, value in settings.items():
+        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
     return flat
 
 

@@ -29,19 +29,21 @@ def config_of(output: Path, options: dict[str, Any] | None = None) -> Config:
     }  # fmt: skip
     content = to_dict(Config())
     for name, value in {**tiny, **(options or {})}.items():
-        group, _, key = name.rpartition(".")
-        (content[group] if group else content)[key] = value
+        *groups, key = name.split(".")
+        place = content
+        for group in groups:
+            place = place[group]
+        place[key] = value
     return from_dict(content)
 
 
 def train(output: Path, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
     """Train in this process; the summary and the run directory."""
-    from kdprune.pipeline.arms import run_name
-    from kdprune.pipeline.experiment import run
+    from kdprune.pipeline.train import run
 
-    config = config_of(output, options)
     with restored_surroundings():
-        return run(config), output / run_name(config)
+        result = run(config_of(output, options))[0]
+        return result.summary, result.path
 
 
 @contextlib.contextmanager

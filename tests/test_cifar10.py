@@ -20,7 +20,7 @@ def test_a_hundredth_of_cifar10_from_the_command_line(shared_data, tmp_path):
         *options(
             output=tmp_path, data__dataset=f"hfds/{shared_data / 'cifar10'}", subset__keep_fraction=0.01,
             subset__balanced="true", student__model="mlp_64", teacher__models="cifar_resnet8",
-            teacher__train_fraction=0.02, teacher__epochs=1, train__epochs=2, train__batch_size=50,
+            teacher__train_fraction=0.02, teacher__train__epochs=1, train__epochs=2, train__batch_size=50,
             data__augment="crop(4)+flip+cutout(8)",
         ),
     )  # fmt: skip

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdprune import checks as module
-from kdprune.checks import checkpoint_interval
+from kdprune.checks import check, checkpoint_interval
 from kdprune.config import Config, config_hash, from_dict, relevant, to_dict
 
 NOT_IN_HASH = {
@@ -32,7 +32,7 @@ def changed(option: str, value) -> Config:
 
 
 def test_the_defaults_are_allowed():
-    Config().check()
+    check(Config())
 
 
 @pytest.mark.parametrize("option", sorted(module._RANGES))
@@ -43,9 +43,9 @@ def test_values_outside_a_range_are_refused_and_the_option_named(option):
         wrong += [high + 1, *([] if with_high else [high])]
     for value in wrong:
         with pytest.raises(ValueError, match=rf"--{option}: {value} given, allowed is [\[(]"):
-            changed(option, value).check()
+            check(changed(option, value))
     for value in [*([low] if with_low else []), *([high] if high is not None and with_high else [])]:
-        changed(option, value).check()
+        check(changed(option, value))
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_values_outside_a_range_are_refused_and_the_option_named(option):
 )
 def test_mistakes(option, value, message):
     with pytest.raises(ValueError, match=message):
-        changed(option, value).check()
+        check(changed(option, value))
 
 
 @pytest.mark.parametrize(
@@ -79,7 +79,7 @@ def test_mistakes(option, value, message):
 )
 def test_several_teachers_need_a_value_each(settings, message):
     with pytest.raises(ValueError, match=message):
-        from_dict({"teacher": {"models": "a, b", **settings}}).check()
+        check(from_dict({"teacher": {"models": "a, b", **settings}}))
 
 
 def test_one_name_or_several_become_a_list():
@@ -94,7 +94,7 @@ def test_classes_to_leave_out():
     config = changed("subset.without_classes", [3])
     config.subset.file = "subset.json"
     with pytest.raises(ValueError, match=r"--subset\.without_classes: given beside --subset\.file"):
-        config.check()
+        check(config)
 
 
 def test_checkpoint_intervals():

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from kdprune.checks import check
 from kdprune.models.build import load_model
 from kdprune.models.hashing import weights_hash
 from kdprune.pipeline import experiment
@@ -58,7 +59,7 @@ def test_a_teacher_that_is_certain_and_wrong_does_no_harm():
 
 ENSEMBLE = {
     "teacher.models": ["mlp_64", "cifar_resnet8"], "teacher.weights": "learned", "teacher.train_fraction": 0.8,
-    "train.steps": 8, "teacher.epochs": 3,
+    "train.steps": 8, "teacher.train.epochs": 3,
 }  # fmt: skip
 
 
@@ -87,7 +88,7 @@ def test_the_judges_are_training_samples_that_no_teacher_saw(tmp_path, monkeypat
     found = []
     original = experiment.unseen
     monkeypatch.setattr(experiment, "unseen", lambda *args: found.append(original(*args)) or found[-1])
-    train(tmp_path, {**ENSEMBLE, "train.steps": 1, "teacher.epochs": 1, "teacher.generations": 2})
+    train(tmp_path, {**ENSEMBLE, "train.steps": 1, "teacher.train.epochs": 1, "teacher.generations": 2})
     (ids,) = found
     seen = [np.array(read(path)["ids"]) for path in (tmp_path / "teachers").glob("*/subset.json")]
     assert len(seen) == 4  # two teachers, two generations
@@ -107,7 +108,7 @@ def test_a_file_of_unknown_training_is_taken_to_have_seen_nothing_and_that_is_sa
     alone = tmp_path / "alone.safetensors"
     alone.write_bytes((digits_teacher / "student.safetensors").read_bytes())
     logging.getLogger("kdprune").addHandler(caplog.handler)
-    settings = {**ENSEMBLE, "train.steps": 1, "teacher.epochs": 1}
+    settings = {**ENSEMBLE, "train.steps": 1, "teacher.train.epochs": 1}
     train(tmp_path, {**settings, "teacher.models": [str(alone), "mlp_64"]})
     assert "alone.safetensors is taken to have seen none of the training samples" in caplog.text
     bare = tmp_path / "bare.pth"
@@ -141,7 +142,7 @@ def test_what_a_teachers_own_teacher_saw_is_not_unseen(tmp_path):
 
 def test_one_teacher_has_no_weights_to_learn(tmp_path):
     with pytest.raises(ValueError, match="learned given for 1 teachers, it needs two or more"):
-        config_of(tmp_path, {"teacher.models": "mlp_64", "teacher.weights": "learned"}).check()
+        check(config_of(tmp_path, {"teacher.models": "mlp_64", "teacher.weights": "learned"}))
 
 
 def test_each_generation_is_taught_by_the_one_before(tmp_path):

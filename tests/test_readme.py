@@ -16,6 +16,7 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from helpers import REPO
 
+from kdprune.checks import check
 from kdprune.cli import COMMANDS
 from kdprune.config import from_dict
 
@@ -73,12 +74,12 @@ def test_a_command_is_one_that_is_understood(words, monkeypatch):
     parser = COMMANDS[line[0]][0]()
     content = parser.parse_args(line[1:]).as_dict()
     if line[0] in ("train", "cache"):
-        from_dict({name: value for name, value in content.items() if name not in ("config", "verify")}).check()
+        check(from_dict({name: value for name, value in content.items() if name not in ("config", "verify")}))
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.name)
 def test_a_recipe_can_be_used_and_is_spoken_of(recipe):
-    from_dict(yaml.safe_load(recipe.read_text())).check()
+    check(from_dict(yaml.safe_load(recipe.read_text())))
     assert f"configs/{recipe.name}" in (REPO / "README.md").read_text()
 
 

@@ -12,8 +12,8 @@ UNTRAINED = {"teacher.models": "cifar_resnet8", "student.model": "cifar_resnet8"
     ("settings", "message"),
     [
         ({"teacher.targets": "cached", "teacher.top_k": 20}, r"allowed is \[1, 9\]"),
-        ({"teacher.snapshot": 5, "teacher.epochs": 2}, r"save_epochs \[5\] given .*--teacher\.snapshot.*are 1 to 2"),
-        ({"teacher.save_epochs": [0], "teacher.epochs": 2}, r"save_epochs \[0\] given"),
+        ({"teacher.snapshot": 5, "teacher.train.epochs": 2}, r"save_epochs \[5\] given .*--teacher\.snapshot.*are 1 to 2"),
+        ({"teacher.train.save_epochs": [0], "teacher.train.epochs": 2}, r"save_epochs \[0\] given"),
         ({"distill.loss": "fitnet", "distill.layers": [["layerr3", "layer3"]]}, "layer of the student 'layerr3'"),
         ({"distill.loss": "fitnet", "distill.layers": [["layer3", "layerr3"]]}, "layer of the teacher 'layerr3'"),
         ({"distill.loss": "fitnet", "distill.layers": [["layer3"]]}, "allowed are pairs"),
@@ -40,9 +40,9 @@ def test_alpha_is_checked_for_the_samples_of_a_file_and_for_generations(tmp_path
         train(tmp_path, wanted)
     assert not (tmp_path / "teachers").exists()
     generations = {**UNTRAINED, "distill.alpha": "linear(1.0, -0.5)", "subset.keep_fraction": 0.5}
-    config_of(tmp_path, generations).check()
+    check(config_of(tmp_path, generations))
     with pytest.raises(ValueError, match=r"gives α = -0\.5 at keep fraction 1"):
-        config_of(tmp_path, {**generations, "teacher.generations": 2}).check()
+        check(config_of(tmp_path, {**generations, "teacher.generations": 2}))
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_alpha_is_checked_for_the_samples_of_a_file_and_for_generations(tmp_path
 )
 def test_numbers_and_pairs_of_options_that_mean_nothing(tmp_path, settings, message):
     with pytest.raises(ValueError, match=message):
-        config_of(tmp_path, {**UNTRAINED, **settings}).check()
+        check(config_of(tmp_path, {**UNTRAINED, **settings}))
 
 
 @pytest.mark.parametrize("layers", [[], [["layer3", "layer3"]]])

@@ -7,6 +7,7 @@ import pytest
 from helpers import config_of, train
 
 from kdprune.alpha import MEASURED, Search, parse, search
+from kdprune.checks import check
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
 from kdprune.pipeline.search import HELD_OUT, _arm, _split, halvings
@@ -187,4 +188,4 @@ def test_a_candidates_schedule_is_the_runs_made_shorter(tmp_path, length):
 def test_a_search_with_the_mean_teacher_is_refused(tmp_path):
     config = config_of(tmp_path, {"teacher.models": "ema", "train.ema": 0.9, "distill.alpha": "search"})
     with pytest.raises(ValueError, match="needs teachers that stay as they are"):
-        config.check()
+        check(config)

@@ -7,6 +7,7 @@ import timm
 import torch
 from helpers import config_of, metrics, train
 
+from kdprune.checks import check
 from kdprune.models.build import build_student
 from kdprune.models.features import Features, channels_first, last_stages
 from kdprune.teachers.ensemble import combine, trusted
@@ -92,7 +93,7 @@ def test_the_mean_teacher_has_no_gradient_and_follows_the_model_it_was_given():
 )
 def test_what_the_mean_teacher_cannot_do_is_refused(tmp_path, options):
     with pytest.raises(ValueError, match=r"only teacher, needs --train\.ema above 0 and --teacher\.targets online"):
-        config_of(tmp_path, {"teacher.models": "ema", **options}).check()
+        check(config_of(tmp_path, {"teacher.models": "ema", **options}))
 
 
 def test_layers_default_to_the_last_stages_of_both():
@@ -165,6 +166,6 @@ def test_feature_losses_train_from_the_command_lines_settings(tmp_path, digits_t
 
 def test_settings_of_a_training_that_does_not_take_place_warn(tmp_path, digits_teacher, caplog):
     logging.getLogger("kdprune").addHandler(caplog.handler)
-    train(tmp_path, {"teacher.models": str(digits_teacher), "teacher.epochs": 3, "train.steps": 1})
-    assert "--teacher.epochs has no effect" in caplog.text
+    train(tmp_path, {"teacher.models": str(digits_teacher), "teacher.train.epochs": 3, "train.steps": 1})
+    assert "--teacher.train.epochs has no effect" in caplog.text
     assert "--teacher.train_fraction" not in caplog.text

@@ -318,7 +318,7 @@ def test_trackers_get_the_metrics(tmp_path):
 
 
 def test_a_teacher_that_was_trained_here_is_met_again(tmp_path):
-    settings = {"teacher.models": "cifar_resnet8", "teacher.epochs": 0.5, "train.steps": 3}
+    settings = {"teacher.models": "cifar_resnet8", "teacher.train.epochs": 0.5, "train.steps": 3}
     first, _ = train(tmp_path, settings)
     (taught,) = (tmp_path / "teachers").iterdir()
     before = {file: file.stat().st_mtime_ns for file in taught.rglob("*")}

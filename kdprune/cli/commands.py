@@ -11,8 +11,10 @@ from typing import Any
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from kdprune.checks import check
 from kdprune.cli.launch import processes_missing, relaunch
 from kdprune.config import Config
+from kdprune.training.interrupt import Interrupted
 
 _HERE = Path(__file__).resolve().parents[1]
 # Beside the package in a checkout, inside it in an installed wheel.
@@ -40,7 +42,7 @@ def main(arguments: list[str] | None = None) -> int:
     except Exception as error:
         if os.environ.get("KDPRUNE_DEBUG"):
             raise
-        if type(error).__name__ == "Interrupted":
+        if isinstance(error, Interrupted):
             return _say(str(error), 130)
         if isinstance(error, (ValueError, FileNotFoundError)):
             return _say(f"error: {error}", 2)
@@ -54,12 +56,11 @@ def _say(text: str, status: int) -> int:
 
     It waits before: where the main process has met the same, that ends, and the launcher then ends this one.
     """
-    rank = os.environ.get("RANK", "0")
-    if rank == "0":
+    if _is_main_process():
         print(text, file=sys.stderr)
     elif status in (1, 2):
         time.sleep(MAIN_FIRST)
-        print(f"process {rank}: {text}", file=sys.stderr, flush=True)
+        print(f"process {os.environ['RANK']}: {text}", file=sys.stderr, flush=True)
     return status
 
 
@@ -100,28 +101,65 @@ def list_parser() -> ArgumentParser:
     return parser
 
 
-def _train(options: Namespace) -> int:
-    from kdprune.cli.table import print_table
-    from kdprune.pipeline.experiment import run_arms
+def show_parser() -> ArgumentParser:
+    parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
+    parser.add_argument("run", type=str, help="Run directory.")
+    return parser
 
-    summaries = run_arms(options.config_object)
-    if os.environ.get("RANK", "0") == "0":
-        print_table(summaries)
+
+def verify_parser() -> ArgumentParser:
+    parser = _parser("Check that every file is as it was written: runs, checkpoints, cached targets, decoded images.")
+    parser.add_argument("folders", type=str, nargs="+", help="Run directories, or folders of them.")
+    return parser
+
+
+def _train(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.table import print_table
+    from kdprune.pipeline.train import run
+
+    with log_to_console():
+        results = run(options.config_object)
+    if _is_main_process():
+        print_table([result.summary for result in results])
     return 0
 
 
 def _cache(options: Namespace) -> int:
-    from kdprune.pipeline.caching import cache
+    from kdprune.cli.logging import log_to_console
+    from kdprune.pipeline.cache import cache
 
-    cache(options.config_object, options.verify)
+    with log_to_console():
+        cache(options.config_object, options.verify)
     return 0
 
 
 def _evaluate(options: Namespace) -> int:
-    from kdprune.pipeline.report import evaluate_run
+    from kdprune.cli.evaluate import print_evaluation
+    from kdprune.cli.logging import log_to_console
 
-    evaluate_run(Path(options.run), options.json, options.class_mass)
+    with log_to_console():
+        print_evaluation(Path(options.run), options.json, options.class_mass)
     return 0
+
+
+def _show(options: Namespace) -> int:
+    from kdprune.cli.lineage import print_lineage
+
+    print_lineage(Path(options.run))
+    return 0
+
+
+def _verify(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.verify import print_verified
+
+    with log_to_console():
+        return print_verified([Path(folder) for folder in options.folders])
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _list(options: Namespace) -> int:
@@ -147,6 +185,8 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
     "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
+    "show": (show_parser, _show, "what a run was made of, as a tree"),
+    "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
     "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
 }
 
@@ -196,7 +236,7 @@ def _config(parser: ArgumentParser, options: Namespace) -> Config:
     for name in ("config", "verify"):
         content.pop(name, None)
     config = from_dict(content)
-    config.check()
+    check(config)
     return config
 
 

@@ -3,98 +3,101 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
+from torch import Tensor
 
 from kdprune.config import Config
+from kdprune.data.dataset import Data
+from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
 from kdprune.files import read_json
 from kdprune.models.locate import resolve_teacher, run_of
-from kdprune.passes.evaluation import held_out
-from kdprune.pipeline.arms import teacher_config
+from kdprune.passes.predict import predict
+from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.samples import choose_subset
+from kdprune.pipeline.session import Session
+from kdprune.pipeline.teachers import TeacherRequest, requested_teachers
 from kdprune.teachers.ensemble import likeliest
 from kdprune.teachers.teacher import Teacher
-
-if TYPE_CHECKING:
-    from kdprune.pipeline.workbench import Workbench
 
 log = logging.getLogger("kdprune")
 
 
-def unseen(bench: Workbench, config: Config) -> np.ndarray:
+def unseen(config: Config, session: Session) -> np.ndarray:
     """Sample ids that no teacher was or will be trained on; known before any of them is trained.
 
     Raises:
         ValueError: there are none.
     """
-    data = bench.data
-    left = np.setdiff1d(np.arange(len(data.train)), data.dropped)
-    for name, checkpoint, has_weights in bench.wanted(config):
-        for ids in _trained_before(bench, name, checkpoint) if has_weights else _trained_here(bench, config, name):
+    data = session.data
+    left = np.setdiff1d(data.train.readable, data.validation)
+    for teacher in requested_teachers(config):
+        seen = _seen_before(data, teacher) if teacher.has_weights else _seen_here(config, session, teacher.name)
+        for ids in seen:
             left = np.setdiff1d(left, ids)
         if not len(left):
             raise ValueError(
-                f"--teacher.weights: learned needs training samples that no teacher was trained on, and with {name} "
-                "there are none; allowed are teachers of a part (--teacher.train_fraction 0.9), or numbers"
+                f"--teacher.weights: learned needs training samples that no teacher was trained on, and with "
+                f"{teacher.name} there are none; allowed are teachers of a part (--teacher.train_fraction 0.9), or "
+                "numbers"
             )
     return left
 
 
-def learn(bench: Workbench, config: Config, teachers: list[Teacher], ids: np.ndarray) -> list[float]:
+def learn(config: Config, session: Session, teachers: Sequence[Teacher], ids: np.ndarray) -> list[float]:
     """The weights under which the labels of these samples, seen without augmentation, are likeliest.
 
     Each teacher answers at 1, or at its own of `--teacher.temperatures` over the run's, as `combine` takes it.
     """
     temperature = config.distill.temperature
+    own = config.teacher.temperatures or [temperature] * len(teachers)
     log_p_KN = torch.stack(
-        [
-            _of_labels(bench, teacher, ids, temperature / own)
-            for teacher, own in zip(teachers, config.teacher.temperatures or [temperature] * len(teachers), strict=True)
-        ]
+        [_of_labels(session, teacher, ids, temperature / t) for teacher, t in zip(teachers, own, strict=True)]
     )
     weights = likeliest(log_p_KN)
     log.info(
         "weights of the teachers, learned on %d samples that none was trained on: %s",
-        len(ids), ", ".join(f"{t.built.name} {w:.3f}" for t, w in zip(teachers, weights, strict=True)),
-    )  # fmt: skip
+        len(ids),
+        ", ".join(f"{teacher.built.name} {w:.3f}" for teacher, w in zip(teachers, weights, strict=True)),
+    )
     return weights
 
 
-def _of_labels(bench: Workbench, teacher: Teacher, ids: np.ndarray, scale: float) -> torch.Tensor:
+def _of_labels(session: Session, teacher: Teacher, ids: np.ndarray, scale: float) -> Tensor:
     """Logarithms of the probabilities that a teacher gives to the samples' labels, N, on the host."""
-    batches = held_out(bench.data, teacher.built.spec, bench.accelerator, of_train=ids)
-    parts = [
-        torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0] for batch in batches
-    ]
-    own = torch.cat(parts).tolist() if parts else []
-    return torch.tensor(gather_object(own), dtype=torch.float64)
+
+    def log_p(batch: Batch) -> Tensor:
+        return torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0]
+
+    return predict(log_p, session.data.train, ids, teacher.built.spec, session.accelerator, session.data.workers)
 
 
-def _trained_here(bench: Workbench, config: Config, name: str) -> list[np.ndarray]:
+def _seen_here(config: Config, session: Session, name: str) -> list[np.ndarray]:
     """What a teacher will be trained on, and each born-again generation before it."""
-    recipe = teacher_config(config, name)
-    ids = [bench.subset(recipe).ids]
-    return ids + _trained_here(bench, recipe, name) if recipe.teacher.models else ids
+    recipe = teacher_recipe(config, name)
+    ids = [choose_subset(recipe, session).ids]
+    return ids + _seen_here(recipe, session, name) if recipe.teacher.models else ids
 
 
-def _trained_before(bench: Workbench, name: str, checkpoint: str | None) -> list[np.ndarray]:
+def _seen_before(data: Data, teacher: TeacherRequest) -> list[np.ndarray]:
     """What a teacher was trained on, and its own teachers before it, as far as their runs are there to say it."""
-    data = bench.data
     try:
-        weights = Path(checkpoint) if checkpoint else resolve_teacher(name)
+        weights = Path(teacher.checkpoint) if teacher.checkpoint else resolve_teacher(teacher.name)
         run = None if weights is None else run_of(weights)
         if run is not None:
             ids = [load_subset(run / "subset.json", data.fingerprint, len(data.train)).ids]
             summary = run / "summary.json"
-            for teacher in read_json(summary)["teacher"] if summary.is_file() else []:
-                ids += _trained_before(bench, teacher["source"], None)
+            for before in read_json(summary)["teacher"] if summary.is_file() else []:
+                ids += _seen_before(data, TeacherRequest(before["source"], None, True))
             return ids
         reason = "what it was trained on is not known"
     except ValueError as error:
         reason = str(error)
-    log.warning("--teacher.weights learned: %s is taken to have seen none of the training samples (%s)", name, reason)
+    log.warning(
+        "--teacher.weights learned: %s is taken to have seen none of the training samples (%s)", teacher.name, reason
+    )
     return []

@@ -1,52 +1,28 @@
-"""summary.json: what came out of a run, and what it cost."""
+"""summary.json: what came out of a run, what it was made of, and what it cost."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from accelerate import Accelerator
-
 from kdprune import alpha as alpha_policies
 from kdprune.checks import EMA
-from kdprune.config import Config, config_hash
-from kdprune.data.dataset import Data
-from kdprune.data.subset import Subset
-from kdprune.models.build import (
-    Built,
-    count_parameters,
-)
+from kdprune.models.build import count_parameters
+from kdprune.pipeline.job import Job
 from kdprune.runs.accelerator import device_name
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import Teacher
+from kdprune.training.state import TrainState
+
+NOTHING = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
 
 
-def summarise(
-    config: Config, data: Data, subset: Subset, built: Built, teachers: list[Teacher], targets: OnlineTargets | None,
-    result: dict[str, Any], accelerator: Accelerator,
-) -> dict[str, Any]:  # fmt: skip
-    """summary.json (see docs/DESIGN.md for what it must hold)."""
+def summarise(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, state: TrainState) -> dict[str, Any]:
+    """summary.json (see docs/DESIGN.md for what it must hold), but for the run's name and key."""
+    config, subset, accelerator = job.config, job.subset, job.session.accelerator
+    result = student_result(job, state)
+    parameters = count_parameters(job.student.model)
+    described = _described(job, teachers, targets, parameters, result["test_top1"])
     alpha = alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction) if config.teacher.models else 0.0
-    seen = result["images_seen"]
-    parameters = count_parameters(built.model)
-    described = [teacher.summary() for teacher in teachers]
-    if config.teacher.models == [EMA]:
-        described = [{"name": EMA, "source": "the student", "parameters": parameters, "test_top1": result["test_top1"]}]
-    nothing = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
-    if targets is not None and teachers:
-        described = [{**one, "weight": weight} for one, weight in zip(described, targets.weights, strict=True)]
-    spent = [teacher.training["cost"] for teacher in teachers if teacher.training]
-    trained = [cost[stage] for cost in spent for stage in ("student_training", "teacher_training")]  # of generations
-    asked = 0 if targets is None else targets.spent.forward_samples * accelerator.num_processes
-    cost = {
-        "observation": nothing,
-        "teacher_training": {key: sum(cost[key] for cost in trained) for key in nothing},
-        # A cache that fills on the way costs its passes here and its seconds in the student's training.
-        "target_caching": {**nothing, "forward_samples": asked if config.teacher.targets == "cached" else 0},
-        "student_training": {
-            "seconds": result["train_seconds"], "forward_samples": seen, "backward_samples": seen,
-            "teacher_forward_samples": asked if config.teacher.targets == "online" else 0,
-        },
-    }  # fmt: skip
     return {
         **result,
         "keep_fraction": subset.keep_fraction,
@@ -59,13 +35,62 @@ def summarise(
         "temperature": config.distill.temperature if described else None,
         "loss": str(config.distill.loss) if described else None,
         "teacher": described,
-        "student": {"name": built.name, "parameters": parameters},
+        "student": {"name": job.student.name, "parameters": parameters},
         "seed": config.seed,
         "dataset": config.data.dataset,
-        "cost": cost,
-        "config_hash": config_hash(config),
+        "cost": _cost(job, teachers, targets, result),
         "subset_hash": subset.hash,
-        "dataset_fingerprint": data.fingerprint,
+        "dataset_fingerprint": job.session.data.fingerprint,
         "device": device_name(accelerator.device),
         "precision": accelerator.mixed_precision,
+    }
+
+
+def student_result(job: Job, state: TrainState) -> dict[str, Any]:
+    """What a training came to: accuracy at the last epoch, budget, speed."""
+    row = state.history[-1] if state.history else {}
+    seen = state.total * job.config.train.batch_size
+    measured = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
+    return {
+        "test_top1": row.get("test_top1"),
+        "test_loss": row.get("test_loss"),
+        **measured,
+        "epochs": seen / len(job.subset.ids),
+        "steps": state.total,
+        "images_seen": seen,
+        "train_seconds": state.seconds,
+        "images_per_second": seen / state.seconds,
+    }
+
+
+def _described(
+    job: Job, teachers: list[Teacher], targets: OnlineTargets | None, parameters: int, test_top1: float | None
+) -> list[dict[str, Any]]:
+    """The teachers, with their weights in the mean."""
+    if job.config.teacher.models == [EMA]:
+        return [{"name": EMA, "source": "the student", "parameters": parameters, "test_top1": test_top1}]
+    if targets is None:
+        return []
+    return [
+        {**teacher.summary(), "weight": weight} for teacher, weight in zip(teachers, targets.weights, strict=True)
+    ]
+
+
+def _cost(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, result: dict[str, Any]) -> dict[str, Any]:
+    """Seconds and sample passes of each stage."""
+    before = [teacher.training["cost"] for teacher in teachers if teacher.training]
+    trained = [cost[stage] for cost in before for stage in ("student_training", "teacher_training")]  # of generations
+    asked = 0 if targets is None else targets.cost.forward_samples * job.session.accelerator.num_processes
+    cached = job.config.teacher.targets == "cached"
+    return {
+        "observation": NOTHING,
+        "teacher_training": {name: sum(cost[name] for cost in trained) for name in NOTHING},
+        # A cache that fills on the way costs its passes here and its seconds in the student's training.
+        "target_caching": {**NOTHING, "forward_samples": asked if cached else 0},
+        "student_training": {
+            "seconds": result["train_seconds"],
+            "forward_samples": result["images_seen"],
+            "backward_samples": result["images_seen"],
+            "teacher_forward_samples": 0 if cached else asked,
+        },
     }

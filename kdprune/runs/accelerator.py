@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import platform
 import sys
@@ -14,9 +13,6 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
-from tqdm import tqdm
-
-log = logging.getLogger("kdprune")
 
 DTYPES = {"no": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -38,7 +34,6 @@ def make_accelerator(precision: str, log_with: list[str], project_dir: str) -> A
             project_dir=project_dir,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
         )
-    _set_up_logging(accelerator.is_main_process)
     return accelerator
 
 
@@ -100,26 +95,3 @@ def _cpu_name() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _set_up_logging(is_main: bool) -> None:
-    log.setLevel(logging.INFO if is_main else logging.ERROR)
-    if not log.handlers:
-        handler = _AboveTheBar()
-        handler.setFormatter(_WarningsAreNamed("%(asctime)s  %(message)s", "%H:%M:%S"))
-        log.addHandler(handler)
-    log.propagate = False
-
-
-class _AboveTheBar(logging.Handler):
-    """Lines that do not tear a progress bar apart."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        tqdm.write(self.format(record), file=sys.stderr)
-
-
-class _WarningsAreNamed(logging.Formatter):
-    def formatMessage(self, record: logging.LogRecord) -> str:
-        if record.levelno >= logging.WARNING:
-            record.message = f"{record.levelname.lower()}: {record.message}"
-        return super().formatMessage(record)

@@ -1,4 +1,4 @@
-"""A run directory: what a run was asked to do, how far it is, what came out."""
+"""A run directory: what a run was asked to do, how far it is, what came out. An artefact with files for people."""
 
 from __future__ import annotations
 
@@ -9,51 +9,64 @@ from typing import Any
 
 import yaml
 
-from kdprune.config import Config, from_dict, relevant, to_dict
+from kdprune.artefact import Artefact, Key, damage
+from kdprune.config import Config, from_dict, to_dict
+from kdprune.data.subset import Subset
 from kdprune.files import read_json, write_json, write_text
+
+SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
+_PREAMBLE = ("config.yaml", "environment.json", SUBSET, "subset.ids.npy")
 
 
 class RunDir:
-    """`<output>/<name>/`. Opening it decides whether the run is new, unfinished or finished.
+    """`<output>/<name>/`.
 
     Args:
         path: the directory; made when something is first written.
         config: what the run is asked to do.
-
-    Raises:
-        ValueError: the directory holds a run with other settings; the message names them.
+        key: what its result is a function of.
     """
 
-    def __init__(self, path: Path, config: Config) -> None:
+    def __init__(self, path: Path, config: Config, key: Key) -> None:
         self.path, self.config = path, config
-        if (path / "config.yaml").exists() and self._begun:
-            _same_settings(path, read_config(path), config)
+        self.artefact = Artefact(path, "a run", key, "choose another --name, or remove it", _PREAMBLE)
 
     @property
-    def summary(self) -> dict[str, Any] | None:
-        """The result of a finished run, else None."""
-        path = self.path / "summary.json"
-        return read_json(path) if path.exists() else None
+    def finished(self) -> bool:
+        """Whether its result is there, whole and as it was written.
+
+        Raises:
+            ValueError: the directory holds another run, and what differs; or a file of a finished run is missing or has
+                changed, unless the run is to be made again.
+        """
+        if not self.artefact.finished:
+            return False
+        found = damage(self.path)
+        if found and not self.config.remake:
+            raise ValueError(f"{'; '.join(found)}. The run was finished: --remake true trains it again")
+        if found:
+            self.artefact.reopen()
+        return not found
 
     @property
-    def _begun(self) -> bool:
-        """Whether there is anything to lose: a run that was refused before its first step leaves its name free."""
-        left = ("metrics.csv", "summary.json", "search", "search.json", "checkpoints", "student.safetensors")
-        return any((self.path / name).exists() for name in left)
+    def summary(self) -> dict[str, Any]:
+        return read_json(self.path / SUMMARY)
 
     @property
     def weights(self) -> Path:
-        return self.path / "student.safetensors"
+        return self.path / WEIGHTS
 
     @property
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
-    def start(self, environment: dict[str, Any]) -> None:
-        """Write down the settings and the surroundings."""
-        if not ((self.path / "config.yaml").exists() and self._begun):
+    def start(self, environment: dict[str, Any], subset: Subset) -> None:
+        """Write down the key, the settings, the samples and the surroundings."""
+        self.artefact.begin()
+        if not (self.path / "config.yaml").exists() or not any(self.checkpoints.glob("*")):
             write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(self.config), sort_keys=False))
         write_json(self.path / "environment.json", environment)
+        subset.save(self.path / SUBSET)
 
     def write_metrics(self, rows: list[dict[str, Any]]) -> None:
         """metrics.csv, a row an epoch, written anew so that a resumed run leaves no row twice."""
@@ -67,7 +80,12 @@ class RunDir:
         write_text(self.path / "metrics.csv", text.getvalue())
 
     def finish(self, summary: dict[str, Any]) -> None:
-        write_json(self.path / "summary.json", summary)
+        """Write the summary; from now on the run is finished."""
+        write_json(self.path / SUMMARY, summary)
+        names = [*_PREAMBLE, "metrics.csv", "search.json", WEIGHTS, SUMMARY]
+        snapshots = sorted(self.checkpoints.glob("*.safetensors"))
+        names += [str(path.relative_to(self.path)) for path in snapshots]
+        self.artefact.finish(name for name in names if (self.path / name).is_file())
 
 
 def read_config(path: Path) -> Config:
@@ -82,17 +100,8 @@ def read_config(path: Path) -> Config:
         raise FileNotFoundError(f"{path} is not a run directory: it has no config.yaml")
     try:
         content = yaml.safe_load(file.read_text())
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no settings")
     return from_dict(content)
-
-
-def _same_settings(path: Path, there: Config, asked: Config) -> None:
-    old, new = relevant(there), relevant(asked)
-    different = [f"{name}: {old.get(name)} there, {new[name]} asked for" for name in new if old.get(name) != new[name]]
-    if different:
-        raise ValueError(
-            f"{path} holds a run with other settings ({'; '.join(different)}); choose another --name, or remove it"
-        )

@@ -1,14 +1,18 @@
-"""Checkpoints: all that a run needs to go on as if it had not been stopped, one file each, whole or not there."""
+"""Checkpoints: the state of an unfinished run, one file each, whole or not there, for the run that wrote it alone."""
 
 from __future__ import annotations
 
+import io
+import json
 import logging
 import re
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from kdprune.artefact import Key, differences
 from kdprune.files import write_whole
 
 log = logging.getLogger("kdprune")
@@ -21,32 +25,59 @@ class Checkpoints:
 
     Args:
         folder: where they are.
+        key: of the run; a checkpoint of another run is refused.
         keep: how many of the latest stay.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
-        self.folder, self.keep = folder, keep
+    def __init__(self, folder: Path, key: Key, keep: int) -> None:
+        self.folder, self.key, self.keep = folder, key, keep
 
-    def save(self, step: int, state: dict[str, Any]) -> None:
+    def save(self, step: int, state: dict[str, Any]) -> Path:
         """Write the state after `step` steps, then let go of the oldest ones."""
-        write_whole(self.folder / f"step_{step:09d}.pth", lambda file: torch.save(state, file))
-        for path in self.paths()[: -self.keep]:
-            path.unlink()
+        content = io.BytesIO()  # torch's own writer hides a full disk behind a RuntimeError
+        torch.save({**state, "key": json.dumps(self.key)}, content)
+        path = self.folder / f"step_{step:09d}.pth"
+        write_whole(path, lambda file: file.write(content.getbuffer()))
+        for old in self.paths()[: -self.keep]:
+            old.unlink(missing_ok=True)
+        return path
 
     def latest(self) -> dict[str, Any] | None:
-        """The newest state that can be read, on the host; None if there is none."""
+        """The newest state that is as it was written, on the host; None if there is none.
+
+        Raises:
+            ValueError: it was written by another run; the message says what differs.
+        """
         for path in reversed(self.paths()):
             try:
-                return torch.load(path, map_location="cpu", weights_only=True)
-            except Exception as error:  # torch.load raises many kinds on a damaged file
+                state = _read(path)
+                key = json.loads(state["key"])
+            except Exception as error:  # torch.load and zipfile raise many kinds on a damaged file
                 log.warning("%s cannot be read (%s): the one before it is taken", path, error)
+                continue
+            if different := differences(key, self.key):
+                raise ValueError(f"{path} was written by another run ({'; '.join(different)}): remove it")
+            return state
         return None
 
     def clear(self) -> None:
         """A finished run needs none, nor what a kill in the middle of one has left."""
         for path in [*self.paths(), *self.folder.glob(".step_*.tmp")]:
-            path.unlink()
+            path.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
         """All of them, oldest first."""
         return sorted(p for p in self.folder.glob("step_*.pth") if _NAME.fullmatch(p.name))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A checkpoint whose every bit is as it was written.
+
+    torch writes a CRC-32 of each record and never looks at it; the zip format's own check does.
+    """
+    content = io.BytesIO(path.read_bytes())
+    with zipfile.ZipFile(content) as archive:
+        if (record := archive.testzip()) is not None:
+            raise ValueError(f"its record {record} has changed")
+    content.seek(0)
+    return torch.load(content, map_location="cpu", weights_only=True)

@@ -1,61 +1,55 @@
-"""The state of a training: what a checkpoint holds, and a trainer that goes on from it."""
+"""The state of a training: all that a checkpoint holds, and that a run needs to go on as if it had not been stopped."""
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING, Any
-
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from kdprune.training.trainer import Trainer
-
-log = logging.getLogger("kdprune")
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 
-def state_of(trainer: Trainer, sums: Tensor) -> dict[str, Any]:
-    """Everything that is not a function of the settings and the step.
+class Stateful(Protocol):
+    """What has a state of its own: models, optimizers, scalers, targets, observers."""
 
-    Args:
-        sums: of what was measured in this epoch, over all processes.
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
+
+
+@dataclass
+class TrainState:
+    """How far a training is. Randomness is no part of it: every draw is a function of the step.
+
+    Attributes:
+        total: steps of the run.
+        parts: whatever else has a state, by name.
+        step: steps that are done.
+        history: a row of metrics for each epoch that is done.
+        seconds, epoch_seconds: in training steps, of the run and of the epoch so far.
     """
-    scaler, kd, ema = trainer.accelerator.scaler, trainer.task.kd, trainer.ema
-    return {
-        "step": trainer.step,
-        "processes": trainer.accelerator.num_processes,
-        "student": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.optimizer.state_dict(),
-        "ema": None if ema is None else ema.module.state_dict(),
-        "kd": None if kd is None else kd.state_dict(),
-        "scaler": None if scaler is None else scaler.state_dict(),
-        "sums": sums,
-        "history": trainer.history,
-        "seconds": [trainer.seconds, trainer.epoch_seconds],
-        "asked": None if trainer.task.targets is None else trainer.task.targets.spent.forward_samples,
-    }
 
+    total: int
+    parts: Mapping[str, Stateful]
+    step: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    seconds: float = 0.0
+    epoch_seconds: float = 0.0
 
-def restore(trainer: Trainer, state: dict[str, Any]) -> None:
-    """Put a trainer where `state_of` found one."""
-    trainer.model.load_state_dict(state["student"])
-    trainer.optimizer.optimizer.load_state_dict(state["optimizer"])
-    if trainer.ema is not None:
-        trainer.ema.module.load_state_dict(state["ema"])
-    if trainer.task.kd is not None:
-        trainer.task.kd.load_state_dict(state["kd"])
-    if trainer.accelerator.scaler is not None and state["scaler"] is not None:
-        trainer.accelerator.scaler.load_state_dict(state["scaler"])
-    if trainer.accelerator.is_main_process:  # the sums of all processes
-        trainer.sums.copy_(state["sums"])
-    trainer.step, trainer.history = state["step"], state["history"]
-    trainer.seconds, trainer.epoch_seconds = state["seconds"]
-    if trainer.task.targets is not None:
-        trainer.task.targets.spent.forward_samples = state.get("asked", 0)
-    label, processes = trainer.task.label, trainer.accelerator.num_processes
-    log.info("%s: goes on at step %d of %d", label, trainer.step, trainer.total)
-    if state["processes"] != processes:
-        log.warning(
-            "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
-            "(and BatchNorm sees other local batches), not bit for bit",
-            label, state["processes"], processes,
-        )  # fmt: skip
+    @property
+    def done(self) -> bool:
+        return self.step >= self.total
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint. Every process must call it: some parts add up over all of them."""
+        return {
+            "step": self.step,
+            "history": self.history,
+            "seconds": [self.seconds, self.epoch_seconds],
+            "parts": {name: part.state_dict() for name, part in self.parts.items()},
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint."""
+        for name, part in self.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.step, self.history = state["step"], state["history"]
+        self.seconds, self.epoch_seconds = state["seconds"]

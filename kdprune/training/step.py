@@ -6,7 +6,8 @@ Shapes: N samples, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,6 @@ from kdprune.data.reader import Batch, to_device
 from kdprune.losses.common.base import LossInput
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
-from kdprune.teachers.targets import Spent
 
 MEASURED = ("samples", "loss", "task_loss", "kd_loss", "correct", "agreement", "teacher_entropy")
 
@@ -26,11 +26,47 @@ class Targets(Protocol):
 
     temperature: float
     features: Features | None
-    spent: Spent
 
     def __call__(self, batch: Batch) -> Tensor: ...
 
     def flush(self) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+@dataclass
+class Distillation:
+    """What a student is taught beside its labels.
+
+    Attributes:
+        loss: of distillation, on the device.
+        targets: the teachers.
+        alpha: the weight of the loss as a function of the progress of training in [0, 1].
+        features: taps on the student's layers, for losses that compare them.
+    """
+
+    loss: nn.Module
+    targets: Targets
+    alpha: Callable[[float], float]
+    features: Features | None = None
+
+
+class StepResult(NamedTuple):
+    """What came out of a batch.
+
+    Attributes:
+        loss, task_loss, kd_loss: scalars; the first one has a gradient.
+        output: the student's logits N×C.
+        measured: sums over the batch in the order of `MEASURED`, float32, on the device.
+    """
+
+    loss: Tensor
+    task_loss: Tensor
+    kd_loss: Tensor
+    output: Tensor
+    measured: Tensor
 
 
 class DistillStep:
@@ -39,67 +75,65 @@ class DistillStep:
     Args:
         student: as Accelerate prepared it.
         inputs: from uint8 views to the student's input.
-        targets: the teachers, or None for plain training.
-        kd: the distillation loss.
+        distillation: None for plain training; its loss as Accelerate prepared it.
         smoothing: label smoothing of the cross-entropy.
         labelled: whether the data has labels; without, there is no cross-entropy.
-        features: taps on the student's layers.
     """
 
     def __init__(
         self,
         student: Callable[[Tensor], Tensor],
         inputs: Inputs,
-        targets: Targets | None,
-        kd: nn.Module | None,
+        distillation: Distillation | None,
         smoothing: float = 0.0,
         labelled: bool = True,
-        features: Features | None = None,
     ) -> None:
-        self.student, self.inputs, self.targets, self.kd = student, inputs, targets, kd
-        self.smoothing, self.labelled, self.features = smoothing, labelled, features
+        self.student, self.inputs, self.distillation = student, inputs, distillation
+        self.smoothing, self.labelled = smoothing, labelled
 
-    def __call__(self, batch: Batch, alpha: float) -> dict[str, Tensor]:
-        """The loss of a batch, without backward pass.
-
-        Returns:
-            `loss`, `task_loss`, `kd_loss` (scalars), `output` (student's logits N×C), `measured` (sums over the batch
-            in the order of `MEASURED`, float32, on the device).
-        """
+    def __call__(self, batch: Batch, alpha: float) -> StepResult:
+        """The loss of a batch, without backward pass."""
         output = self.student(self.inputs(batch.images))
         logits = output.float()
         zero = logits.new_zeros(())
-        task_loss = zero
-        if self.labelled:
-            task_loss = F.cross_entropy(logits, batch.target, label_smoothing=self.smoothing)
-        if self.targets is None or self.kd is None:
+        task_loss = self._cross_entropy(logits, batch) if self.labelled else zero
+        distillation = self.distillation
+        if distillation is None:
             return self._result(batch, output, task_loss, task_loss, zero, None)
-        teacher_logits = self.targets(batch)
-        kd_loss = self.kd(
+        targets = distillation.targets
+        teacher_logits = targets(batch)
+        kd_loss = distillation.loss(
             LossInput(
                 output,
                 teacher_logits,
                 batch.target if self.labelled else None,
                 to_device(batch.ids, output.device),
-                self.features.taken() if self.features else {},
-                self.targets.features.taken() if self.targets.features else {},
+                distillation.features.taken() if distillation.features else {},
+                targets.features.taken() if targets.features else {},
+                batch.weights,
             )
         )
         loss = (1 - alpha) * task_loss + alpha * kd_loss if self.labelled else alpha * kd_loss
         return self._result(batch, output, loss, task_loss, kd_loss, teacher_logits)
 
+    def _cross_entropy(self, logits_NC: Tensor, batch: Batch) -> Tensor:
+        if batch.weights is None:
+            return F.cross_entropy(logits_NC, batch.target, label_smoothing=self.smoothing)
+        each_N = F.cross_entropy(logits_NC, batch.target, label_smoothing=self.smoothing, reduction="none")
+        return (batch.weights * each_N).mean()
+
     @torch.no_grad()
     def _result(
         self, batch: Batch, output: Tensor, loss: Tensor, task: Tensor, kd: Tensor, teacher: Tensor | None
-    ) -> dict[str, Tensor]:
+    ) -> StepResult:
         n = len(output)
-        guess = output.argmax(1)
+        prediction = output.argmax(1)
         label = batch.target if batch.target.ndim == 1 else batch.target.argmax(1)
         zero = loss.new_zeros(())
         agreement = entropy = zero
-        if teacher is not None and self.targets is not None:
-            agreement = (guess == teacher.argmax(1)).sum()
-            log_p = torch.log_softmax(teacher / self.targets.temperature, 1)
+        if teacher is not None and self.distillation is not None:
+            agreement = (prediction == teacher.argmax(1)).sum()
+            log_p = torch.log_softmax(teacher / self.distillation.targets.temperature, 1)
             entropy = -(log_p.exp() * log_p).sum()
         measured = torch.stack(
             [
@@ -107,9 +141,9 @@ class DistillStep:
                 n * loss.detach(),
                 n * task.detach(),
                 n * kd.detach(),
-                (guess == label).sum(),
+                (prediction == label).sum(),
                 agreement,
                 entropy,
             ]
         ).float()
-        return {"loss": loss, "task_loss": task, "kd_loss": kd, "output": output, "measured": measured}
+        return StepResult(loss, task, kd, output, measured)

@@ -5,302 +5,302 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from timm.utils import ModelEmaV3
-from torch import nn
+from torch import Tensor
 from tqdm import tqdm
 
+from kdprune.config import TrainConfig
 from kdprune.data.counter import key
-from kdprune.data.reader import Batch, Request
-from kdprune.data.stream import Stream, total_steps
-from kdprune.models.build import save_model
+from kdprune.data.reader import Batch, Reader, Request
+from kdprune.data.stream import Order
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import Built
-from kdprune.passes.evaluation import evaluate, held_out, student_logits
-from kdprune.teachers.targets import MeanTargets
-from kdprune.teachers.teacher import is_convolutional
 from kdprune.training.checkpoint import Checkpoints
-from kdprune.training.feature_losses import first_look
 from kdprune.training.interrupt import Interrupted, StopRequest
-from kdprune.training.metrics import line, means
-from kdprune.training.optimizer import make_optimizer, make_scheduler
-from kdprune.training.state import restore, state_of
-from kdprune.training.step import MEASURED, DistillStep
-from kdprune.training.task import Task
+from kdprune.training.observers import Metrics, Observer
+from kdprune.training.schedule import Budget, make_optimizer, make_scheduler
+from kdprune.training.state import Stateful, TrainState
+from kdprune.training.step import Distillation, DistillStep
 from kdprune.training.watch import Watch
 
 log = logging.getLogger("kdprune")
 
 
+@dataclass
+class Task:
+    """What is to be trained on what.
+
+    Attributes:
+        label: what the progress bar and the log call it.
+        student: on its device, in its memory format.
+        inputs: from uint8 views to the student's input.
+        reader: answers requests for views.
+        order: which samples each step takes.
+        budget: how long.
+        settings: of the optimisation.
+        seed: of dropout.
+        checkpoints: where the state goes.
+        distillation: None for plain training.
+        labelled: whether the data has labels.
+        views: number of different views of a sample; None: one for each epoch.
+        observers: who looks on, in this order.
+        report: is given all rows of metrics after each epoch, on the main process.
+    """
+
+    label: str
+    student: Built
+    inputs: Inputs
+    reader: Reader
+    order: Order
+    budget: Budget
+    settings: TrainConfig
+    seed: int
+    checkpoints: Checkpoints
+    distillation: Distillation | None = None
+    labelled: bool = True
+    views: int | None = None
+    observers: Sequence[Observer] = ()
+    report: Callable[[list[dict[str, Any]]], None] = field(default=lambda history: None)
+
+
 class Trainer:
-    """Trains one student; `fit` returns what is known of it at the end."""
+    """Trains one student; `fit` goes to the end, `steps` lets the caller look on.
+
+    Raises:
+        ValueError: a batch size that the processes cannot share.
+    """
 
     def __init__(self, task: Task, accelerator: Accelerator) -> None:
-        self.task, self.accelerator = task, accelerator
-        self.config = task.run.config.train
-        device = accelerator.device
-        self.labelled = bool((task.data.train.labels >= 0).all())
-        self.total = total_steps(
-            self.config.epochs, self.config.steps, self.config.budget,
-            len(task.subset.ids), task.subset.total, self.config.batch_size,
-        )  # fmt: skip
-        self.stream = Stream(task.subset.ids, self.config.batch_size, task.run.config.seed)
-        self.parts = accelerator.num_processes * self.config.grad_accum
-        _check_batch(self.config.batch_size, accelerator.num_processes, self.config.grad_accum)
-        if any(not 1 <= epoch <= self._epochs_in_all() for epoch in self.config.save_epochs):
-            raise ValueError(
-                f"{task.label}: save_epochs {self.config.save_epochs} given (a --teacher.snapshot is one of them), "
-                f"allowed are 1 to {self._epochs_in_all()}"
-            )
-
-        self.model = task.built.model
-        channels_last = is_convolutional(self.model)
-        self.model.to(device)
-        if channels_last:
-            self.model.to(memory_format=torch.channels_last)
-        self.inputs = Inputs(task.built.spec, device, channels_last)
-        self.ema = ModelEmaV3(self.model, decay=self.config.ema) if self.config.ema else None
-        if isinstance(task.targets, MeanTargets):
-            assert self.ema is not None
-            task.targets.follow(student_logits(self.ema.module.eval(), self.inputs, accelerator))
-        self.features = None
-        if task.kd is not None:
-            task.kd.to(device)
-            self.features = first_look(task, self.inputs) if task.kd.needs_features else None
+        self.task, self.accelerator, self.settings = task, accelerator, task.settings
+        check_batch(self.settings, accelerator.num_processes)
+        self.metrics = Metrics(accelerator, task.distillation is not None)
+        self.observers = [self.metrics, *task.observers]
         self._prepare()
-        self.checkpoints = Checkpoints(task.run.checkpoints, self.config.checkpoint_keep)
-        self.step = 0
-        self.sums = torch.zeros(len(MEASURED), device=device)  # of this epoch so far
-        self.history: list[dict[str, Any]] = []
-        self.seconds = 0.0  # in training steps
-        self.epoch_seconds = 0.0
+        self.state = TrainState(task.budget.steps, self._parts())
+        self._weights: deque[Tensor | None] = deque()  # of samples, in batches that were asked for
 
     def _prepare(self) -> None:
-        kd = self.task.kd
-        extra = list(kd.parameters()) if kd is not None else []
-        optimizer = make_optimizer(self.config, self.model, extra)
-        steps_per_epoch = self.total / self.config.epochs if self.config.steps is None else self._steps_per_epoch
-        self.scheduler = make_scheduler(self.config, optimizer, self.total, steps_per_epoch)
-        if self.config.compile:
-            self.model.compile()
+        model, distillation = self.task.student.model, self.task.distillation
+        extra = [] if distillation is None else list(distillation.loss.parameters())
+        optimizer = make_optimizer(self.settings, model, extra)
+        self.scheduler = make_scheduler(self.settings, optimizer, self.task.budget)
+        if self.settings.compile:
+            model.compile()
         prepare = self.accelerator.prepare
-        self.prepared, self.optimizer = prepare(self.model, optimizer)
-        self.step_loss = DistillStep(
-            self.prepared, self.inputs, self.task.targets, prepare(kd) if extra else kd,
-            self.config.smoothing, self.labelled, self.features,
-        )  # fmt: skip
+        self.prepared, self.optimizer = prepare(model, optimizer)
+        if distillation is not None and extra:
+            distillation = replace(distillation, loss=prepare(distillation.loss))
+        self.compute = DistillStep(
+            self.prepared, self.task.inputs, distillation, self.settings.smoothing, self.task.labelled
+        )
 
-    @property
-    def _steps_per_epoch(self) -> float:
-        return len(self.task.subset.ids) / self.config.batch_size
+    def _parts(self) -> dict[str, Stateful]:
+        parts: dict[str, Stateful] = {"student": self.task.student.model, "optimizer": self.optimizer.optimizer}
+        if self.accelerator.scaler is not None:
+            parts["scaler"] = self.accelerator.scaler
+        if self.task.distillation is not None:
+            parts |= {"loss": self.task.distillation.loss, "targets": self.task.distillation.targets}
+        return parts | {f"observer {i}": observer for i, observer in enumerate(self.observers)}
 
-    def fit(self) -> dict[str, Any]:
+    def fit(self) -> TrainState:
         """Train to the end, from the latest checkpoint if there is one.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; a checkpoint was written.
             FloatingPointError: the loss became NaN or infinite; the last good checkpoint is kept.
+            ValueError: the checkpoint belongs to another run.
         """
         self._resume()
-        batch_size = self.config.batch_size
-        batches = iter(self.task.reader.read(self._requests()))
-        epoch = self._epoch_of(self.step)
+        state, batch_size = self.state, self.settings.batch_size
         with StopRequest() as stop, self._bar() as bar:
-            watch = self._watch(stop)
-            self.prepared.train()
-            self._clock = time.perf_counter()
-            while self.step < self.total:
-                try:
-                    self._train_step(batches, watch)
-                except (OSError, ValueError):  # a disk that is full, an image that cannot be read
-                    self._rescue()
-                    raise
+            for _ in self.steps(stop):
                 bar.update(batch_size)
-                seen = watch.look(self.step)
-                if seen.unfinite is not None:
-                    self._refuse_unfinite(seen.unfinite)
-                if self.step == self.total or self.step >= self.stream.epoch_end(epoch):
-                    self._end_epoch(epoch)
-                    epoch = self._epoch_of(self.step)
-                    self.prepared.train()
-                if (seen.save or seen.stop) and self.step < self.total:
-                    self._save()
-                    watch.saved()
-                if seen.stop and self.step < self.total:
-                    self._stop(seen.stop)
-        return self._finish()
+        return state
 
-    def _bar(self) -> tqdm:
-        size, main = self.config.batch_size, self.accelerator.is_main_process
-        return tqdm(
-            total=self.total * size, initial=self.step * size, desc=self.task.label, unit="img", unit_scale=True,
-            disable=None if main else True, smoothing=0.05, mininterval=0.5, leave=False,
-        )  # fmt: skip
-
-    def _watch(self, stop: StopRequest) -> Watch:
-        return Watch(self.accelerator, self.total, self.config.checkpoint_every, self._steps_per_epoch, stop)
-
-    def stepper(self) -> Callable[[], None]:
-        """One training step a call, with nothing of what `fit` does between them, for benchmarks."""
-        batches, watch = iter(self.task.reader.read(self._requests())), self._watch(StopRequest())
+    def steps(self, stop: StopRequest | None = None) -> Iterator[int]:
+        """Train, and give the step that was just done; a caller that stops asking stops the training."""
+        state, stop = self.state, stop or StopRequest()
+        watch = Watch(
+            self.accelerator, state.total, self.settings.checkpoint_every, self.task.budget.epoch, stop
+        )
+        batches = iter(self.task.reader.read(self._requests()))
+        epoch = self.task.order.epoch_of(state.step)
         self.prepared.train()
-
-        def step() -> None:
-            self._train_step(batches, watch)
-            watch.look(self.step)
-
-        return step
+        self._clock = time.perf_counter()
+        while not state.done:
+            try:
+                self._train_step(batches, watch)
+            except (OSError, ValueError):  # a disk that is full, an image that cannot be read
+                self._rescue()
+                raise
+            found = watch.look(state.step)
+            if found.not_finite is not None:
+                self._refuse_not_finite(found.not_finite)
+            if state.done or state.step >= self.task.order.epoch_end(epoch):
+                self._end_epoch(epoch)
+                epoch = self.task.order.epoch_of(state.step)
+                self.prepared.train()
+            if (found.save or found.stop) and not state.done:
+                self._save()
+                watch.saved()
+            if found.stop and not state.done:
+                self._stop(found.stop)
+            yield state.step
 
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
-        accum, step = self.config.grad_accum, self.step
+        accum, step = self.settings.grad_accum, self.state.step
         self.scheduler.step_update(step)
-        seed = self.task.run.config.seed
-        torch.manual_seed(key(seed, "dropout", step, self.accelerator.process_index))
-        measured = torch.zeros_like(self.sums)
+        torch.manual_seed(key(self.task.seed, "dropout", step, self.accelerator.process_index))
+        seen = []
         for part in range(accum):
             waits = part < accum - 1
             with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
-                result = self.step_loss(next(batches), self._alpha(step))
-                self.accelerator.backward(result["loss"] / accum)
-            measured += result["measured"]
-            watch.note(result["loss"], step)
-        if self.config.clip_grad is not None:
+                batch = self._weighted(next(batches))
+                result = self.compute(batch, self._alpha(step))
+                self.accelerator.backward(result.loss / accum)
+            watch.note(result.loss, step)
+            seen.append((batch, result))
+        if self.settings.clip_grad is not None:
             trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
-            self.accelerator.clip_grad_norm_(trained, self.config.clip_grad)
+            self.accelerator.clip_grad_norm_(trained, self.settings.clip_grad)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.sums += measured
-        self.step += 1
-        if self.ema is not None:
-            self.ema.update(self.model, step=self.step)
+        self.state.step += 1
+        for observer in self.observers:  # only now, so that a step that fails in its second part leaves no trace
+            for batch, result in seen:
+                observer.batch(batch, result)
+            observer.step(self.state.step)
 
-    def _alpha(self, step: int) -> float:
-        policy = self.task.alpha
-        return 0.0 if policy is None else policy.at(self.task.subset.keep_fraction, step / self.total)
+    def _weighted(self, batch: Batch) -> Batch:
+        weights = self._weights.popleft()
+        return batch if weights is None else replace(batch, weights=weights.to(batch.images.device, non_blocking=True))
 
     def _requests(self) -> Iterator[Request]:
         """This process's part of every batch that is left."""
-        first = self.accelerator.process_index * self.config.grad_accum
-        for step in range(self.step, self.total):
-            for part in range(self.config.grad_accum):
-                ids, epochs = self.stream.batch(step, first + part, self.parts)
+        accum, order = self.settings.grad_accum, self.task.order
+        first, parts = self.accelerator.process_index * accum, self.accelerator.num_processes * accum
+        for step in range(self.state.step, self.state.total):
+            for part in range(accum):
+                ids, epochs = order.batch(step, first + part, parts)
+                self._weights.append(order.weights(ids, epochs))
                 yield ids, epochs if self.task.views is None else epochs % self.task.views
 
-    def _epoch_of(self, step: int) -> int:
-        """The epoch whose end is the next one to come."""
-        epoch = int(step * self.config.batch_size // len(self.task.subset.ids))
-        return epoch if step < self.stream.epoch_end(epoch) else epoch + 1
+    def _alpha(self, step: int) -> float:
+        distillation = self.task.distillation
+        return 0.0 if distillation is None else distillation.alpha(step / self.state.total)
 
-    def _refuse_unfinite(self, step: int) -> None:
-        paths = self.checkpoints.paths()
-        raise FloatingPointError(
-            f"{self.task.label}: the loss is not finite at step {step} of {self.total} (lr {self._lr():.3g}, precision "
-            f"{self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
-            f"--train.clip_grad 1.0, or --train.precision no. "
-            + (f"The last good checkpoint is {paths[-1]}." if paths else "No checkpoint was written yet.")
-        )
+    def _end_epoch(self, epoch: int) -> None:
+        """Ask the observers for a row of metrics, and report it."""
+        state, last = self.state, self.state.done
+        measured = self.metrics.epoch(epoch + 1, last)
+        self._tick()
+        samples = measured.pop("samples")
+        row: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "lr": self._lr()}
+        row |= {"alpha": self._alpha(state.step - 1), **measured}
+        for observer in self.observers[1:]:
+            row |= observer.epoch(epoch + 1, last)
+        row |= {"seconds": state.epoch_seconds, "images_per_second": samples / state.epoch_seconds}
+        state.history.append(row)
+        state.epoch_seconds = 0.0
+        self._flush()
+        if self.accelerator.is_main_process:
+            self.task.report(state.history)
+        self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
+        log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs))
+        self._clock = time.perf_counter()
 
     def _lr(self) -> float:
         return self.optimizer.param_groups[0]["lr"]
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Write a row of metrics; evaluate if it is time."""
-        sums = self.accelerator.reduce(self.sums, "sum").tolist()
-        self._tick()
-        row: dict[str, Any] = {"epoch": epoch + 1, "step": self.step, "lr": self._lr()}
-        row |= {"alpha": self._alpha(self.step - 1), **means(sums, self.task.targets is not None)}
-        last = self.step == self.total
-        if self.task.data.test is not None and (last or (epoch + 1) % self.config.eval_every == 0):
-            result = self.evaluate()
-            row |= {"test_top1": result["top1"], "test_loss": result["loss"]}
-        row |= {"seconds": self.epoch_seconds, "images_per_second": sums[0] / self.epoch_seconds}
-        self.history.append(row)
-        if epoch + 1 in self.config.save_epochs and self.accelerator.is_main_process:
-            self._export(self.task.run.checkpoints / f"epoch_{epoch + 1:04d}.safetensors", epoch + 1)
-        self.sums.zero_()
-        self.epoch_seconds = 0.0
-        if self.task.targets is not None:
-            self.task.targets.flush()
-        if self.accelerator.is_main_process:
-            self.task.run.write_metrics(self.history)
-        self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=self.step)
-        log.info("%s", line(self.task.label, row, self._epochs_in_all()))
-        self._clock = time.perf_counter()
-
-    def _epochs_in_all(self) -> int:
-        return -(-self.total * self.config.batch_size // len(self.task.subset.ids))
-
-    def evaluate(self) -> dict[str, Any]:
-        """Held-out accuracy of the student (of its moving average, if there is one)."""
-        model = self._exported().eval()
-        logits = student_logits(model, self.inputs, self.accelerator)
-        batches = held_out(self.task.data, self.task.built.spec, self.accelerator, of_train=self.task.held_out)
-        return evaluate(logits, batches, self.task.built.num_classes, self.accelerator)
-
-    def _exported(self) -> nn.Module:
-        return self.model if self.ema is None else self.ema.module
-
-    def _export(self, path: Any, epoch: int) -> None:
-        info = {**self.task.built.info, "epoch": epoch, "smoothing": self.config.smoothing}
-        built = Built(**{**vars(self.task.built), "model": self._exported(), "info": info})
-        save_model(path, built)
-
     def _tick(self) -> None:
         """Add the time since the last look at the clock to the time spent training."""
         now = time.perf_counter()
-        self.seconds += now - self._clock
-        self.epoch_seconds += now - self._clock
+        self.state.seconds += now - self._clock
+        self.state.epoch_seconds += now - self._clock
         self._clock = now
+
+    def _flush(self) -> None:
+        if self.task.distillation is not None:
+            self.task.distillation.targets.flush()
 
     def _save(self) -> None:
         """Write a checkpoint; every process takes part, the main one writes."""
-        sums = self.accelerator.reduce(self.sums, "sum")
         self._tick()
-        if self.task.targets is not None:
-            self.task.targets.flush()
+        self._flush()
+        state = {**self.state.state_dict(), "processes": self.accelerator.num_processes}
         if self.accelerator.is_main_process:
-            self.checkpoints.save(self.step, state_of(self, sums))
+            self.task.checkpoints.save(self.state.step, state)
         self._clock = time.perf_counter()
 
     def _rescue(self) -> None:
         """Keep what was done before a step failed. Other processes may have done that step, so it takes just one."""
-        if self.step and self.accelerator.num_processes == 1:
+        if self.state.step and self.accelerator.num_processes == 1:
             with contextlib.suppress(OSError, ValueError):  # the error that is under way tells more
                 self._save()
 
     def _resume(self) -> None:
-        state = self.checkpoints.latest()
-        if state is not None:
-            restore(self, state)
+        stored = self.task.checkpoints.latest()
+        if stored is None:
+            return
+        self.state.load_state_dict(stored)
+        label, processes = self.task.label, self.accelerator.num_processes
+        log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
+        if stored["processes"] != processes:
+            log.warning(
+                "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
+                "(and BatchNorm sees other local batches), not bit for bit",
+                *(label, stored["processes"], processes),
+            )
+
+    def _refuse_not_finite(self, step: int) -> None:
+        paths = self.task.checkpoints.paths()
+        raise FloatingPointError(
+            f"{self.task.label}: the loss is not finite at step {step} of {self.state.total} (lr {self._lr():.3g}, "
+            f"precision {self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
+            f"--train.clip_grad 1.0, or --train.precision no. "
+            + (f"The last good checkpoint is {paths[-1]}." if paths else "No checkpoint was written yet.")
+        )
 
     def _stop(self, signal: str) -> None:
-        where = f"stopped at step {self.step} of {self.total}; {self.checkpoints.folder} holds the state"
+        where = f"stopped at step {self.state.step} of {self.state.total}; {self.task.checkpoints.folder} holds it"
         raise Interrupted(f"{signal}: {where}. The same command goes on from there.")
 
-    def _finish(self) -> dict[str, Any]:
-        result = self.history[-1] if self.history else {}
-        seen = self.total * self.config.batch_size
-        if self.accelerator.is_main_process:
-            self._export(self.task.run.weights, self._epochs_in_all())
-        return {
-            "test_top1": result.get("test_top1"),
-            "test_loss": result.get("test_loss"),
-            "epochs": seen / len(self.task.subset.ids),
-            "steps": self.total,
-            "images_seen": seen,
-            "train_seconds": self.seconds,
-            "images_per_second": seen / self.seconds,
-        }
-
-
-def _check_batch(batch_size: int, processes: int, accum: int) -> None:
-    if batch_size % (processes * accum):
-        raise ValueError(
-            f"--train.batch_size: {batch_size} given, but it is the batch of all {processes} processes and "
-            f"{accum} accumulation steps together, so it must be a multiple of {processes * accum}"
+    def _bar(self) -> tqdm:
+        size, main = self.settings.batch_size, self.accelerator.is_main_process
+        return tqdm(
+            total=self.state.total * size,
+            initial=self.state.step * size,
+            desc=self.task.label,
+            unit="img",
+            unit_scale=True,
+            disable=None if main else True,
+            smoothing=0.05,
+            mininterval=0.5,
+            leave=False,
         )
+
+
+def check_batch(settings: TrainConfig, processes: int) -> None:
+    """Refuse a batch that cannot be cut into equal parts."""
+    parts = processes * settings.grad_accum
+    if settings.batch_size % parts:
+        raise ValueError(
+            f"--train.batch_size: {settings.batch_size} given, but it is the batch of all {processes} processes and "
+            f"{settings.grad_accum} accumulation steps together, so it must be a multiple of {parts}"
+        )
+
+
+def epoch_line(label: str, row: dict[str, Any], epochs: int) -> str:
+    """An epoch's metrics as one line of the log."""
+    parts = [f"{label}  epoch {row['epoch']}/{epochs}", f"loss {row['train_loss']:.3f}"]
+    if "kd_loss" in row:
+        parts.append(f"kd {row['kd_loss']:.3f}  agreement {100 * row['agreement']:.1f}%")
+    parts += [f"{name} {100 * row[f'{name}_top1']:.2f}%" for name in ("val", "test") if f"{name}_top1" in row]
+    return "  ".join([*parts, f"{row['images_per_second']:,.0f} img/s"])

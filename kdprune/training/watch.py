@@ -20,18 +20,18 @@ LOOK_EVERY = 20  # steps
 
 
 @dataclass(frozen=True)
-class Seen:
+class Findings:
     """What a look found; the same on all processes.
 
     Attributes:
         save: a checkpoint is due.
         stop: the signal that asked for a stop.
-        unfinite: the first step whose loss was NaN or infinite.
+        not_finite: the first step whose loss was NaN or infinite.
     """
 
     save: bool = False
     stop: str | None = None
-    unfinite: int | None = None
+    not_finite: int | None = None
 
 
 class Watch:
@@ -51,7 +51,7 @@ class Watch:
         epochs, minutes = checkpoint_interval(checkpoint_every)
         self.save_steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
         self.save_seconds = None if minutes is None else 60 * minutes
-        self._unfinite = torch.full((), total, device=accelerator.device)
+        self._first_not_finite = torch.full((), total, device=accelerator.device)
         self.saved()
 
     def saved(self) -> None:
@@ -60,22 +60,22 @@ class Watch:
 
     def note(self, loss: Tensor, step: int) -> None:
         """Remember on the device whether a step's loss was finite."""
-        self._unfinite = torch.where(loss.isfinite(), self._unfinite, self._unfinite.clamp(max=step))
+        self._first_not_finite = torch.where(loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step))
 
-    def look(self, step: int) -> Seen:
+    def look(self, step: int) -> Findings:
         """Look, if it is time to, after `step` steps."""
         due_by_step = self.save_steps is not None and step % self.save_steps == 0
         late = self.save_seconds is not None and time.monotonic() - self._saved_at > self.save_seconds
         # Only what all processes see alike may bring them where they wait for each other.
         together = step % self.every == 0 or step == self.total or due_by_step
         if not together and not (self.alone and (late or self.stop.signal)):
-            return Seen()
-        save, stop, unfinite = due_by_step or late, self.stop.signal, self._unfinite
+            return Findings()
+        save, stop, first = due_by_step or late, self.stop.signal, self._first_not_finite
         if not self.alone:
-            asked = [torch.tensor(x, device=unfinite.device) for x in (int(save), int(stop is not None))]
-            flags = torch.stack([*asked, self.total - unfinite])
+            asked = [torch.tensor(x, device=first.device) for x in (int(save), int(stop is not None))]
+            flags = torch.stack([*asked, self.total - first])
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
             save, stopping, early = flags.tolist()
             stop = (stop or "a signal to another process") if stopping else None
-            return Seen(bool(save), stop, self.total - early if early else None)
-        return Seen(save, stop, None if int(unfinite) == self.total else int(unfinite))
+            return Findings(bool(save), stop, self.total - early if early else None)
+        return Findings(save, stop, None if int(first) == self.total else int(first))

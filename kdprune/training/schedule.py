@@ -1,7 +1,8 @@
-"""timm's optimizers and schedulers, in steps."""
+"""How long a training takes, in steps, and timm's optimizers and schedulers over them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers
@@ -10,7 +11,42 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kdprune.config import TrainConfig
+from kdprune.data.stream import total_steps
 from kdprune.registry import unknown
+
+
+@dataclass(frozen=True)
+class Budget:
+    """The length of a training.
+
+    Attributes:
+        steps: in all.
+        kept: samples of an epoch.
+        batch_size: samples of a step.
+        schedule_epoch: steps by which warm-up and milestones are counted: epochs of all the data under budget full.
+    """
+
+    steps: int
+    kept: int
+    batch_size: int
+    schedule_epoch: float
+
+    @property
+    def epoch(self) -> float:
+        """Steps in which as many samples are seen as are kept."""
+        return self.kept / self.batch_size
+
+    @property
+    def epochs(self) -> int:
+        """Epochs of the kept samples that are begun."""
+        return -(-self.steps * self.batch_size // self.kept)
+
+
+def make_budget(train: TrainConfig, kept: int, total: int) -> Budget:
+    """The length of a training on `kept` of `total` samples."""
+    steps = total_steps(train.epochs, train.steps, train.budget, kept, total, train.batch_size)
+    counted = kept / train.batch_size if train.steps is not None else steps / train.epochs
+    return Budget(steps, kept, train.batch_size, counted)
 
 
 def check_optimizer(name: str) -> None:
@@ -36,13 +72,9 @@ def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Paramet
     return optimizer
 
 
-def make_scheduler(config: TrainConfig, optimizer: Optimizer, total: int, steps_per_epoch: float) -> Any:
-    """timm's scheduler, a function of the step.
-
-    Args:
-        total: steps of the run.
-        steps_per_epoch: by which warm-up and milestones are counted.
-    """
+def make_scheduler(config: TrainConfig, optimizer: Optimizer, budget: Budget) -> Any:
+    """timm's scheduler, a function of the step."""
+    total, steps_per_epoch = budget.steps, budget.schedule_epoch
     constant = config.sched == "none"  # as milestones that never come, so that there is a warm-up
     warmup = round(config.warmup_epochs * steps_per_epoch)
     falls = config.sched in ("cosine", "poly")  # from where the warm-up ends, or the rate would drop there

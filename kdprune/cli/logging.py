@@ -1,0 +1,43 @@
+"""What the package logs, on the console: above progress bars, warnings named, one process only."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Iterator
+
+from tqdm import tqdm
+
+log = logging.getLogger("kdprune")
+
+
+@contextlib.contextmanager
+def log_to_console() -> Iterator[None]:
+    """Show the log on stderr; other processes than the main one show errors only."""
+    handler = _AboveTheBar()
+    handler.setFormatter(_WarningsAreNamed("%(asctime)s  %(message)s", "%H:%M:%S"))
+    before = log.level, log.propagate
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
+    log.propagate = False
+    log.addHandler(handler)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.level, log.propagate = before
+
+
+class _AboveTheBar(logging.Handler):
+    """Lines that do not tear a progress bar apart."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        tqdm.write(self.format(record), file=sys.stderr)
+
+
+class _WarningsAreNamed(logging.Formatter):
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        if record.levelno >= logging.WARNING:
+            record.message = f"{record.levelname.lower()}: {record.message}"
+        return super().formatMessage(record)

@@ -1,0 +1,152 @@
+"""`kdprune cache`: fill the teachers' targets of a run ahead of it, or verify what is there."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from kdprune.checks import check
+from kdprune.config import Config
+from kdprune.data.counter import key, permutation
+from kdprune.data.reader import Request
+from kdprune.pipeline.job import Job, make_job
+from kdprune.pipeline.session import open_session
+from kdprune.pipeline.targets import count_views, make_targets
+from kdprune.pipeline.teachers import check_models, freeze_teachers, load_teachers
+from kdprune.pipeline.train import train
+from kdprune.runs.accelerator import make_accelerator
+from kdprune.teachers.frozen import ERROR_LIMIT
+from kdprune.teachers.targets import CachedTargets
+from kdprune.training.interrupt import Interrupted, StopRequest
+
+log = logging.getLogger("kdprune")
+
+VERIFIED = 256  # entries of each view
+ENTRY_LIMIT = 0.1
+"""Largest relative error of one entry; bfloat16 alone makes less than 0.01."""
+
+
+@dataclass(frozen=True)
+class CacheResult:
+    """What `cache` did.
+
+    Attributes:
+        written: entries that this process wrote.
+        views: how many views are there now.
+        folders: of the caches, one a teacher.
+        error: the largest relative error of a view's sample; None unless it was verified.
+    """
+
+    written: int
+    views: int
+    folders: list[Path]
+    error: float | None = None
+
+
+def cache(config: Config, verify: bool = False, data: Any = None) -> CacheResult:
+    """Fill the caches that training with these settings would read; every process takes a part; resumable.
+
+    Args:
+        config: as for training; its teachers must have been given or are trained first.
+        verify: afterwards, compute a sample of the entries again and compare.
+        data: opened already, in place of `config.data`.
+
+    Raises:
+        ValueError: no teacher; or entries that are not what the teacher says now.
+    """
+    config = deepcopy(config)
+    config.teacher.targets = "cached"  # what this is for, whether it was said or not
+    check(config)
+    check_models(config)
+    if not config.teacher.models:
+        raise ValueError("--teacher.models: none given, so there is nothing to cache")
+    accelerator = make_accelerator(config.train.precision, [], config.output)
+    session = open_session(config, accelerator, data)
+    job = make_job(config, session)
+    teachers = freeze_teachers(config, session, load_teachers(config, session, train), with_features=False)
+    targets = make_targets(job, teachers, None)
+    assert isinstance(targets, CachedTargets)
+    written = _fill(job, targets)
+    accelerator.wait_for_everyone()
+    error = None
+    if accelerator.is_main_process:
+        log.info("%s entries written by this process, all %d views are there", f"{written:,}", count_views(job))
+        if verify:
+            error = _verify(job, targets)
+    return CacheResult(written, count_views(job), [cache.folder for cache in targets.caches], error)
+
+
+def _fill(job: Job, targets: CachedTargets) -> int:
+    """Compute what is missing of this process's part of the kept samples; how many entries."""
+    accelerator, views = job.session.accelerator, count_views(job)
+    local_ids = job.subset.ids[accelerator.process_index :: accelerator.num_processes]
+    size = max(1, job.config.train.batch_size // accelerator.num_processes)
+
+    def missing(view: int) -> np.ndarray:
+        stored = np.all([cache.have(view, local_ids) for cache in targets.caches], axis=0)
+        return local_ids[~stored]
+
+    def requests() -> Iterator[Request]:
+        for view in range(views):
+            for ids in torch.from_numpy(missing(view)).split(size):
+                yield ids, torch.full_like(ids, view)
+
+    written = 0
+    total = sum(len(missing(view)) for view in range(views))
+    quiet = None if accelerator.is_main_process else True
+    with StopRequest() as stop, tqdm(total=total, desc="caching", unit="img", disable=quiet) as bar:
+        for batch in job.reader().read(requests()):
+            targets.logits(batch)
+            written += len(batch.ids)
+            bar.update(len(batch.ids))
+            if stop.signal:
+                targets.flush()
+                raise Interrupted(
+                    f"{stop.signal}: stopped with {written:,} of {total:,} entries; the same command goes on"
+                )
+    targets.flush()
+    return written
+
+
+def _verify(job: Job, targets: CachedTargets) -> float:
+    """The largest relative error ‖cached - computed‖/‖computed‖ over the views' samples.
+
+    Raises:
+        ValueError: above 2% for a view's sample, or above `ENTRY_LIMIT` for one entry.
+    """
+    worst, temperature, views = 0.0, job.config.distill.temperature, count_views(job)
+    order = permutation(key("verify"), torch.from_numpy(job.subset.ids))
+    ids = order[:VERIFIED].sort().values
+    for batch in job.reader().read((ids, torch.full_like(ids, view)) for view in range(views)):
+        view = int(batch.views[0])
+        for teacher, stored in zip(targets.teachers, targets.caches, strict=True):
+            words = torch.from_numpy(stored.read(view, ids.numpy()))
+            cached = stored.entries.decode(words, temperature)
+            # Of two equal logits either may be among the k largest, so the entry decides which classes are compared.
+            computed = stored.entries.decode(stored.entries.encode(teacher(batch.images).cpu(), words), temperature)
+            error = ((cached - computed).norm() / computed.norm()).item()
+            error_N = (cached - computed).norm(dim=1) / computed.norm(dim=1)
+            one = int(error_N.nan_to_num(math.inf).argmax())
+            if not error_N[one] <= ENTRY_LIMIT:
+                off = f"off by {error_N[one]:.1%} from what the teacher says now"
+                raise ValueError(
+                    f"{stored.folder}: the entry of sample {ids[one]} in view {view} is "
+                    f"{'not a number' if error_N[one].isnan() else off}; remove the folder"
+                )
+            if not error <= ERROR_LIMIT:
+                raise ValueError(
+                    f"{stored.folder}: view {view} is off by {error:.1%} from what the teacher says now; "
+                    "remove the folder"
+                )
+            worst = max(worst, error)
+    log.info("verified %d entries in each of %d views: relative error at most %.2g", len(ids), views, worst)
+    return worst

@@ -1,0 +1,103 @@
+"""What a run's student does on held-out data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from kdprune.data.dataset import Data
+from kdprune.data.subset import load_subset
+from kdprune.models.build import load_model
+from kdprune.models.spec import Built
+from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
+from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.pipeline.session import Session, open_session
+from kdprune.pipeline.student import place
+from kdprune.runs.accelerator import make_accelerator
+from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_config
+
+
+@dataclass
+class Evaluation:
+    """Held-out figures of a run's student.
+
+    Attributes:
+        result: top1, top5, loss, calibration_error, per_class, samples; with `class_mass` the corrected ones. JSON.
+        data: on which they were measured.
+        missing: classes of which the run's subset keeps no sample.
+    """
+
+    result: dict[str, Any]
+    data: Data
+    missing: list[int]
+    is_main_process: bool
+
+
+def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
+    """Measure a finished run's student: top-1, top-5, loss, calibration, the accuracy of each class.
+
+    Args:
+        class_mass: measure it once more with its biases moved by class mass: of the classes `missing` in its subset,
+            or of `all`.
+
+    Raises:
+        FileNotFoundError: not a run directory, or a run without a student.
+        ValueError: `missing` where no class is.
+    """
+    config = read_config(path)
+    weights = path / WEIGHTS
+    if not weights.exists():
+        raise FileNotFoundError(f"{path} has no {WEIGHTS}: the run is not finished, its command goes on with it")
+    accelerator = make_accelerator(config.train.precision, [], config.output)
+    session = open_session(config, accelerator)
+    data, built = session.data, load_model(weights)
+    if data.test is None or built.num_classes != data.num_classes:
+        raise ValueError(
+            f"{path}: its student has {built.num_classes} classes, {config.data.dataset} has "
+            f"{data.num_classes if data.test else 'no held-out part'}"
+        )
+    inputs = place(built, accelerator.device)
+    logits = student_logits(built.model.eval(), inputs, accelerator)
+    batches = held_out(data.test, built.spec, accelerator, data.workers)
+    result = evaluate(logits, batches, data.num_classes, accelerator)
+    missing = missing_classes(path, data)
+    if class_mass:
+        classes = missing if class_mass == "missing" else range(data.num_classes)
+        result["class_mass"] = corrected_by_class_mass(logits, built, session, classes)
+    return Evaluation(result, data, missing, accelerator.is_main_process)
+
+
+def missing_classes(path: Path, data: Data) -> list[int]:
+    """Classes of the training set of which the run's subset keeps no sample."""
+    labels = data.train.labels
+    ids = load_subset(path / SUBSET, data.fingerprint, len(labels)).ids
+    return np.setdiff1d(labels[labels >= 0], labels[ids]).tolist()
+
+
+def corrected_by_class_mass(
+    logits_of: Callable[[Tensor], Tensor], built: Built, session: Session, classes: Sequence[int]
+) -> dict[str, Any]:
+    """Held-out figures of a model after its biases were moved by class mass, with what was done. JSON values only."""
+    if not classes:
+        raise ValueError("--class_mass: missing given, but the run keeps samples of every class; allowed is all")
+    data, accelerator = session.data, session.accelerator
+    assert data.test is not None
+    target_C = class_frequencies(data)
+    logits_NC = train_logits(logits_of, data, built.spec, accelerator)
+    offsets_C = class_mass_offsets(logits_NC, target_C, classes)
+    on_device_C = offsets_C.float().to(accelerator.device)
+    batches = held_out(data.test, built.spec, accelerator, data.workers)
+    after = evaluate(lambda views: logits_of(views).float() + on_device_C, batches, data.num_classes, accelerator)
+    return {
+        "classes": list(classes),
+        "offsets": offsets_C.tolist(),
+        "training_images": len(logits_NC),
+        "mass_before": logits_NC.double().softmax(1).mean(0).tolist(),
+        "mass_wanted": target_C.tolist(),
+        "corrected": after,
+    }

@@ -1,0 +1,125 @@
+"""A run before its teachers are there: what is trained on which samples, for how long; and all that can be refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from kdprune import alpha as alpha_policies
+from kdprune.checks import LEARNED
+from kdprune.config import Config
+from kdprune.data import recipe
+from kdprune.data.counter import key
+from kdprune.data.dataset import Data
+from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.subset import Subset
+from kdprune.losses.common.sum import WeightedSum
+from kdprune.models.build import build_student
+from kdprune.models.spec import Built
+from kdprune.pipeline.distillation import make_loss, rehearse
+from kdprune.pipeline.ensemble_weights import unseen
+from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.samples import choose_subset
+from kdprune.pipeline.session import Session
+from kdprune.pipeline.teachers import requested_teachers
+from kdprune.training.schedule import Budget, make_budget
+from kdprune.training.trainer import check_batch
+
+
+@dataclass
+class Job:
+    """What is to be trained.
+
+    Attributes:
+        student: before its first step, on the host.
+        loss: of distillation; None for plain training.
+        judges: training samples by which the weights of teachers are learned; None unless that is asked for.
+    """
+
+    config: Config
+    session: Session
+    subset: Subset
+    student: Built
+    views: ViewSettings
+    budget: Budget
+    loss: WeightedSum | None
+    judges: np.ndarray | None = None
+
+    @property
+    def labelled(self) -> bool:
+        return bool((self.session.data.train.labels >= 0).all())
+
+    def reader(self) -> Reader:
+        return Reader(self.session.data.train, self.views, self.subset.ids, self.session.data, self.session.accelerator)
+
+
+def make_job(config: Config, session: Session, student: Built | None = None) -> Job:
+    """Put a run together, and refuse what cannot be, before any teacher is trained for it.
+
+    Args:
+        student: in place of the one that the settings name.
+
+    Raises:
+        ValueError: whatever does not fit together, said in terms of the options.
+    """
+    loss = make_loss(config, session) if config.teacher.models else None
+    subset = choose_subset(config, session)
+    if loss is not None and alpha_policies.search(config.distill.alpha) is None:
+        alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction)  # a subset file may keep another one
+    student = student or make_student(config, session.data)
+    views = view_settings(config, session.data, student.spec.size)
+    budget = make_budget(config.train, len(subset.ids), subset.total)
+    check_batch(config.train, session.accelerator.num_processes)
+    _check_snapshots(config, budget)
+    if loss is not None and loss.needs_features:
+        for teacher in requested_teachers(config):
+            if not teacher.has_weights:
+                rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session.data))
+    judges = unseen(config, session) if config.teacher.weights == LEARNED else None
+    return Job(config, session, subset, student, views, budget, loss, judges)
+
+
+def make_student(config: Config, data: Data) -> Built:
+    """The model that a run trains, with its first weights."""
+    seed = config.seed_of("weights")
+    # A teacher of the same kind and seed as its student begins elsewhere.
+    torch.manual_seed(seed if config.seeds.role == "student" else key(seed, f"{config.seeds.role} weights"))
+    student = config.student
+    return build_student(
+        student.model,
+        data.num_classes,
+        channels=data.channels,
+        image_size=config.data.image_size or data.stored_size,
+        mean=data.mean,
+        std=data.std,
+        img_size=config.data.image_size,
+        pretrained=student.pretrained,
+        checkpoint=student.checkpoint,
+        classes=data.classes,
+        drop_rate=student.drop_rate,
+    )
+
+
+def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings:
+    """How a run's views are made."""
+    return ViewSettings(
+        recipe=recipe.parse(config.data.augment),
+        size=config.data.image_size or data.stored_size or student_size,
+        seed=config.seed_of("data"),
+        fill=tuple(round(255 * m) for m in data.mean),
+        stored=data.train.images is not None,
+        role=config.seeds.role,
+    )
+
+
+def _check_snapshots(config: Config, budget: Budget) -> None:
+    """Refuse snapshots that never come."""
+    for name, given, most in (("epochs", config.train.save_epochs, budget.epochs),
+                              ("steps", config.train.save_steps, budget.steps)):  # fmt: skip
+        if wrong := [one for one in given if not 1 <= one <= most]:
+            raise ValueError(
+                f"{config.student.model}: save_{name} {wrong} given (a --teacher.snapshot is one of them), "
+                f"allowed are 1 to {most}"
+            )

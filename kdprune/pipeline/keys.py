@@ -1,0 +1,85 @@
+"""What the result of a training is a function of, as a key of hashes of contents and settings (see `artefact`)."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from kdprune.artefact import Key, key_hash
+from kdprune.checks import EMA
+from kdprune.models.hashing import weights_hash
+from kdprune.models.spec import Built
+from kdprune.pipeline.job import Job
+
+VERSION = 1
+"""Of the training. To be raised with a change after which the same settings give other weights, so that results of
+before are not taken for results of now."""
+
+# Settings of train.* that say how often something is looked at or written.
+_NOT_THE_RESULT = ("precision", "eval_every", "checkpoint_every", "checkpoint_keep")
+
+
+def run_key(job: Job, teachers: Sequence[Built]) -> Key:
+    """The key of a run's student.
+
+    Args:
+        teachers: with their weights; none for plain training and for the student's own moving average.
+    """
+    config, data, train = job.config, job.session.data, asdict(job.config.train)
+    # Where its first weights follow from the seed, they need not be hashed.
+    has_past = config.student.pretrained or config.student.checkpoint is not None
+    return {
+        "version": VERSION,
+        "data": {
+            "train": data.fingerprint,
+            "test": data.test_fingerprint,
+            "validation": ids_hash(data.validation) if len(data.validation) else None,
+        },
+        "subset": job.subset.hash,
+        "student": {**network_key(job.student, with_weights=has_past), "drop_rate": config.student.drop_rate},
+        "seeds": {"weights": config.seed_of("weights"), "data": config.seed_of("data"), "role": config.seeds.role},
+        "views": job.views.key(),
+        "precision": job.session.accelerator.mixed_precision,
+        "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT},
+        **(_guidance_key(job, teachers) if config.teacher.models else {}),
+    }
+
+
+def ids_hash(ids: np.ndarray) -> str:
+    """SHA-256 of sample ids, hex."""
+    return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
+
+
+def network_key(built: Built, with_weights: bool = True) -> Key:
+    """What a network computes: its architecture, its input and, unless they follow from the seed, its weights."""
+    key: Key = {"model": built.name, "arguments": built.model_args, "input": built.spec.to_json()}
+    return {**key, "weights": weights_hash(built.model)} if with_weights else key
+
+
+def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
+    config, teacher = job.config, job.config.teacher
+    who: Any = EMA if teacher.models == [EMA] else [key_hash(network_key(built)) for built in teachers]
+    return {
+        "teachers": who,
+        "teacher": {
+            "weights": teacher.weights,
+            "judges": None if job.judges is None else ids_hash(job.judges),
+            "temperatures": teacher.temperatures,
+            "by_correctness": teacher.by_correctness,
+            "targets": teacher.targets,
+            "views": teacher.views,
+            "top_k": teacher.top_k if teacher.targets == "cached" else None,
+            "engine": teacher.engine,
+        },
+        "distill": {
+            "loss": config.distill.loss,
+            "temperature": config.distill.temperature,
+            "layers": config.distill.layers,
+            "alpha": config.distill.alpha,
+        },
+    }
+

@@ -1,0 +1,60 @@
+"""The settings of the runs that one `kdprune train` is made of: teachers that are trained here, and the baseline."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from dataclasses import asdict, replace
+
+from kdprune.config import Config, DistillConfig, SeedConfig, StudentConfig, SubsetConfig, TeacherConfig, TrainConfig
+
+
+def teacher_recipe(config: Config, name: str) -> Config:
+    """The recipe of a teacher that is trained here: the run's own, on the full data.
+
+    Without a teacher, or of a born-again generation (Furlanello et al. 2018, arXiv 1805.04770) with the one before.
+    """
+    teacher = config.teacher
+    new = without_teacher(config)
+    new.name = None
+    new.seed = config.seed_of("teacher") + teacher.generations - 1  # each generation begins anew
+    new.seeds = SeedConfig(subset=config.seed_of("subset"), role="teacher")  # it must not see validation samples either
+    new.subset = SubsetConfig(keep_fraction=teacher.train_fraction)
+    new.student = StudentConfig(model=name, drop_rate=teacher.drop_rate)
+    new.data.augment = teacher.augment or config.data.augment
+    new.train = teacher_training(config)
+    if teacher.generations > 1:
+        new.teacher = replace(
+            deepcopy(teacher),
+            models=[name],
+            generations=teacher.generations - 1,
+            # What is for several teachers; and a generation meets its teacher once, so a cache would save nothing.
+            weights=None,
+            temperatures=None,
+            by_correctness=False,
+            targets="online",
+            views=None,
+            cache=None,
+            top_k=None,
+        )
+        new.distill = deepcopy(config.distill)
+        new.seeds.teacher = config.seed_of("teacher")
+    if teacher.snapshot is not None and teacher.snapshot not in new.train.save_epochs:
+        new.train.save_epochs = sorted([*new.train.save_epochs, teacher.snapshot])
+    return new
+
+
+def teacher_training(config: Config) -> TrainConfig:
+    """The run's training, with what `--teacher.train.*` says otherwise."""
+    given = {name: value for name, value in asdict(config.teacher.train).items() if value is not None}
+    new = replace(config.train, budget="subset", save_epochs=[], save_steps=[])
+    if "epochs" in given:
+        new.steps = None
+    return replace(new, **deepcopy(given))
+
+
+def without_teacher(config: Config) -> Config:
+    """The same student on the same subset, trained on hard labels alone."""
+    new = deepcopy(config)
+    new.name = f"{config.name}-no-kd" if config.name else None
+    new.teacher, new.distill, new.baseline = TeacherConfig(), DistillConfig(), False
+    return new

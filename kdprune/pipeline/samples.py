@@ -1,0 +1,59 @@
+"""Which samples a run keeps, and whether their labels are enough for what it is asked to do."""
+
+from __future__ import annotations
+
+from kdprune import alpha as alpha_policies
+from kdprune.checks import LEARNED
+from kdprune.config import Config
+from kdprune.data.dataset import Data
+from kdprune.data.subset import Subset, class_ids, load_subset, select
+from kdprune.pipeline.session import Session
+
+
+def choose_subset(config: Config, session: Session) -> Subset:
+    """The samples that a run keeps: from a file, or selected. Never validation samples, never unreadable ones."""
+    data, settings = session.data, config.subset
+    if settings.file:
+        subset = load_subset(settings.file, data.fingerprint, len(data.train))
+        _check_validation(settings.file, subset, data)
+    else:
+        subset = select(...)
+    check_labels(config, data, subset.keep_fraction)
+    return subset
+
+
+def _check_validation(file: str, subset: Subset, data: Data) -> None:
+    import numpy as np
+
+    if shared := len(np.intersect1d(subset.ids, data.validation)):
+        raise ValueError(
+            f"--subset.file: {file} keeps {shared:,} samples that --data.val_fraction holds out for validation; "
+            "leave one of them out"
+        )
+
+
+def check_labels(config: Config, data: Data, keep_fraction: float) -> None:
+    """A transfer set without labels can only be distilled from, with α = 1.
+
+    Raises:
+        ValueError: the data has no labels, and a setting needs them.
+    """
+    if (data.train.labels >= 0).all():
+        return
+    if config.teacher.by_correctness:
+        raise ValueError(f"{config.data.dataset} has no labels: --teacher.by_correctness needs them")
+    if config.teacher.weights == LEARNED:
+        raise ValueError(f"{config.data.dataset} has no labels: --teacher.weights {LEARNED} needs them")
+    if alpha_policies.search(config.distill.alpha):
+        raise ValueError(f"{config.data.dataset} has no labels: --distill.alpha search judges by them, allowed is 1")
+    if not config.teacher.models:
+        raise ValueError(
+            f"{config.data.dataset} has no labels, so no teacher or student can be trained on it alone: name a teacher "
+            "that has weights (--teacher.models RUN)"
+        )
+    alpha = alpha_policies.parse(config.distill.alpha)
+    if alpha.schedules or alpha.at(keep_fraction) != 1:
+        raise ValueError(
+            f"{config.data.dataset} has no labels: --distill.alpha is {config.distill.alpha}, allowed is 1, without a "
+            "schedule"
+        )

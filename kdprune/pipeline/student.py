@@ -1,0 +1,109 @@
+"""The training of a student, put together from its job: order, distillation, observers, trainer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from kdprune.data.stream import Stream
+from kdprune.models.build import save_model
+from kdprune.models.inputs import Inputs
+from kdprune.models.spec import Built
+from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.pipeline.distillation import distil
+from kdprune.pipeline.job import Job
+from kdprune.runs.run_dir import RunDir
+from kdprune.teachers.targets import MeanTargets, OnlineTargets
+from kdprune.teachers.teacher import is_convolutional
+from kdprune.training.checkpoint import Checkpoints
+from kdprune.training.observers import HeldOut, MovingAverage, Observer, Snapshots
+from kdprune.training.state import TrainState
+from kdprune.training.trainer import Task, Trainer
+
+
+def train_student(
+    job: Job, run: RunDir, targets: OnlineTargets | None, judges: np.ndarray | None = None, label: str | None = None
+) -> TrainState:
+    """Train a student to the end, or on to it, and write its weights.
+
+    Args:
+        targets: what it learns from; None for plain training.
+        judges: training samples to evaluate on, in place of the held-out ones.
+        label: what the log calls it.
+    """
+    config, accelerator = job.config, job.session.accelerator
+    inputs = place(job.student, accelerator.device)
+    average = MovingAverage(job.student.model, config.train.ema) if config.train.ema else None
+    if isinstance(targets, MeanTargets):
+        assert average is not None
+        targets.follow(student_logits(average.model, inputs, accelerator))
+    exported = job.student.model if average is None else average.model
+    export = partial(_export, job, run, exported)
+    reader = job.reader()
+    observers: list[Observer] = [] if average is None else [average]
+    observers += [*_evaluations(job, exported, inputs, judges)]
+    observers.append(
+        Snapshots(
+            config.train.save_epochs,
+            config.train.save_steps,
+            lambda name, epoch: export(run.checkpoints / f"{name}.safetensors", epoch),
+        )
+    )
+    task = Task(
+        label=label or f"{job.student.name}{'' if targets is None else ' + KD'}",
+        student=job.student,
+        inputs=inputs,
+        reader=reader,
+        order=Stream(job.subset.ids, config.train.batch_size, config.seed_of("data"), config.seeds.role),
+        budget=job.budget,
+        settings=config.train,
+        seed=config.seed_of("weights"),
+        checkpoints=Checkpoints(run.checkpoints, run.artefact.key, config.train.checkpoint_keep),
+        distillation=None if targets is None else distil(job, targets, inputs, reader),
+        labelled=job.labelled,
+        views=None if targets is None else config.teacher.views,
+        observers=observers,
+        report=run.write_metrics,
+    )
+    state = Trainer(task, accelerator).fit()
+    export(run.weights, job.budget.epochs)
+    accelerator.wait_for_everyone()
+    accelerator.free_memory()
+    return state
+
+
+def place(built: Built, device: torch.device) -> Inputs:
+    """Put a model on its device, in the memory format that suits it; gives what makes its input of uint8 views."""
+    channels_last = is_convolutional(built.model)
+    built.model.to(device)
+    if channels_last:
+        built.model.to(memory_format=torch.channels_last)
+    return Inputs(built.spec, device, channels_last)
+
+
+def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray | None) -> list[HeldOut]:
+    """Evaluations on the validation part and on held-out samples, or on `judges` alone."""
+    data, accelerator, spec = job.session.data, job.session.accelerator, job.student.spec
+
+    def accuracy(split: Any, ids: np.ndarray | None = None) -> dict[str, Any]:
+        logits = student_logits(model.eval(), inputs, accelerator)
+        batches = held_out(split, spec, accelerator, data.workers, ids=ids)
+        return evaluate(logits, batches, job.student.num_classes, accelerator)
+
+    every = job.config.train.eval_every
+    if judges is not None:
+        return [HeldOut(partial(accuracy, data.train, judges), "test", every)]
+    parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if len(data.validation) else []
+    return parts + ([] if data.test is None else [HeldOut(partial(accuracy, data.test), "test", every)])
+
+
+def _export(job: Job, run: RunDir, model: nn.Module, path: Any, epoch: int | None) -> None:
+    """Write the weights of a model under the student's name, on the main process."""
+    if job.session.accelerator.is_main_process:
+        info = {**job.student.info, "epoch": epoch, "smoothing": job.config.train.smoothing}
+        save_model(path, replace(job.student, model=model, info=info))

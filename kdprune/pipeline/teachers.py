@@ -1,0 +1,176 @@
+"""Teachers: loaded where there are weights, trained where there are none, then frozen and measured."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdprune.checks import EMA
+from kdprune.config import Config, TeacherConfig, TeacherTrainConfig
+from kdprune.data.dataset import Data
+from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
+from kdprune.models.names import is_remote
+from kdprune.models.spec import Built
+from kdprune.passes.evaluation import evaluate, held_out
+from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.session import Session
+from kdprune.runs.accelerator import DTYPES
+from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
+
+log = logging.getLogger("kdprune")
+
+
+@dataclass(frozen=True)
+class TeacherRequest:
+    """A teacher as it was asked for.
+
+    Attributes:
+        name: a model's, a run directory or RUN@EPOCH.
+        checkpoint: a file with its weights.
+        has_weights: whether there are any: pretrained, of the hub, of a run, of a file. Otherwise it is trained.
+    """
+
+    name: str
+    checkpoint: str | None
+    has_weights: bool
+
+
+@dataclass
+class LoadedTeacher:
+    """A teacher with weights, not frozen yet.
+
+    Attributes:
+        source: where they come from.
+        training: the summary of its training, where it was trained here.
+    """
+
+    built: Built
+    source: str
+    training: dict[str, Any] | None = None
+
+
+class Trained(Protocol):
+    """What came out of a training."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def summary(self) -> dict[str, Any]: ...
+
+
+def requested_teachers(config: Config) -> list[TeacherRequest]:
+    """The teachers of a run; none for the student's own moving average."""
+    teacher = config.teacher
+    if teacher.models == [EMA]:
+        return []
+    checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
+    return [
+        TeacherRequest(
+            name, file, bool(file) or teacher.pretrained or is_remote(name) or resolve_teacher(name) is not None
+        )
+        for name, file in zip(teacher.models, checkpoints, strict=True)
+    ]
+
+
+def check_models(config: Config) -> None:
+    """Refuse names of models that are not there."""
+    check_model_name(config.student.model)
+    for teacher in requested_teachers(config):
+        if resolve_teacher(teacher.name) is None:
+            check_model_name(teacher.name)
+
+
+def load_teachers(
+    config: Config, session: Session, train: Callable[[Config, Session, Path], Trained]
+) -> list[LoadedTeacher]:
+    """Load the teachers that have weights, then train those that have none.
+
+    Args:
+        train: trains a recipe into a folder of runs, or finds its run there.
+    """
+    requests = requested_teachers(config)
+    given = [_load(config, session.data, request) if request.has_weights else None for request in requests]
+    if given and None not in given:
+        _warn_of_unused(config.teacher)
+    return [
+        LoadedTeacher(built, request.name if request.name != built.name else "given weights")
+        if built is not None
+        else _trained(config, session, request, train)
+        for request, built in zip(requests, given, strict=True)
+    ]
+
+
+def _trained(
+    config: Config, session: Session, request: TeacherRequest, train: Callable[[Config, Session, Path], Trained]
+) -> LoadedTeacher:
+    """A teacher that is trained here, or was by an earlier run that asked for the same."""
+    recipe = teacher_recipe(config, request.name)
+    log.info("teacher %s has no weights: it is trained on %s, or found", request.name, _share(config.teacher))
+    result = train(recipe, session, Path(config.output) / "teachers")
+    at = "" if config.teacher.snapshot is None else f"@{config.teacher.snapshot}"
+    built = _load(config, session.data, TeacherRequest(f"{result.path}{at}", None, True))
+    return LoadedTeacher(built, str(result.path), result.summary)
+
+
+def _load(config: Config, data: Data, request: TeacherRequest) -> Built:
+    return build_teacher(
+        request.name,
+        data.num_classes,
+        channels=data.channels,
+        image_size=config.data.image_size or data.stored_size,
+        mean=data.mean,
+        std=data.std,
+        checkpoint=request.checkpoint,
+        pretrained=config.teacher.pretrained or is_remote(request.name),
+        classes=data.classes,
+    )
+
+
+def freeze_teachers(
+    config: Config, session: Session, loaded: Sequence[LoadedTeacher], with_features: bool
+) -> list[Teacher]:
+    """Make inference engines of the teachers, and measure them before anything is learned from them."""
+    return [_freeze(config, session, teacher, with_features) for teacher in loaded]
+
+
+def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_features: bool) -> Teacher:
+    accelerator, data, built = session.accelerator, session.data, loaded.built
+    parts = accelerator.num_processes * config.train.grad_accum
+    readable = data.train.readable[: 64 * accelerator.num_processes]
+    example = next(iter(held_out(data.train, built.spec, accelerator, data.workers, ids=readable)))
+    teacher = make_teacher(
+        built,
+        loaded.source,
+        example.images,
+        accelerator.device,
+        DTYPES[accelerator.mixed_precision],
+        fold=config.teacher.engine == "frozen" and not with_features,
+        compile=config.train.compile,
+        batch_size=config.train.batch_size // parts,
+    )
+    teacher.training = loaded.training
+    if data.test is not None:
+        batches = held_out(data.test, built.spec, accelerator, data.workers)
+        teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
+        log.info("teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route)
+        warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)
+    warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
+    return teacher
+
+
+def _warn_of_unused(teacher: TeacherConfig) -> None:
+    """Settings of a training that does not take place."""
+    for name in ("train_fraction", "augment", "drop_rate", "snapshot", "generations"):
+        if getattr(teacher, name) != getattr(TeacherConfig(), name):
+            log.warning("--teacher.%s has no effect: all teachers have weights, so none is trained here", name)
+    for name, value in vars(teacher.train).items():
+        if value is not None:
+            log.warning("--teacher.train.%s has no effect: all teachers have weights, so none is trained here", name)
+
+
+def _share(teacher: TeacherConfig) -> str:
+    return "the full data" if teacher.train_fraction == 1 else f"{teacher.train_fraction:.0%} of the data"

@@ -1,0 +1,138 @@
+"""One training from its settings: samples, teachers, targets, student, each found if it was made before."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+
+from kdprune import alpha as alpha_policies
+from kdprune.checks import check
+from kdprune.config import Config, config_hash
+from kdprune.data.dataset import Data
+from kdprune.pipeline.distillation import with_layers
+from kdprune.pipeline.ensemble_weights import learn
+from kdprune.pipeline.job import Job, make_job
+from kdprune.pipeline.keys import run_key
+from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.search import search_alpha, with_found
+from kdprune.pipeline.session import Session, open_session
+from kdprune.pipeline.student import train_student
+from kdprune.pipeline.summary import summarise
+from kdprune.pipeline.targets import make_targets
+from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, load_teachers
+from kdprune.runs.accelerator import environment, make_accelerator
+from kdprune.runs.naming import run_name
+from kdprune.runs.run_dir import RunDir
+from kdprune.runs.trackers import start_trackers, stop_trackers
+from kdprune.teachers.teacher import Teacher
+from kdprune.training.checkpoint import Checkpoints
+from kdprune.training.schedule import check_optimizer
+
+log = logging.getLogger("kdprune")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run.
+
+    Attributes:
+        path: its directory.
+        summary: what `summary.json` there holds.
+    """
+
+    path: Path
+    summary: dict[str, Any]
+
+
+def run(config: Config, data: Data | None = None) -> list[Result]:
+    """Train what the configuration says: the student, and the baseline without a teacher if one is asked for.
+
+    Raises:
+        ValueError: a setting that does not fit; said before any training, with what is allowed.
+        Interrupted, FloatingPointError: see `Trainer.fit`.
+    """
+    check(config)
+    check_optimizer(config.train.opt)
+    check_models(config)
+    accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
+    session = open_session(config, accelerator, data)
+    arms = [config]
+    if config.baseline and config.teacher.models:
+        if (session.data.train.labels >= 0).all():
+            arms.append(without_teacher(config))
+        else:
+            log.warning("%s has no labels: the baseline without a teacher is left out", config.data.dataset)
+    return [train(arm, session) for arm in arms]
+
+
+def train(config: Config, session: Session, folder: Path | None = None) -> Result:
+    """One run: its subset, its teachers, its student; a finished one is found.
+
+    Args:
+        folder: of run directories (default: the output).
+    """
+    job = make_job(config, session)
+    teachers = load_teachers(config, session, train)
+    run = open_run(job, teachers, folder or Path(config.output))
+    with owned(run, session.accelerator):
+        if run.finished:
+            log.info("%s is finished", run.path)
+        else:
+            fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+    return Result(run.path, run.summary)
+
+
+def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:
+    """The directory of a run, by all that its result is a function of."""
+    key = run_key(job, [teacher.built for teacher in teachers])
+    return RunDir(folder / run_name(job.config, key), job.config, key)
+
+
+@contextlib.contextmanager
+def owned(run: RunDir, accelerator: Accelerator) -> Iterator[None]:
+    """Be the only command that works in a run directory; another one that does is waited for."""
+    with run.artefact.owned() if accelerator.is_main_process else contextlib.nullcontext():
+        accelerator.wait_for_everyone()
+        yield
+        accelerator.wait_for_everyone()
+
+
+def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
+    """Train the student of a run, and write down what came out."""
+    config, session, accelerator = job.config, job.session, job.session.accelerator
+    if job.loss is not None:
+        job = replace(job, loss=with_layers(job.loss, config, job.student, teachers, session.data.num_classes))
+    weights = _weights(job, teachers)
+    if accelerator.is_main_process:
+        run.start(environment(accelerator), job.subset)
+    accelerator.wait_for_everyone()
+    found: dict[str, Any] | None = None
+    if job.loss is not None and alpha_policies.search(config.distill.alpha):
+        found = search_alpha(job, run, teachers, weights)
+        job = with_found(job, found)
+    targets = None if job.loss is None else make_targets(job, teachers, weights)
+    start_trackers(accelerator, run)
+    state = train_student(job, run, targets)
+    stop_trackers(accelerator)
+    summary = summarise(job, teachers, targets, state)
+    summary |= {"name": run.path.name, "config_hash": config_hash(config), "key": run.artefact.key}
+    if found is not None:
+        summary["cost"]["alpha_search"] = found["cost"]
+    if accelerator.is_main_process:
+        run.finish(summary)
+        Checkpoints(run.checkpoints, {}, 1).clear()
+
+
+def _weights(job: Job, teachers: list[Teacher]) -> list[float] | None:
+    """Weights of the teachers in their mean; None for equal ones."""
+    if job.judges is not None:
+        return learn(job.config, job.session, teachers, job.judges)
+    weights = job.config.teacher.weights
+    assert not isinstance(weights, str)
+    return weights

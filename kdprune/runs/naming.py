@@ -1,0 +1,23 @@
+"""What a run directory is called."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kdprune.artefact import Key, key_hash
+from kdprune.config import Config
+
+
+def run_name(config: Config, key: Key) -> str:
+    """The run's name, or one that says what it is and ends with a hash of all that it is made of.
+
+    Contents are part of the key, so a run on other data, on another subset of the same name or with a teacher that was
+    trained anew gets a directory of its own.
+    """
+    if config.name:
+        return config.name
+    kind = "kd" if config.teacher.models else "plain"
+    keep = Path(config.subset.file).stem if config.subset.file else f"{config.subset.keep_fraction:g}"
+    parts = [config.data.dataset.rstrip("/").split("/")[-1], config.student.model, f"f{keep}", kind, f"s{config.seed}"]
+    return re.sub(r"[^\w.\-]+", "_", "-".join([*parts, key_hash(key)[:8]]))
