@@ -57,13 +57,13 @@ def cache(config: Config, verify: bool) -> dict[str, Any]:
     caches = experiment.open_caches(config, teachers, subset, reader)
     views = experiment.views(config, subset)
     targets = CachedTargets(teachers, caches, config.distill.temperature)
-    own = subset.ids[accelerator.process_index :: accelerator.num_processes]
+    # Neighbours stay with one process, which then writes them in one call.
+    local_ids = np.array_split(subset.ids, accelerator.num_processes)[accelerator.process_index]
     size = max(1, config.train.batch_size // accelerator.num_processes)
 
     def missing(view: int) -> np.ndarray:
-        """Own ids that one of the caches lacks in a view."""
-        rows = caches[0].rows(own)
-        return own[~np.all([cache.have(view, rows) for cache in caches], axis=0)]
+        """Ids of this process's part that one of the caches lacks in a view."""
+        return local_ids[~np.all([cache.have(view, local_ids) for cache in caches], axis=0)]
 
     def requests() -> Iterator[Request]:
         for view in range(views):
@@ -81,38 +81,49 @@ def cache(config: Config, verify: bool) -> dict[str, Any]:
             written += len(batch.ids)
             bar.update(len(batch.ids))
             if stop.signal:
-                targets.flush()
                 raise Interrupted(
                     f"{stop.signal}: stopped with {written:,} of {total:,} entries; the same command goes on"
                 )
-    targets.flush()
     accelerator.wait_for_everyone()
     result: dict[str, Any] = {"written": written, "views": views, "folders": [str(c.folder) for c in caches]}
     if main:
         log.info("%s entries written by this process, all %d views are there", f"{written:,}", views)
         if verify:
-            result["error"] = _verify(experiment, config, targets, reader, views)
+            result["healed"] = _heal(targets, reader, views)
+            result["error"] = _verify(subset.ids, config.distill.temperature, targets, reader, views)
     return result
 
 
-def _verify(experiment: Experiment, config: Config, targets: CachedTargets, reader: Reader, views: int) -> float:
+def _heal(targets: CachedTargets, reader: Reader, views: int) -> int:
+    """Compute entries again that do not fit their checksums; how many there were. Reads all that is there."""
+    healed = 0
+    for view in range(views):
+        ids = torch.from_numpy(np.unique(np.concatenate([cache.damaged(view) for cache in targets.caches])))
+        parts = [ids[start : start + VERIFIED] for start in range(0, len(ids), VERIFIED)]
+        for batch in reader.read((part, torch.full_like(part, view)) for part in parts):
+            targets.logits(batch)
+        healed += len(ids)
+    return healed
+
+
+def _verify(kept: np.ndarray, temperature: float, targets: CachedTargets, reader: Reader, views: int) -> float:
     """The largest relative error ‖cached - computed‖/‖computed‖ over the views' samples.
 
     Raises:
         ValueError: above 2% for a view's sample, or above `ENTRY_LIMIT` for one entry.
     """
-    worst, temperature = 0.0, config.distill.temperature
-    order = permutation(key("verify"), torch.from_numpy(targets.caches[0].ids))
+    worst = 0.0
+    order = permutation(key("verify"), torch.from_numpy(kept))
     ids = order[:VERIFIED].sort().values
     for batch in reader.read((ids, torch.full_like(ids, view)) for view in range(views)):
         view = int(batch.views[0])
         for teacher, cache in zip(targets.teachers, targets.caches, strict=True):
-            words = torch.from_numpy(cache.read(view, cache.rows(ids.numpy())))
-            there = cache.entries.decode(words, temperature)
+            words = torch.from_numpy(cache.read(view, ids.numpy())[0])
+            stored = cache.entries.decode(words, temperature)
             # Of two equal logits either may be among the k largest, so the entry decides which classes are compared.
             now = cache.entries.decode(cache.entries.encode(teacher(batch.images).cpu(), words), temperature)
-            error = ((there - now).norm() / now.norm()).item()
-            error_N = (there - now).norm(dim=1) / now.norm(dim=1)
+            error = ((stored - now).norm() / now.norm()).item()
+            error_N = (stored - now).norm(dim=1) / now.norm(dim=1)
             one = int(error_N.nan_to_num(math.inf).argmax())
             if not error_N[one] <= ENTRY_LIMIT:
                 off = f"off by {error_N[one]:.1%} from what the teacher says now"

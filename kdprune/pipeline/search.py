@@ -179,7 +179,7 @@ def _train(
     result = trainer.fit()
     if targets.features is not None:
         targets.features.close()  # the next candidate puts its own on the same teacher
-    result["teacher_forward_samples"] = targets.spent.forward_samples * experiment.accelerator.num_processes
+    result["teacher_forward_samples"] = targets.forward_samples * experiment.accelerator.num_processes
     if experiment.accelerator.is_main_process:
         run.finish(result)
         trainer.checkpoints.clear()

@@ -36,7 +36,7 @@ def summarise(
         described = [{**one, "weight": weight} for one, weight in zip(described, targets.weights, strict=True)]
     spent = [teacher.training["cost"] for teacher in teachers if teacher.training]
     trained = [cost[stage] for cost in spent for stage in ("student_training", "teacher_training")]  # of generations
-    asked = 0 if targets is None else targets.spent.forward_samples * accelerator.num_processes
+    asked = 0 if targets is None else targets.forward_samples * accelerator.num_processes
     cost = {
         "observation": nothing,
         "teacher_training": {key: sum(cost[key] for cost in trained) for key in nothing},

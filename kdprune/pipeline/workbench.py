@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from kdprune import alpha as alpha_policies
+from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA, LEARNED
 from kdprune.config import Config
 from kdprune.data import recipe
@@ -20,6 +20,7 @@ from kdprune.data.dataset import Data, open_data
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset, class_ids, load_subset, select
+from kdprune.files import check_space, in_bytes
 from kdprune.models.build import (
     Built,
     build_student,
@@ -31,8 +32,9 @@ from kdprune.models.features import Features
 from kdprune.models.names import is_remote
 from kdprune.passes.evaluation import evaluate, held_out
 from kdprune.runs.accelerator import DTYPES
-from kdprune.teachers.cache import CacheKey, TargetCache, in_bytes
+from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.entries import make_entries
+from kdprune.teachers.key import targets_key
 from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
 
@@ -187,32 +189,26 @@ class Workbench:
         caches = []
         for index, teacher in enumerate(teachers):
             entries = make_entries(self.data.num_classes, config.teacher.top_k)
-            s = reader.settings
-            key = CacheKey(
-                teacher.weights_hash, str(teacher.built.spec), self.data.fingerprint, subset.hash,
-                str(s), s.seed, entries.about, str(teacher.engine.dtype).removeprefix("torch."),
-            )  # fmt: skip
-            caches.append(TargetCache(cache_folder(config, teacher, key, index), key, subset.ids, entries))
+            key = targets_key(teacher, self.data.fingerprint, reader.settings, subset.hash, entries)
+            folder = cache_folder(config, teacher, key, index)
+            caches.append(TargetCache(folder, key, subset.total, entries))
         views = self.views(config, subset)
-        for cache in caches:
-            cache.check(views)
-        missing = sum(cache.missing_bytes(views) for cache in caches)
-        log.info(
-            "cached targets: %d views of %d samples, %s in all, %s to be reserved, in %s",
-            views, len(subset.ids), in_bytes(views * sum(c.bytes_per_view for c in caches)), in_bytes(missing),
-            ", ".join(str(cache.folder) for cache in caches),
-        )  # fmt: skip
-        caches[0].check_space(missing, views)
+        needed = sum(cache.required_bytes(views, subset.ids) for cache in caches)
+        size = views * len(subset.ids) * sum(cache.bytes_per_entry for cache in caches)
+        what = f"cached targets of {views} views of {len(subset.ids):,} samples"
+        folders = ", ".join(str(cache.folder) for cache in caches)
+        log.info("%s: %s in all, %s of them to be added, in %s", what, in_bytes(size), in_bytes(needed), folders)
+        advice = "use a smaller --teacher.views, --teacher.top_k, or another disk with --teacher.cache"
+        check_space(caches[0].folder, needed, what, advice)
         return caches
 
 
-def cache_folder(config: Config, teacher: Teacher, key: CacheKey, index: int) -> Path:
+def cache_folder(config: Config, teacher: Teacher, key: Key, index: int) -> Path:
     """Where a teacher's cached targets are."""
     if config.teacher.cache:
         several = len(config.teacher.models) > 1
         return Path(config.teacher.cache) / f"teacher_{index}" if several else Path(config.teacher.cache)
-    digest = hashlib.sha256(repr(key).encode()).hexdigest()[:12]
-    return Path(config.output) / "targets" / f"{teacher.built.name}-{digest}"
+    return Path(config.output) / "targets" / f"{teacher.built.name}-{key_hash(key)[:12]}"
 
 
 def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings:

@@ -31,7 +31,7 @@ def state_of(trainer: Trainer, sums: Tensor) -> dict[str, Any]:
         "sums": sums,
         "history": trainer.history,
         "seconds": [trainer.seconds, trainer.epoch_seconds],
-        "asked": None if trainer.task.targets is None else trainer.task.targets.spent.forward_samples,
+        "asked": None if trainer.task.targets is None else trainer.task.targets.forward_samples,
     }
 
 
@@ -50,7 +50,7 @@ def restore(trainer: Trainer, state: dict[str, Any]) -> None:
     trainer.step, trainer.history = state["step"], state["history"]
     trainer.seconds, trainer.epoch_seconds = state["seconds"]
     if trainer.task.targets is not None:
-        trainer.task.targets.spent.forward_samples = state.get("asked", 0)
+        trainer.task.targets.forward_samples = state.get("asked", 0)
     label, processes = trainer.task.label, trainer.accelerator.num_processes
     log.info("%s: goes on at step %d of %d", label, trainer.step, trainer.total)
     if state["processes"] != processes:

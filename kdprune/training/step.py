@@ -16,7 +16,6 @@ from kdprune.data.reader import Batch, to_device
 from kdprune.losses.common.base import LossInput
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
-from kdprune.teachers.targets import Spent
 
 MEASURED = ("samples", "loss", "task_loss", "kd_loss", "correct", "agreement", "teacher_entropy")
 
@@ -26,11 +25,9 @@ class Targets(Protocol):
 
     temperature: float
     features: Features | None
-    spent: Spent
+    forward_samples: int
 
     def __call__(self, batch: Batch) -> Tensor: ...
-
-    def flush(self) -> None: ...
 
 
 class DistillStep:

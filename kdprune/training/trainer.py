@@ -224,8 +224,6 @@ class Trainer:
             self._export(self.task.run.checkpoints / f"epoch_{epoch + 1:04d}.safetensors", epoch + 1)
         self.sums.zero_()
         self.epoch_seconds = 0.0
-        if self.task.targets is not None:
-            self.task.targets.flush()
         if self.accelerator.is_main_process:
             self.task.run.write_metrics(self.history)
         self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=self.step)
@@ -261,8 +259,6 @@ class Trainer:
         """Write a checkpoint; every process takes part, the main one writes."""
         sums = self.accelerator.reduce(self.sums, "sum")
         self._tick()
-        if self.task.targets is not None:
-            self.task.targets.flush()
         if self.accelerator.is_main_process:
             self.checkpoints.save(self.step, state_of(self, sums))
         self._clock = time.perf_counter()
