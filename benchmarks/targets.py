@@ -144,7 +144,10 @@ def _compare(pair: Pair, accelerator: Accelerator, options: argparse.Namespace) 
             name: round(pair.batch * pair.steps / statistics.median(spent[WALL] for spent in times))
             for name, times in seconds.items()
         },
-        "bytes": {name: round(bench.cache(k).bytes_per_view / bench.subset.total, 2) for name, k in (("all", None), ("top_10", 10))},
+        "bytes": {
+            name: round(bench.cache(k).bytes_per_view / bench.subset.total, 2)
+            for name, k in (("all", None), ("top_10", 10))
+        },
         "teacher_route": bench.teacher.engine.route,
         "teacher_over_autocast": {name: round(speed / speeds["autocast"], 3) for name, speed in speeds.items()},
     }  # fmt: skip

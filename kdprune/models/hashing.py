@@ -20,5 +20,5 @@ def weights_hash(state: Mapping[str, Tensor]) -> str:
         host = tensor.detach().cpu().contiguous()
         digest.update(f"{name} {host.dtype} {tuple(host.shape)}".encode())
         # As bytes, and not as numbers: two NaNs are different weights if a bit of them differs.
-        digest.update(host.reshape(-1).view(torch.uint8).numpy())
+        digest.update(host.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

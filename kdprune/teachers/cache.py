@@ -34,6 +34,7 @@ Shapes: N samples of a request, W 16-bit words of an entry.
 from __future__ import annotations
 
 import errno
+import itertools
 import logging
 import os
 import shutil
@@ -259,12 +260,12 @@ def _whole_pages(count: int) -> int:
 def _runs(ids_N: np.ndarray) -> Iterator[slice]:
     """Slices of ascending ids in which each id is the one before plus 1."""
     borders = [0, *(np.flatnonzero(np.diff(ids_N) != 1) + 1).tolist(), len(ids_N)]
-    return (slice(start, end) for start, end in zip(borders, borders[1:], strict=False) if end > start)
+    return (slice(start, end) for start, end in itertools.pairwise(borders) if end > start)
 
 
 def _write(file: int, values: np.ndarray, offset: int) -> None:
     """All of it: a call that meets the end of the disk writes a part, and only the next one fails."""
-    left = memoryview(values).cast("B")
+    left = values.data.cast("B")
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written

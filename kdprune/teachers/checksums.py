@@ -28,7 +28,7 @@ def checksums(words_NW: np.ndarray, ids_N: np.ndarray, seed: int) -> np.ndarray:
     Args:
         words_NW: int16.
         ids_N: sample ids, so that an entry in another one's place is found.
-        seed: of the file, so that an entry of another file is found, 64 bits.
+        seed: `seed_of` the file, so that an entry of another file is found.
     """
     multipliers = _multipliers(words_NW.shape[1] + 1)
     total_N = ids_N.astype(np.uint64) * multipliers[-1] + np.uint64(seed)

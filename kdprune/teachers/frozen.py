@@ -37,8 +37,8 @@ ERROR_LIMIT = 0.02
 class FrozenTeacher:
     """Images to logits, without gradients, in evaluation mode for ever.
 
-    It is no module, so that nothing which walks over modules (optimizers, moving averages, DDP, `state_dict`, `.train()`,
-    `.to()`) can reach the network, even if a student keeps it as an attribute.
+    It is no module, so that nothing which walks over modules (optimizers, moving averages, DDP, `state_dict`,
+    `.train()`, `.to()`) can reach the network, even if a student keeps it as an attribute.
 
     Attributes:
         network: evaluates the logits; hooks for features go on it.

@@ -17,8 +17,8 @@ VIEWS_VERSION = 1  # of the code that makes views: one more whenever the same se
 def targets_key(teacher: Teacher, fingerprint: str, views: ViewSettings, subset_hash: str, entries: Entries) -> Key:
     """The key of a teacher's cached targets.
 
-    The subset is a part of it only where mixup or CutMix draw a sample's partner from the kept ones: otherwise a view is
-    a function of the sample alone, and all subsets share one cache.
+    The subset is a part of it only where mixup or CutMix draw a sample's partner from the kept ones: otherwise a view
+    is a function of the sample alone, and all subsets share one cache.
 
     Args:
         fingerprint: of the full training set.
