@@ -46,8 +46,9 @@ from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
 from kdprune.runs.run_dir import RunDir
-from kdprune.teachers.cache import CacheKey, TargetCache
+from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.entries import make_entries
+from kdprune.teachers.key import targets_key
 from kdprune.teachers.targets import CachedTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher
 from kdprune.training.task import Task
@@ -119,7 +120,7 @@ def _compare(pair: Pair, accelerator: Accelerator, options: argparse.Namespace) 
         "fill": bench.fill(),
     }
     seconds = _interleaved(sides, options.rounds, pair.steps, accelerator.device)
-    assert cached.spent.forward_samples == 0
+    assert cached.forward_samples == 0
     dtype = DTYPES[accelerator.mixed_precision]
     engines = engines_of(bench.model(pair.teacher), images.float(), dtype, options.compile)
     speeds = images_per_second(engines, images.float(), 2.0)
@@ -135,7 +136,6 @@ def _compare(pair: Pair, accelerator: Accelerator, options: argparse.Namespace) 
             "fill_over_forward": ratio("forward", "fill"),
         }
 
-    kept = len(bench.subset.ids)
     return {
         "student": pair.student, "teacher": pair.teacher, "image_size": pair.image_size, "batch": pair.batch,
         **ratios(WALL),
@@ -144,7 +144,10 @@ def _compare(pair: Pair, accelerator: Accelerator, options: argparse.Namespace) 
             name: round(pair.batch * pair.steps / statistics.median(spent[WALL] for spent in times))
             for name, times in seconds.items()
         },
-        "bytes": {name: round(bench.cache(k).bytes_per_view / kept, 2) for name, k in (("all", None), ("top_10", 10))},
+        "bytes": {
+            name: round(bench.cache(k).bytes_per_view / bench.subset.total, 2)
+            for name, k in (("all", None), ("top_10", 10))
+        },
         "teacher_route": bench.teacher.engine.route,
         "teacher_over_autocast": {name: round(speed / speeds["autocast"], 3) for name, speed in speeds.items()},
     }  # fmt: skip
@@ -210,17 +213,16 @@ class Bench:
 
     def cache(self, top_k: int | None) -> TargetCache:
         entries = make_entries(CLASSES, top_k)
-        key = CacheKey(self.teacher.weights_hash, "", self.data.fingerprint, self.subset.hash, "", 0, entries.about, "")
-        return TargetCache(Path(tempfile.mkdtemp()), key, self.subset.ids, entries)
+        key = targets_key(self.teacher, self.data.fingerprint, self.reader.settings, self.subset.hash, entries)
+        return TargetCache(Path(tempfile.mkdtemp()), key, self.subset.total, entries)
 
     def cached(self) -> CachedTargets:
         """Every entry is there; what it says does not matter here."""
         cache = self.cache(None)
-        rows = np.arange(len(self.subset.ids))
+        ids = self.subset.ids
         for view in range(VIEWS):
-            logits = torch.randn(len(rows), CLASSES, generator=torch.Generator().manual_seed(view))
-            cache.write(view, rows, cache.entries.encode(logits).numpy())
-        cache.flush()
+            logits = torch.randn(len(ids), CLASSES, generator=torch.Generator().manual_seed(view))
+            cache.write(view, ids, cache.entries.encode(logits).numpy())
         return CachedTargets([self.teacher], [cache], TEMPERATURE)
 
     def forward(self) -> tuple[Callable[[], None], torch.Tensor]:

@@ -170,4 +170,4 @@ def read(path):
 
 
 def weights_of(run):
-    return weights_hash(load_model(run / "student.safetensors").model)
+    return weights_hash(load_model(run / "student.safetensors").model.state_dict())

@@ -4,29 +4,39 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdprune.models.build import InputSpec
 
 
-class Inputs:
+class Inputs(nn.Module):
     """Turn uint8 N×C×H×W into float32 N×C'×S×S, normalised, in the model's memory format.
+
+    It has no parameters, and its buffers stay out of state dicts, so it can be put in front of a model to export both
+    as one, which takes uint8 images and needs no other preprocessing:
+
+        deployed = nn.Sequential(Inputs(built.spec), built.model).eval()
 
     Args:
         spec: what the model wants.
-        device: where it runs.
+        device: where it runs (default: the CPU; `.to()` moves it like any module).
         channels_last: for convolutional models.
     """
 
-    def __init__(self, spec: InputSpec, device: torch.device, channels_last: bool) -> None:
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, spec: InputSpec, device: torch.device | None = None, channels_last: bool = False) -> None:
+        super().__init__()
         self.spec = spec
         self.channels_last = channels_last
         mean, std = (torch.tensor(x, dtype=torch.float32).view(1, -1, 1, 1) for x in (spec.mean, spec.std))
-        # One multiplication and one addition for (x/255 - mean) / std.
-        self.scale = (1 / (255 * std)).to(device)
-        self.shift = (-mean / std).to(device)
+        # One multiplication and one addition for (x/255 - mean) / std. Not persistent: the spec travels in the header
+        # of a model's file, and the state dict must keep timm's own names.
+        self.register_buffer("scale", (1 / (255 * std)).to(device), persistent=False)
+        self.register_buffer("shift", (-mean / std).to(device), persistent=False)
 
-    def __call__(self, views_NCHW: Tensor) -> Tensor:
+    def forward(self, views_NCHW: Tensor) -> Tensor:
         x = _with_channels(views_NCHW, self.spec.channels)
         side = min(x.shape[-2:])
         if x.shape[-2] != x.shape[-1]:

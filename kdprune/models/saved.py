@@ -11,16 +11,20 @@ from torch import nn
 
 from kdprune.files import write_whole
 from kdprune.models.create import create
+from kdprune.models.hashing import weights_hash
 from kdprune.models.names import check_model_name
 from kdprune.models.spec import Built, InputSpec
-from kdprune.models.weights import METADATA_KEY, StateDict, check_fit, read_weights
+from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_weights
 
 
 def save_model(path: str | Path, built: Built) -> None:
     """Write weights and what is needed to build the model again, whole or not at all.
 
     The tensors have the model's own names: `timm.create_model(name, num_classes=C)` loads them with `strict=True`.
+    Their hash stands in the header, so that whoever reads the file finds out if a bit of them has changed.
     """
+    # Cloned, since safetensors refuses tensors that share memory.
+    state = {key: value.detach().cpu().contiguous().clone() for key, value in _bare(built.model).state_dict().items()}
     header = {
         "name": built.name,
         "num_classes": built.num_classes,
@@ -28,9 +32,8 @@ def save_model(path: str | Path, built: Built) -> None:
         "classes": built.classes,
         "info": built.info,
         "model_args": built.model_args,
+        WEIGHTS_HASH: weights_hash(state),
     }
-    # Cloned, since safetensors refuses tensors that share memory.
-    state = {key: value.detach().cpu().contiguous().clone() for key, value in _bare(built.model).state_dict().items()}
     content = safetensors.torch.save(state, metadata={METADATA_KEY: json.dumps(header)})
     write_whole(path, lambda file: file.write(content))
 
@@ -39,7 +42,8 @@ def load_model(path: str | Path) -> Built:
     """The model in a file of `save_model`.
 
     Raises:
-        ValueError: no such file, damaged, not ours, or weights that are not the model's.
+        ValueError: no such file, damaged, not ours, other weights than were written, or weights that are not the
+            model's.
     """
     state, header = read_weights(path)
     if header is None:

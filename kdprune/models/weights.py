@@ -13,8 +13,11 @@ import safetensors
 import torch
 from torch import Tensor
 
+from kdprune.models.hashing import weights_hash
+
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 METADATA_KEY = "kdprune"
+WEIGHTS_HASH = "weights_hash"  # entry of our header
 # timm's order: the averaged weights are the ones whose accuracy was reported.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
@@ -30,7 +33,8 @@ def read_weights(path: str | Path) -> tuple[StateDict, dict[str, Any] | None]:
         Tensors by name on the CPU, out of any wrapper; prefixes are left as they are (see `matched`).
 
     Raises:
-        ValueError: no such file, an unknown kind of file, a damaged one, one that could run code, or no weights in it.
+        ValueError: no such file, an unknown kind of file, a damaged one, one that could run code, no weights in it, or
+            others than its header was written for.
     """
     path = Path(path)
     if not path.is_file():
@@ -89,7 +93,19 @@ def _first(keys: list[str]) -> str:
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any] | None]:
     header = read_header(path)
     with safetensors.safe_open(str(path), framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, header  # noqa: SIM118 (it is no dict)
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    _check_hash(path, state, header)
+    return state, header
+
+
+def _check_hash(path: Path, state: StateDict, header: dict[str, Any] | None) -> None:
+    """A flipped bit is a valid number, so no parser finds it. Files of others and of older versions have no hash."""
+    written = (header or {}).get(WEIGHTS_HASH)
+    if written is not None and written != (found := weights_hash(state)):
+        raise ValueError(
+            f"{path} is damaged: its weights are not those that were written: their hash is {found[:12]}…, the header "
+            f"says {str(written)[:12]}…"
+        )
 
 
 def _read_pickle(path: Path) -> Any:

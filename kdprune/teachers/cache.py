@@ -1,259 +1,271 @@
-"""A teacher's logits on disk: one file a view, met again whenever the same view of the same sample comes.
+"""A teacher's logits on disk: one sparse file a view, found again whenever the same view of the same sample comes.
 
 A view is a function of (seed, view, sample id), so what the teacher said of it can be kept: with as many views as
 epochs a cached run equals an online one to rounding; with fewer, epoch e meets view e mod V again.
 
-Shapes: K kept samples, V views, C classes, W 16-bit words of an entry, N samples of a request.
+**A file** holds, for all N samples of the full data set, whatever the subset,
+
+    N checksums, uint32, filled up to whole pages | N entries of W 16-bit words, by sample id.
+
+Every entry has its own place, so runs with any subsets fill the same files, each what it lacks, and a view costs the
+teacher one pass over the samples that were ever asked for. The file is sparse: its length is that of N entries, and
+the disk holds the pages in which something was written.
+
+**An entry counts if its checksum fits**; 0 means that there is none. The checksum is a function of the words, of the
+sample id and of a seed made of key and view, so it tells a whole entry from everything else that the place may hold:
+
+- nothing, or half an entry, when the writer was killed: words go before checksums, and both are in the page cache of
+  the operating system, which outlives the process;
+- a checksum without its entry, or the reverse, when the machine stopped: nothing needs to be flushed in any order;
+- two entries mixed, when two processes computed the same one at once: they write identical bytes, or (in batches of
+  other sizes, where a teacher may round differently) bytes of which one of the two checksums fits, or none;
+- a flipped bit, an entry in another's place, a file of another teacher or view.
+
+What does not fit is computed again. So there are no locks and no flags, and any number of processes may write.
+
+**A full disk is an error and never a signal**: a store into a mapped hole of a full disk kills the process with SIGBUS,
+so writes go through `pwrite`, whose ENOSPC is an exception. Reads go through a read-only map, which costs no call of
+the operating system for each entry, and never touch a hole among the entries: on file systems in memory (/dev/shm)
+even reading one takes a page.
+
+Shapes: N samples of a request, W 16-bit words of an entry.
 """
 
 from __future__ import annotations
 
-import contextlib
-import json
-import math
+import errno
+import itertools
+import logging
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kdprune.files import read_json
+from kdprune.artefact import Artefact, Key, key_hash
+from kdprune.files import in_bytes
+from kdprune.teachers.checksums import checksums, seed_of
 from kdprune.teachers.entries import Entries
 
-HEADER = "header.json"
 OPEN_VIEWS = 8  # mapped at once; each holds a file open, and a run may have hundreds
+FORMAT = "checksums and entries by sample id, 1"
 _PAGE = 4096
+_BLOCK = 8192  # entries that are verified at once
 
-
-@dataclass(frozen=True)
-class CacheKey:
-    """All that an entry depends on. Two runs that agree in all of it share a cache.
-
-    Attributes:
-        teacher: SHA-256 of its weights.
-        input: how it wants its images.
-        data: fingerprint of the training set.
-        subset: hash of the kept ids (mixing partners are drawn from them, and rows are counted in them).
-        views: recipe, size and fill of the views, and how they are made, in words.
-        seed: of the run, from which views are drawn.
-        entries: how an entry is stored, in words.
-        precision: in which the teacher answers.
-    """
-
-    teacher: str
-    input: str
-    data: str
-    subset: str
-    views: str
-    seed: int
-    entries: str
-    precision: str
-
-    def differs(self, other: dict[str, Any]) -> list[str]:
-        """What differs, for a person."""
-        return [
-            f"{name} ({_short(other.get(name))} there, {_short(value)} here)"
-            for name, value in asdict(self).items()
-            if other.get(name) != value
-        ]
+log = logging.getLogger("kdprune")
 
 
 class TargetCache:
-    """Entries of K samples in any number of views, memory-mapped, shared by any number of processes and runs.
-
-    A file holds K flags and K entries. It appears whole, with its space reserved, in one step; an entry counts from the
-    moment that its flag is set, which is after the entry is on disk. Who writes an entry twice writes the same.
+    """Entries of any samples in any number of views, shared by any number of processes and runs.
 
     Args:
         folder: where; made if it is not there.
-        key: what the entries depend on.
-        ids: kept sample ids, ascending, int64 K.
+        key: what the entries depend on (see `targets_key`).
+        total: samples of the full data set.
         entries: how logits become 16-bit words and back.
 
     Raises:
-        ValueError: the folder holds a cache of something else (named), or a file of the wrong length.
+        ValueError: the folder holds targets of something else, and what differs.
     """
 
-    def __init__(self, folder: Path, key: CacheKey, ids: np.ndarray, entries: Entries) -> None:
-        self.folder, self.ids, self.entries = folder, ids, entries
-        self._flag_bytes = math.ceil(len(ids) / _PAGE) * _PAGE
+    def __init__(self, folder: Path, key: Key, total: int, entries: Entries) -> None:
+        self.folder, self.total, self.entries = folder, total, entries
+        self._artefact = Artefact(folder, "cached targets", key, "name another folder with --teacher.cache, or none")
+        self._artefact.begin()
+        self._key_hash = key_hash(self._artefact.key)
+        self._column_bytes = _whole_pages(4 * total)
         self._open: dict[int, _View] = {}
-        self._unflagged: list[tuple[int, np.ndarray]] = []
-        header = folder / HEADER
-        if not header.exists():
-            if folder.exists() and any(folder.glob("view_*.bin")):
-                raise ValueError(f"{folder} holds targets, but its {HEADER} is missing: remove the folder")
-            folder.mkdir(parents=True, exist_ok=True)
-            about = {"key": asdict(key), "kept": len(ids), "bytes_per_view": self.bytes_per_view}
-            _appear(header, lambda handle: os.write(handle, json.dumps(about, indent=2).encode()))
-        if different := key.differs(_key_in(header)):
-            raise ValueError(
-                f"{folder} holds targets of something else: {'; '.join(different)}. Name another folder with "
-                "--teacher.cache, or leave it out"
-            )
+        self._warned = False
+
+    @property
+    def bytes_per_entry(self) -> int:
+        return 2 * self.entries.words
 
     @property
     def bytes_per_view(self) -> int:
-        return self._flag_bytes + len(self.ids) * self.entries.words * 2
+        """Length of a file; what the disk holds of it is less until all entries are there."""
+        return self._column_bytes + self.total * self.bytes_per_entry
 
-    def missing_bytes(self, views: int) -> int:
-        """Disk space that the files of the first `views` views still need."""
-        return sum(self.bytes_per_view for view in range(views) if not self._path(view).exists())
-
-    def check_space(self, needed: int, views: int) -> None:
-        """Refuse to begin what the disk cannot hold.
+    def required_bytes(self, views: int, ids_N: np.ndarray) -> int:
+        """Look at the files of the first `views` views, and say how much of the disk their missing entries will take.
 
         Args:
-            needed: bytes that this cache, and others on the same disk, still need.
-            views: for the message.
-        """
-        free = shutil.disk_usage(self.folder).free
-        if needed > free:
-            raise ValueError(
-                f"{views} views of {len(self.ids):,} samples need {in_bytes(needed)} more in {self.folder}, "
-                f"{in_bytes(free)} are free: use a smaller --teacher.views, --teacher.top_k, or another disk "
-                "with --teacher.cache"
-            )
-
-    def check(self, views: int) -> None:
-        """Look at the files of the first `views` views before anything depends on them.
+            ids_N: sample ids, ascending, that will be asked for in each view.
 
         Raises:
-            ValueError: one is truncated.
-            PermissionError: entries are lacking, and nothing may be written.
+            ValueError: a file is truncated.
+            PermissionError: entries are missing, and nothing may be written.
         """
-        paths = [self._path(view) for view in range(views)]
-        for path in paths:
-            if path.exists():
-                self._check_length(path)
-        writable = os.access(self.folder, os.W_OK) and all(os.access(p, os.W_OK) for p in paths if p.exists())
-        if not writable and not all(self.have(view, np.arange(len(self.ids))).all() for view in range(views)):
-            raise PermissionError(f"{self.folder} lacks entries, and may not be written")
+        needed, of_a_new_file = 0, None
+        for view in range(views):
+            opened = self._map(view)
+            if opened is None:
+                if of_a_new_file is None:  # the same for all of them, and a run may have hundreds
+                    of_a_new_file = self._column_bytes + _PAGE * int(self._pages(ids_N).sum())
+                needed += of_a_new_file
+                missing = len(ids_N) > 0
+            else:
+                missing_ids = ids_N[opened.checksums[ids_N] == 0]
+                missing = len(missing_ids) > 0
+                taken = self._pages(np.flatnonzero(opened.checksums))
+                needed += _PAGE * int((self._pages(missing_ids) & ~taken).sum())
+            if missing:
+                self._check_writable(view)
+        return needed
 
-    def _check_length(self, path: Path) -> None:
-        if path.stat().st_size != self.bytes_per_view:
-            raise ValueError(
-                f"{path} is truncated: {path.stat().st_size:,} bytes, {self.bytes_per_view:,} expected. "
-                "Remove this file; its entries will be computed again"
-            )
+    def have(self, view: int, ids_N: np.ndarray) -> np.ndarray:
+        """Which entries are there, bool N. Reads no entries: whether each is whole shows when it is read."""
+        opened = self._map(view)
+        return np.zeros(len(ids_N), dtype=bool) if opened is None else opened.checksums[ids_N] != 0
 
-    def rows(self, ids_N: np.ndarray) -> np.ndarray:
-        """Where the samples stand in a file, int64 N."""
-        return np.searchsorted(self.ids, ids_N)
+    def read(self, view: int, ids_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Entries, int16 N×W, and which of them count, bool N; the others are to be computed."""
+        words_NW = np.zeros((len(ids_N), self.entries.words), dtype=np.int16)
+        opened = self._map(view)
+        if opened is None:
+            return words_NW, np.zeros(len(ids_N), dtype=bool)
+        stored_N = opened.checksums[ids_N]
+        present = np.flatnonzero(stored_N)
+        if len(present) == len(ids_N):
+            words_NW = opened.words[ids_N]
+        else:
+            words_NW[present] = opened.words[ids_N[present]]
+        fits = stored_N == checksums(words_NW, ids_N, self._seed(view))
+        if damaged := len(present) - int(fits.sum()):
+            self._warn(view, damaged)
+        return words_NW, fits
 
-    def have(self, view: int, rows_N: np.ndarray) -> np.ndarray:
-        """Which entries are there, bool N."""
-        if view not in self._open and not self._path(view).exists():
-            return np.zeros(len(rows_N), dtype=bool)
-        return self._map(view).flags[rows_N] > 0
+    def damaged(self, view: int) -> np.ndarray:
+        """Ids of all samples whose entry is there and does not fit its checksum; reads the whole view."""
+        stored = np.flatnonzero(self.have(view, np.arange(self.total)))
+        blocks = [stored[start : start + _BLOCK] for start in range(0, len(stored), _BLOCK)]
+        return np.concatenate([stored[:0], *(block[~self.read(view, block)[1]] for block in blocks)])
 
-    def read(self, view: int, rows_N: np.ndarray) -> np.ndarray:
-        """Entries, int16 N×W; only of rows that `have`."""
-        return self._map(view).words[rows_N]
+    def write(self, view: int, ids_N: np.ndarray, words_NW: np.ndarray) -> None:
+        """Put entries down; other processes see them at once.
 
-    def write(self, view: int, rows_N: np.ndarray, words_NW: np.ndarray) -> None:
-        """Put entries down; they count after the next `flush`."""
-        there = self._map(view).words
-        if not there.flags.writeable:
-            raise PermissionError(f"{self._path(view)} lacks entries, and may not be written")
-        there[rows_N] = words_NW
-        self._unflagged.append((view, rows_N))
-
-    def flush(self) -> None:
-        """Bring what was written to the disk, then let it count."""
-        for view in {view for view, _ in self._unflagged}:
-            self._open[view].map.flush()
-        for view, rows_N in self._unflagged:
-            self._open[view].flags[rows_N] = 1
-        self._unflagged.clear()
+        Raises:
+            OSError: ENOSPC, with what is needed and what is free; the entries before it are kept.
+        """
+        order = np.argsort(ids_N, kind="stable")  # neighbours are written in one call
+        ids_N, words_NW = ids_N[order], np.ascontiguousarray(words_NW[order], dtype=np.int16)
+        checksums_N = checksums(words_NW, ids_N, self._seed(view))
+        runs = list(_runs(ids_N))
+        try:
+            file = self._open_to_write(view)
+            try:
+                for run in runs:
+                    _write(file, words_NW[run], self._column_bytes + int(ids_N[run.start]) * self.bytes_per_entry)
+                for run in runs:
+                    _write(file, checksums_N[run], 4 * int(ids_N[run.start]))
+            finally:
+                os.close(file)  # where network file systems may say that the disk is full
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise self._no_space(error, len(ids_N), view) from None
 
     def _path(self, view: int) -> Path:
         return self.folder / f"view_{view:05d}.bin"
 
-    def _map(self, view: int) -> _View:
-        """A view's file, mapped; it is made if it is not there."""
+    def _seed(self, view: int) -> int:
+        return seed_of(self._key_hash, view)
+
+    def _pages(self, ids_N: np.ndarray) -> np.ndarray:
+        """Which pages of the file hold a part of these samples' entries, bool."""
+        first = (self._column_bytes + ids_N * self.bytes_per_entry) // _PAGE
+        last = (self._column_bytes + (ids_N + 1) * self.bytes_per_entry - 1) // _PAGE
+        count = self.bytes_per_view // _PAGE + 2
+        begun, ended = np.bincount(first, minlength=count), np.bincount(last + 1, minlength=count)
+        return np.cumsum(begun - ended) > 0
+
+    def _map(self, view: int) -> _View | None:
+        """A view's file, mapped for reading; None if it was not made yet."""
         if view not in self._open:
             path = self._path(view)
-            if not path.exists():
-                _reserve(path, self.bytes_per_view)
-            self._check_length(path)
+            try:
+                size = path.stat().st_size
+            except FileNotFoundError:
+                return None
+            if size == 0:  # between its creation and its first length
+                return None
+            if size != self.bytes_per_view:
+                raise ValueError(
+                    f"{path} is truncated: {size:,} bytes, {self.bytes_per_view:,} expected. Remove this file; its "
+                    "entries will be computed again"
+                )
             if len(self._open) >= OPEN_VIEWS:
-                self.flush()
                 del self._open[next(iter(self._open))]
-            whole = np.memmap(path, np.uint8, "r+" if os.access(path, os.W_OK) else "r")
-            plain = np.asarray(whole)  # a memmap's own indexing is slow
-            words = plain[self._flag_bytes :].view(np.int16).reshape(len(self.ids), self.entries.words)
-            self._open[view] = _View(whole, plain[: len(self.ids)], words)
+            whole = np.asarray(np.memmap(path, np.uint8, "r"))  # a memmap's own indexing is slow
+            words_NW = whole[self._column_bytes :].view(np.int16).reshape(self.total, self.entries.words)
+            self._open[view] = _View(whole[: 4 * self.total].view(np.uint32), words_NW)
         return self._open[view]
+
+    def _open_to_write(self, view: int) -> int:
+        """A descriptor of a view's file; the file is made if it is not there."""
+        path = self._path(view)
+        if not path.exists():
+            self._artefact.begin()  # a run with another key may have taken the folder as long as it was empty
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        try:
+            if os.fstat(file).st_size == 0:
+                os.ftruncate(file, self.bytes_per_view)  # all that do it at once set the same length
+                if hasattr(os, "posix_fallocate"):
+                    # Its zeros are read, too; fallocate keeps what is there, so it may come after another's checksums.
+                    os.posix_fallocate(file, 0, self._column_bytes)
+        except BaseException:
+            os.close(file)
+            raise
+        return file
+
+    def _check_writable(self, view: int) -> None:
+        path = self._path(view)
+        if not os.access(path if path.exists() else self.folder, os.W_OK):
+            raise PermissionError(f"{path} lacks entries, and may not be written")
+
+    def _no_space(self, error: OSError, count: int, view: int) -> OSError:
+        needed, free = in_bytes(count * self.bytes_per_entry), in_bytes(shutil.disk_usage(self.folder).free)
+        return OSError(
+            error.errno,
+            f"{count} targets of view {view} need {needed}, {free} are free ({error.strerror}): use a smaller "
+            "--teacher.views, --teacher.top_k, or another disk with --teacher.cache",
+            str(self.folder),
+        )
+
+    def _warn(self, view: int, count: int) -> None:
+        """Once, since where one entry is damaged there may be thousands."""
+        if not self._warned:
+            log.warning(
+                "%s: %d entries do not fit their checksums (damage, or another process that is writing them); they are "
+                "computed again, like all others that are found from now on",
+                self._path(view), count,
+            )  # fmt: skip
+        self._warned = True
 
 
 @dataclass(frozen=True)
 class _View:
-    """A mapped file: all of it, its flags uint8 K, its entries int16 K×W."""
+    """A mapped file: its checksums uint32 of all samples, its entries int16 of all samples × W."""
 
-    map: np.memmap
-    flags: np.ndarray
+    checksums: np.ndarray
     words: np.ndarray
 
 
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of zeros whose space is taken on the disk: writing to a map of it cannot fail later."""
-
-    def take(handle: int) -> None:
-        try:
-            _allocate(handle, size)
-        except OSError as error:
-            free = shutil.disk_usage(path.parent).free
-            raise OSError(
-                error.errno,
-                f"the targets of one view need {in_bytes(size)}, {in_bytes(free)} are free ({error.strerror})",
-                str(path.parent),
-            ) from None
-
-    _appear(path, take)
+def _whole_pages(count: int) -> int:
+    return -(-count // _PAGE) * _PAGE
 
 
-def in_bytes(count: int) -> str:
-    """Bytes, for a person."""
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+def _runs(ids_N: np.ndarray) -> Iterator[slice]:
+    """Slices of ascending ids in which each id is the one before plus 1."""
+    borders = [0, *(np.flatnonzero(np.diff(ids_N) != 1) + 1).tolist(), len(ids_N)]
+    return (slice(start, end) for start, end in itertools.pairwise(borders) if end > start)
 
 
-def _allocate(handle: int, size: int) -> None:
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(handle, 0, size)
-        return
-    with open(handle, "wb", closefd=False) as file:  # macOS
-        for start in range(0, size, 2**20):
-            file.write(bytes(min(2**20, size - start)))
-
-
-def _appear(path: Path, write: Callable[[int], object]) -> None:
-    """Make a file in one step: as a whole or not at all. If another process was faster, its file stays."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        try:
-            os.fchmod(handle, 0o644)
-            write(handle)
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        with contextlib.suppress(FileExistsError):
-            os.link(temporary, path)
-    finally:
-        os.unlink(temporary)
-
-
-def _key_in(header: Path) -> dict[str, Any]:
-    content = read_json(header)
-    if not isinstance(content, dict) or not isinstance(content.get("key"), dict):
-        raise ValueError(f"{header} is not the header of cached targets")
-    return content["key"]
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return f"{text[:12]}…" if len(text) == 64 else text
+def _write(file: int, values: np.ndarray, offset: int) -> None:
+    """All of it: a call that meets the end of the disk writes a part, and only the next one fails."""
+    left = values.data.cast("B")
+    while left:
+        written = os.pwrite(file, left, offset)
+        left, offset = left[written:], offset + written

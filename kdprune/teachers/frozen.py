@@ -34,38 +34,29 @@ ERROR_LIMIT = 0.02
 """Largest relative error of the logits at which a faster route is taken; bfloat16 alone makes about 0.003."""
 
 
-class FrozenTeacher(nn.Module):
+class FrozenTeacher:
     """Images to logits, without gradients, in evaluation mode for ever.
 
-    The network is no submodule: optimizers, EMA, DDP, `state_dict` and `.to()` do not see it.
+    It is no module, so that nothing which walks over modules (optimizers, moving averages, DDP, `state_dict`,
+    `.train()`, `.to()`) can reach the network, even if a student keeps it as an attribute.
 
     Attributes:
+        network: evaluates the logits; hooks for features go on it.
         route: how the logits are computed.
         relative_error: ‖logits − plain float32 logits‖ / ‖plain float32 logits‖ on the example.
     """
 
     def __init__(self, network: nn.Module, *, device: torch.device, dtype: torch.dtype, route: Route) -> None:
-        super().__init__()
-        # In a tuple, where nn.Module does not look for submodules.
-        self._network = (network.eval().requires_grad_(False),)
-        self._compiled: tuple[Callable[[Tensor], Tensor], torch.Size] | None = None
+        self.network = network.eval().requires_grad_(False)
         self.device = device
         self.dtype = dtype
         self.route: Route = route
         self.relative_error = 0.0
         self.channels_last = any(isinstance(module, nn.Conv2d) for module in network.modules())
-        self.training = False
-
-    @property
-    def network(self) -> nn.Module:
-        return self._network[0]
-
-    def train(self, mode: bool = True) -> FrozenTeacher:
-        """Does nothing: a teacher in training mode would answer with batch statistics and dropout."""
-        return self
+        self._compiled: tuple[Callable[[Tensor], Tensor], torch.Size] | None = None
 
     @torch.no_grad()
-    def forward(self, images_NCHW: Tensor) -> Tensor:
+    def __call__(self, images_NCHW: Tensor) -> Tensor:
         """Logits [N, num_classes] in float32, in which softmax and losses belong. Needs no autocast around it."""
         autocast = self.route == "plain" and self.dtype != torch.float32
         images = images_NCHW.to(self.device, torch.float32 if self.route == "plain" else self.dtype)

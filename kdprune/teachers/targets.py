@@ -6,7 +6,6 @@ Shapes: N samples, C classes, W words of a cache entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,15 +16,6 @@ from kdprune.models.features import Features
 from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.ensemble import combine, normalised, trusted
 from kdprune.teachers.teacher import Teacher
-
-FLUSH_EVERY = 50  # batches; what a kill can lose is computed again
-
-
-@dataclass
-class Spent:
-    """What the teachers cost so far: samples through all of them."""
-
-    forward_samples: int = 0
 
 
 class OnlineTargets:
@@ -38,6 +28,9 @@ class OnlineTargets:
         temperatures: of each teacher (default: the run's).
         features: taps on the teacher's layers, for losses that compare them (one teacher only).
         by_correctness: weigh the teachers anew for every sample, by the probability that they give to its label.
+
+    Attributes:
+        forward_samples: what the teachers cost this process so far, as samples that went through one of them.
     """
 
     def __init__(
@@ -55,7 +48,7 @@ class OnlineTargets:
         self.temperatures = list(temperatures or [temperature] * len(self.teachers))
         self.features = features
         self.by_correctness = by_correctness
-        self.spent = Spent()
+        self.forward_samples = 0
 
     def __call__(self, batch: Batch) -> Tensor:
         """Logits N×C of the teachers as one, float32, without gradient."""
@@ -65,11 +58,8 @@ class OnlineTargets:
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each teacher's own logits, N×C."""
-        self.spent.forward_samples += len(batch.ids) * len(self.teachers)
+        self.forward_samples += len(batch.ids) * len(self.teachers)
         return [teacher(batch.images) for teacher in self.teachers]
-
-    def flush(self) -> None:
-        """Nothing waits to be written."""
 
 
 class MeanTargets(OnlineTargets):
@@ -81,18 +71,21 @@ class MeanTargets(OnlineTargets):
         self._logits: Callable[[Tensor], Tensor] | None = None
 
     def follow(self, logits: Callable[[Tensor], Tensor]) -> None:
-        """Ask this model, from uint8 views to logits, which must be in eval mode."""
+        """Set the moving average, from uint8 views to logits, in eval mode: it is made after the targets are."""
         self._logits = logits
 
     @torch.no_grad()
     def logits(self, batch: Batch) -> list[Tensor]:
         assert self._logits is not None
-        self.spent.forward_samples += len(batch.ids)
+        self.forward_samples += len(batch.ids)
         return [self._logits(batch.images)]
 
 
 class CachedTargets(OnlineTargets):
-    """Logits come from a cache for each teacher; what is not there yet is computed and put there.
+    """Logits come from a cache for each teacher; what it lacks is computed and written to it.
+
+    What was just computed is rounded like what is read, so a run gives the same whether it fills the cache or finds it
+    full.
 
     Args:
         caches: one for each teacher.
@@ -109,62 +102,36 @@ class CachedTargets(OnlineTargets):
     ) -> None:
         super().__init__(teachers, temperature, weights, temperatures, by_correctness=by_correctness)
         self.caches = list(caches)
-        self._batches = 0
 
     def logits(self, batch: Batch) -> list[Tensor]:
-        ids, views = batch.ids.numpy(), batch.views.numpy()
         return [
-            self._one(teacher, cache, temperature, batch, cache.rows(ids), views)
+            self._of_teacher(teacher, cache, temperature, batch)
             for teacher, cache, temperature in zip(self.teachers, self.caches, self.temperatures, strict=True)
         ]
 
-    def _one(
-        self,
-        teacher: Teacher,
-        cache: TargetCache,
-        temperature: float,
-        batch: Batch,
-        rows: np.ndarray,
-        views: np.ndarray,
-    ) -> Tensor:
-        parts = list(_by_view(views))
-        there = np.empty(len(rows), dtype=bool)
-        for view, where in parts:
-            there[where] = cache.have(view, rows[where])
-        if not there.all():
-            self._fill(teacher, cache, batch, rows, views, np.flatnonzero(~there))
-        words = np.empty((len(rows), cache.entries.words), dtype=np.int16)
-        for view, where in parts:
-            words[where] = cache.read(view, rows[where])
+    def _of_teacher(self, teacher: Teacher, cache: TargetCache, temperature: float, batch: Batch) -> Tensor:
+        ids, views = batch.ids.numpy(), batch.views.numpy()
+        words = np.empty((len(ids), cache.entries.words), dtype=np.int16)
+        stored = np.empty(len(ids), dtype=bool)
+        for view, positions in _by_view(views):
+            words[positions], stored[positions] = cache.read(view, ids[positions])
+        if not stored.all():
+            missing = np.flatnonzero(~stored)
+            words[missing] = self._compute(teacher, cache, batch, missing)
+            for view, positions in _by_view(views[missing]):
+                cache.write(view, ids[missing[positions]], words[missing[positions]])
         host = torch.from_numpy(words)
         if batch.images.device.type == "cuda":
             host = host.pin_memory()
         return cache.entries.decode(host.to(batch.images.device, non_blocking=True), temperature)
 
-    def _fill(
-        self,
-        teacher: Teacher,
-        cache: TargetCache,
-        batch: Batch,
-        rows: np.ndarray,
-        views: np.ndarray,
-        lacking: np.ndarray,
-    ) -> None:
-        """Run the teacher on what is lacking and write what it says: the only place where the host waits."""
-        self.spent.forward_samples += len(lacking)
-        whole = len(lacking) == len(rows)
-        images = batch.images if whole else batch.images[torch.from_numpy(lacking).to(batch.images.device)]
-        words = cache.entries.encode(teacher(images)).cpu().numpy()
-        for view, where in _by_view(views[lacking]):
-            cache.write(view, rows[lacking[where]], words[where])
-        self._batches += 1
-        if self._batches % FLUSH_EVERY == 0:
-            cache.flush()
-
-    def flush(self) -> None:
-        """Bring everything to the disk."""
-        for cache in self.caches:
-            cache.flush()
+    def _compute(self, teacher: Teacher, cache: TargetCache, batch: Batch, positions: np.ndarray) -> np.ndarray:
+        """Entries of a part of a batch, int16 N×W: the only place where the host waits for the device."""
+        self.forward_samples += len(positions)
+        images = batch.images
+        if len(positions) < len(images):
+            images = images[torch.from_numpy(positions).to(images.device)]
+        return cache.entries.encode(teacher(images)).cpu().numpy()
 
 
 def _by_view(views: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -25,7 +25,7 @@ class Teacher:
     Attributes:
         built: name, input and classes; its model is the engine's network.
         inputs: from uint8 views to its input.
-        engine: what runs it; not a module that a trainer could reach.
+        engine: runs it; no module, so that no trainer can reach it.
         test_top1: accuracy on held-out data, measured before the first step; None where there is none.
         weights_hash: SHA-256 of its weights, hex.
         parameters: how many.
@@ -80,7 +80,7 @@ def make_teacher(
         batch_size: of the run, for a compiled engine.
     """
     inputs = Inputs(built.spec, device, is_convolutional(built.model))
-    identity, parameters = weights_hash(built.model), count_parameters(built.model)
+    identity, parameters = weights_hash(built.model.state_dict()), count_parameters(built.model)
     engine = freeze(
         built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold,
         batch_size=batch_size,
