@@ -44,12 +44,14 @@ class CacheResult:
         views: how many views are there now.
         folders: of the caches, one a teacher.
         error: the largest relative error of a view's sample; None unless it was verified.
+        healed: damaged entries that were found by verifying, and computed again.
     """
 
     written: int
     views: int
     folders: list[Path]
     error: float | None = None
+    healed: int = 0
 
 
 def cache(config: Config, verify: bool = False, data: Any = None) -> CacheResult:
@@ -77,18 +79,20 @@ def cache(config: Config, verify: bool = False, data: Any = None) -> CacheResult
     assert isinstance(targets, CachedTargets)
     written = _fill(job, targets)
     accelerator.wait_for_everyone()
-    error = None
+    error, healed = None, 0
     if accelerator.is_main_process:
         log.info("%s entries written by this process, all %d views are there", f"{written:,}", count_views(job))
         if verify:
+            healed = _heal(job, targets)
             error = _verify(job, targets)
-    return CacheResult(written, count_views(job), [cache.folder for cache in targets.caches], error)
+    return CacheResult(written, count_views(job), [cache.folder for cache in targets.caches], error, healed)
 
 
 def _fill(job: Job, targets: CachedTargets) -> int:
     """Compute what is missing of this process's part of the kept samples; how many entries."""
     accelerator, views = job.session.accelerator, count_views(job)
-    local_ids = job.subset.ids[accelerator.process_index :: accelerator.num_processes]
+    # Neighbours stay with one process, which then writes them in one call.
+    local_ids = np.array_split(job.subset.ids, accelerator.num_processes)[accelerator.process_index]
     size = max(1, job.config.train.batch_size // accelerator.num_processes)
 
     def missing(view: int) -> np.ndarray:
@@ -109,12 +113,21 @@ def _fill(job: Job, targets: CachedTargets) -> int:
             written += len(batch.ids)
             bar.update(len(batch.ids))
             if stop.signal:
-                targets.flush()
                 raise Interrupted(
                     f"{stop.signal}: stopped with {written:,} of {total:,} entries; the same command goes on"
                 )
-    targets.flush()
     return written
+
+
+def _heal(job: Job, targets: CachedTargets) -> int:
+    """Compute entries again that do not fit their checksums; how many there were. Reads all that is there."""
+    healed = 0
+    for view in range(count_views(job)):
+        ids = torch.from_numpy(np.unique(np.concatenate([cache.damaged(view) for cache in targets.caches])))
+        for batch in job.reader().read((part, torch.full_like(part, view)) for part in ids.split(VERIFIED)):
+            targets.logits(batch)
+        healed += len(ids)
+    return healed
 
 
 def _verify(job: Job, targets: CachedTargets) -> float:
@@ -129,7 +142,7 @@ def _verify(job: Job, targets: CachedTargets) -> float:
     for batch in job.reader().read((ids, torch.full_like(ids, view)) for view in range(views)):
         view = int(batch.views[0])
         for teacher, stored in zip(targets.teachers, targets.caches, strict=True):
-            words = torch.from_numpy(stored.read(view, ids.numpy()))
+            words = torch.from_numpy(stored.read(view, ids.numpy())[0])
             cached = stored.entries.decode(words, temperature)
             # Of two equal logits either may be among the k largest, so the entry decides which classes are compared.
             computed = stored.entries.decode(stored.entries.encode(teacher(batch.images).cpu(), words), temperature)

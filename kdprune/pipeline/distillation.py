@@ -1,25 +1,18 @@
-"""The distillation loss of a run: checked against data and teachers, given its layers and parameters."""
+"""What a student is taught: the loss gets its layers and parameters when student and teachers are there."""
 
 from __future__ import annotations
 
 import logging
-from dataclasses import replace
 
 import torch
 
 from kdprune import alpha as alpha_policies
-from kdprune.checks import EMA
-from kdprune.config import Config
-from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.reader import Reader
-from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum, build_loss
 from kdprune.models.features import Features, last_stages
 from kdprune.models.inputs import Inputs
-from kdprune.models.spec import Built
-from kdprune.pipeline.session import Session
-from kdprune.teachers.entries import make_entries
+from kdprune.pipeline.job import Job
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.step import Distillation
@@ -27,122 +20,42 @@ from kdprune.training.step import Distillation
 log = logging.getLogger("kdprune")
 
 
-def make_loss(config: Config, session: Session) -> WeightedSum:
-    """The distillation loss, checked against the data, the teachers and each T that a search may choose.
-
-    Raises:
-        ValueError: the loss cannot do what it is asked to, or not with these targets.
-    """
-    if config.teacher.top_k and config.teacher.targets == "online":
-        log.warning("--teacher.top_k has no effect: --teacher.targets online keeps nothing")
-    layers = layers_given(config)
-    loss = build_loss(config.distill.loss, config.distill.temperature, layers)
-    _check(loss, config, session)
-    search = alpha_policies.search(config.distill.alpha)
-    for temperature in search.temperatures if search else ():
-        tried = build_loss(config.distill.loss, temperature, layers)
-        if temperature not in [getattr(part, "temperature", None) for part in tried.modules()]:
-            raise ValueError(
-                f"--distill.alpha: {config.distill.alpha} given, and no part of {config.distill.loss!r} takes its "
-                "temperature from the run; allowed is a search over α alone"
-            )
-        _check(tried, replace(config, distill=replace(config.distill, temperature=temperature)), session)
-    return loss
-
-
-def _check(loss: WeightedSum, config: Config, session: Session) -> None:
-    """Refuse what a loss cannot do with these teachers, targets and data."""
-    data, text = session.data, config.distill.loss
-    if config.distill.layers or not loss.needs_features:  # else the layers are found when both models are there
-        loss.check(data.num_classes)
-    if loss.needs_features and config.teacher.models == [EMA]:
-        raise ValueError(f"--distill.loss: {text!r} compares features, which ema does not give")
-    if loss.needs_features and len(config.teacher.models) > 1:
-        raise ValueError(f"--distill.loss: {text!r} compares features, which needs one teacher")
-    if loss.needs_features and config.teacher.targets == "cached":
-        raise ValueError(f"--distill.loss: {text!r} compares features, which no cache holds")
-    top_k = config.teacher.targets == "cached" and config.teacher.top_k is not None
-    if top_k:
-        make_entries(data.num_classes, config.teacher.top_k)  # refuses more than there are
-    loss.check_targets(config.distill.temperature, top_k, len(config.teacher.models) > 1)
-    if loss.needs_labels and (data.train.labels < 0).any():
-        raise ValueError(f"--distill.loss: {text!r} needs labels, and the data set has none")
-    if recipe.parse(config.data.augment).mixes and not loss.accepts_mixed_labels:
-        raise ValueError(f"--distill.loss: {text!r} cannot use the mixed labels of --data.augment")
-
-
-def layers_given(config: Config) -> list[tuple[str, str]]:
-    """`--distill.layers`, which may be none."""
-    layers = config.distill.layers
-    if wrong := [pair for pair in layers if len(pair) != 2]:
-        raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
-    return [(student, teacher) for student, teacher in layers]
-
-
-def rehearse(config: Config, student: Built, teacher: Built) -> None:
-    """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
-
-    Raises:
-        ValueError: layers that are not there, or that the loss cannot compare.
-    """
-    pairs = layers_given(config) or last_stages(student.model, teacher.model)
-    loss = build_loss(config.distill.loss, config.distill.temperature, pairs)
-    features = [
-        _features_of(student, [path for path, _ in loss.layers], "student"),
-        _features_of(teacher, [path for _, path in loss.layers], "teacher"),
-    ]
-    loss.build(*features)
-
-
-def _features_of(built: Built, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
-    taps = Features(built.model, paths, whose)
-    with torch.no_grad():
-        built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
-    features = taps.taken()
-    taps.close()
-    return features
-
-
-def with_layers(loss: WeightedSum, config: Config, student: Built, teachers: list[Teacher], classes: int) -> WeightedSum:
+def with_layers(job: Job, loss: WeightedSum, teachers: list[Teacher]) -> WeightedSum:
     """The loss with the layers that it compares: the last stages of both models, unless they are given."""
-    if not loss.needs_features or config.distill.layers:
+    distill = job.config.distill
+    if not loss.needs_features or distill.layers:
         return loss
-    pairs = last_stages(student.model, teachers[0].engine.network)
+    pairs = last_stages(job.student.model, teachers[0].engine.network)
     log.info("features are compared between %s", ", ".join(f"{a} and {b}" for a, b in pairs))
-    loss = build_loss(config.distill.loss, config.distill.temperature, pairs)
-    loss.check(classes)
+    loss = build_loss(distill.loss, distill.temperature, pairs)
+    loss.check(job.session.data.num_classes)
     return loss
 
 
-def distil(
-    config: Config, loss: WeightedSum, targets: OnlineTargets, student: Built, inputs: Inputs, reader: Reader, subset: Subset
-) -> Distillation:
+def distil(job: Job, targets: OnlineTargets, inputs: Inputs, reader: Reader) -> Distillation:
     """What the student is taught, ready for the first step.
 
     Args:
-        student: on its device.
+        job: its student is on the device, its loss has its layers.
     """
-    device = inputs.device
+    loss, device = job.loss, job.session.accelerator.device
+    assert loss is not None
     loss.to(device)
-    features = None
-    if loss.needs_features:
-        features = _first_look(config, loss, targets, student, inputs, reader, subset)
-        loss.to(device)
-    policy = alpha_policies.parse(config.distill.alpha)
-    return Distillation(loss, targets, lambda progress: policy.at(subset.keep_fraction, progress), features)
+    features = _first_look(job, loss, targets, inputs, reader) if loss.needs_features else None
+    loss.to(device)
+    policy, keep_fraction = alpha_policies.parse(job.config.distill.alpha), job.subset.keep_fraction
+    return Distillation(loss, targets, lambda progress: policy.at(keep_fraction, progress), features)
 
 
-def _first_look(
-    config: Config, loss: WeightedSum, targets: OnlineTargets, student: Built, inputs: Inputs, reader: Reader, subset: Subset
-) -> Features:
+def _first_look(job: Job, loss: WeightedSum, targets: OnlineTargets, inputs: Inputs, reader: Reader) -> Features:
     """Give a feature loss its parameters, whose shapes a small batch shows; gives the taps on the student's layers."""
     assert targets.features is not None
-    taps = Features(student.model, (path for path, _ in loss.layers), "student")
-    ids = torch.from_numpy(subset.ids[:4])
+    taps = Features(job.student.model, (path for path, _ in loss.layers), "student")
+    ids = torch.from_numpy(job.subset.ids[:4])
     batch = next(iter(reader.read([(ids, torch.zeros_like(ids))])))
     with torch.no_grad():
-        student.model.eval()(inputs(batch.images))
+        job.student.model.eval()(inputs(batch.images))
         targets(batch)
-    torch.manual_seed(key(config.seed_of("weights"), "projectors"))
+    torch.manual_seed(key(job.config.seed_of("weights"), "projectors"))
     loss.build(taps.taken(), targets.features.taken())
     return taps

@@ -73,7 +73,7 @@ def _of_labels(session: Session, teacher: Teacher, ids: np.ndarray, scale: float
     def log_p(batch: Batch) -> Tensor:
         return torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0]
 
-    return predict(log_p, session.data.train, ids, teacher.built.spec, session.accelerator, session.data.workers)
+    return predict(log_p, session.data.train, ids, teacher.built.spec, session.place).double().cpu()
 
 
 def _seen_here(config: Config, session: Session, name: str) -> list[np.ndarray]:

@@ -11,11 +11,12 @@ import numpy as np
 from torch import Tensor
 
 from kdprune.data.dataset import Data
+from kdprune.data.reader import plain_batches
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.spec import Built
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
-from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
@@ -63,7 +64,7 @@ def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
         )
     inputs = place(built, accelerator.device)
     logits = student_logits(built.model.eval(), inputs, accelerator)
-    batches = held_out(data.test, built.spec, accelerator, data.workers)
+    batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
     result = evaluate(logits, batches, data.num_classes, accelerator)
     missing = missing_classes(path, data)
     if class_mass:
@@ -91,7 +92,7 @@ def corrected_by_class_mass(
     logits_NC = train_logits(logits_of, data, built.spec, accelerator)
     offsets_C = class_mass_offsets(logits_NC, target_C, classes)
     on_device_C = offsets_C.float().to(accelerator.device)
-    batches = held_out(data.test, built.spec, accelerator, data.workers)
+    batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
     after = evaluate(lambda views: logits_of(views).float() + on_device_C, batches, data.num_classes, accelerator)
     return {
         "classes": list(classes),

@@ -18,8 +18,8 @@ from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
 from kdprune.models.spec import Built
-from kdprune.pipeline.distillation import make_loss, rehearse
 from kdprune.pipeline.ensemble_weights import unseen
+from kdprune.pipeline.loss import make_loss, rehearse
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
@@ -52,7 +52,9 @@ class Job:
         return bool((self.session.data.train.labels >= 0).all())
 
     def reader(self) -> Reader:
-        return Reader(self.session.data.train, self.views, self.subset.ids, self.session.data, self.session.accelerator)
+        """Of views; mixing partners are drawn from the kept samples."""
+        data = self.session.data
+        return Reader(data.train, self.views, self.subset.ids, data.num_classes, self.session.place)
 
 
 def make_job(config: Config, session: Session, student: Built | None = None) -> Job:

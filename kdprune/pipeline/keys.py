@@ -57,7 +57,7 @@ def ids_hash(ids: np.ndarray) -> str:
 def network_key(built: Built, with_weights: bool = True) -> Key:
     """What a network computes: its architecture, its input and, unless they follow from the seed, its weights."""
     key: Key = {"model": built.name, "arguments": built.model_args, "input": built.spec.to_json()}
-    return {**key, "weights": weights_hash(built.model)} if with_weights else key
+    return {**key, "weights": weights_hash(built.model.state_dict())} if with_weights else key
 
 
 def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:

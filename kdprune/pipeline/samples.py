@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from kdprune import alpha as alpha_policies
 from kdprune.checks import LEARNED
 from kdprune.config import Config
 from kdprune.data.dataset import Data
-from kdprune.data.subset import Subset, class_ids, load_subset, select
+from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.session import Session
+from kdprune.selectors.common.select import Samples, select
 
 
 def choose_subset(config: Config, session: Session) -> Subset:
@@ -15,21 +18,23 @@ def choose_subset(config: Config, session: Session) -> Subset:
     data, settings = session.data, config.subset
     if settings.file:
         subset = load_subset(settings.file, data.fingerprint, len(data.train))
-        _check_validation(settings.file, subset, data)
+        if shared := len(np.intersect1d(subset.ids, data.validation)):
+            raise ValueError(
+                f"--subset.file: {settings.file} keeps {shared:,} samples that --data.val_fraction holds out for "
+                "validation; leave one of the two out"
+            )
     else:
-        subset = select(...)
+        subset = select(
+            Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation),
+            settings.keep_fraction,
+            settings.selector,
+            balanced=settings.balanced,
+            class_floor=settings.class_floor,
+            without_classes=class_ids(settings.without_classes, data.classes),  # type: ignore[arg-type]
+            seed=config.seed_of("subset"),
+        )
     check_labels(config, data, subset.keep_fraction)
     return subset
-
-
-def _check_validation(file: str, subset: Subset, data: Data) -> None:
-    import numpy as np
-
-    if shared := len(np.intersect1d(subset.ids, data.validation)):
-        raise ValueError(
-            f"--subset.file: {file} keeps {shared:,} samples that --data.val_fraction holds out for validation; "
-            "leave one of them out"
-        )
 
 
 def check_labels(config: Config, data: Data, keep_fraction: float) -> None:

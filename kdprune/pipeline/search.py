@@ -192,7 +192,7 @@ def _train(
     if targets.features is not None:
         targets.features.close()  # the next candidate puts its own on the same teacher
     result = student_result(job, state)
-    result["teacher_forward_samples"] = targets.cost.forward_samples * accelerator.num_processes
+    result["teacher_forward_samples"] = targets.forward_samples * accelerator.num_processes
     if accelerator.is_main_process:
         run.finish(result)
         Checkpoints(run.checkpoints, {}, 1).clear()

@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from kdprune.config import Config
 from kdprune.data.dataset import Data, open_data
+from kdprune.data.place import Place
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 
@@ -22,6 +23,11 @@ class Session:
 
     data: Data
     accelerator: Accelerator
+
+    @property
+    def place(self) -> Place:
+        """Where this process reads, and which part."""
+        return Place.of(self.accelerator, self.data.workers)
 
 
 def open_session(config: Config, accelerator: Accelerator, data: Data | None = None) -> Session:

@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from kdprune.data.reader import plain_batches
+from kdprune.data.split import Split
 from kdprune.data.stream import Stream
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import Built
-from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.job import Job
 from kdprune.runs.run_dir import RunDir
@@ -90,16 +92,16 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
     """Evaluations on the validation part and on held-out samples, or on `judges` alone."""
     data, accelerator, spec = job.session.data, job.session.accelerator, job.student.spec
 
-    def accuracy(split: Any, ids: np.ndarray | None = None) -> dict[str, Any]:
+    def accuracy(split: Split, ids: np.ndarray) -> dict[str, Any]:
         logits = student_logits(model.eval(), inputs, accelerator)
-        batches = held_out(split, spec, accelerator, data.workers, ids=ids)
+        batches = plain_batches(split, ids, spec, job.session.place)
         return evaluate(logits, batches, job.student.num_classes, accelerator)
 
     every = job.config.train.eval_every
     if judges is not None:
         return [HeldOut(partial(accuracy, data.train, judges), "test", every)]
     parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if len(data.validation) else []
-    return parts + ([] if data.test is None else [HeldOut(partial(accuracy, data.test), "test", every)])
+    return parts + ([] if data.test is None else [HeldOut(partial(accuracy, data.test, data.test.readable), "test", every)])
 
 
 def _export(job: Job, run: RunDir, model: nn.Module, path: Any, epoch: int | None) -> None:

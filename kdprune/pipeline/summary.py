@@ -48,13 +48,13 @@ def summarise(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, 
 
 def student_result(job: Job, state: TrainState) -> dict[str, Any]:
     """What a training came to: accuracy at the last epoch, budget, speed."""
-    row = state.history[-1] if state.history else {}
+    row: dict[str, Any] = state.history[-1] if state.history else {}
     seen = state.total * job.config.train.batch_size
-    measured = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
+    validation = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
     return {
         "test_top1": row.get("test_top1"),
         "test_loss": row.get("test_loss"),
-        **measured,
+        **validation,
         "epochs": seen / len(job.subset.ids),
         "steps": state.total,
         "images_seen": seen,
@@ -80,7 +80,7 @@ def _cost(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, resu
     """Seconds and sample passes of each stage."""
     before = [teacher.training["cost"] for teacher in teachers if teacher.training]
     trained = [cost[stage] for cost in before for stage in ("student_training", "teacher_training")]  # of generations
-    asked = 0 if targets is None else targets.cost.forward_samples * job.session.accelerator.num_processes
+    asked = 0 if targets is None else targets.forward_samples * job.session.accelerator.num_processes
     cached = job.config.teacher.targets == "cached"
     return {
         "observation": NOTHING,

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
-from kdprune.files import in_bytes
+from kdprune.files import check_space, in_bytes
 from kdprune.models.features import Features
 from kdprune.pipeline.job import Job
 from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.entries import make_entries
+from kdprune.teachers.key import targets_key
 from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher
 
@@ -57,38 +58,18 @@ def open_caches(job: Job, teachers: list[Teacher]) -> list[TargetCache]:
     entries = make_entries(data.num_classes, config.teacher.top_k)
     caches = []
     for index, teacher in enumerate(teachers):
-        key = targets_key(job, teacher, entries.about)
+        key = targets_key(teacher, data.fingerprint, len(data.train), job.views, job.subset.hash, entries)
         caches.append(TargetCache(cache_folder(job, teacher, key, index), key, len(data.train), entries))
-    views = count_views(job)
-    ids = job.subset.ids
-    missing = sum(cache.missing_bytes(views, ids) for cache in caches)
-    for cache in caches:
-        cache.check(views, ids)
-    log.info(
-        "cached targets: %d views of %d samples, %s to be written, in %s",
-        views,
-        len(ids),
-        in_bytes(missing),
-        ", ".join(str(cache.folder) for cache in caches),
+    views, ids = count_views(job), job.subset.ids
+    required = sum(cache.required_bytes(views, ids) for cache in caches)
+    in_all = views * len(ids) * sum(cache.bytes_per_entry for cache in caches)
+    what = f"cached targets of {views} views of {len(ids):,} samples"
+    folders = ", ".join(str(cache.folder) for cache in caches)
+    log.info("%s: %s in all, %s of them to be added, in %s", what, in_bytes(in_all), in_bytes(required), folders)
+    check_space(
+        caches[0].folder, required, what, "use a smaller --teacher.views, --teacher.top_k, or another disk with --teacher.cache"
     )
-    caches[0].check_space(missing, views)
     return caches
-
-
-def targets_key(job: Job, teacher: Teacher, entries: str) -> Key:
-    """All that a teacher's answer to a view of a sample depends on.
-
-    The subset is no part of it, unless views are mixed: their partners are drawn from the kept samples.
-    """
-    return {
-        "teacher": {"model": teacher.built.name, "arguments": teacher.built.model_args, "weights": teacher.weights_hash},
-        "input": teacher.built.spec.to_json(),
-        "precision": str(teacher.engine.dtype).removeprefix("torch."),
-        "data": job.session.data.fingerprint,
-        "views": job.views.key(),
-        "subset": job.subset.hash if job.views.recipe.mixes else None,
-        "entries": entries,
-    }
 
 
 def cache_folder(job: Job, teacher: Teacher, key: Key, index: int) -> Path:

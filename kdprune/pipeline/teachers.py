@@ -11,10 +11,11 @@ from typing import Any, Protocol
 from kdprune.checks import EMA
 from kdprune.config import Config, TeacherConfig, TeacherTrainConfig
 from kdprune.data.dataset import Data
+from kdprune.data.reader import plain_batches
 from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
 from kdprune.models.names import is_remote
 from kdprune.models.spec import Built
-from kdprune.passes.evaluation import evaluate, held_out
+from kdprune.passes.evaluation import evaluate
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.session import Session
 from kdprune.runs.accelerator import DTYPES
@@ -141,7 +142,7 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
     accelerator, data, built = session.accelerator, session.data, loaded.built
     parts = accelerator.num_processes * config.train.grad_accum
     readable = data.train.readable[: 64 * accelerator.num_processes]
-    example = next(iter(held_out(data.train, built.spec, accelerator, data.workers, ids=readable)))
+    example = next(plain_batches(data.train, readable, built.spec, session.place))
     teacher = make_teacher(
         built,
         loaded.source,
@@ -154,7 +155,7 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
     )
     teacher.training = loaded.training
     if data.test is not None:
-        batches = held_out(data.test, built.spec, accelerator, data.workers)
+        batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
         teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
         log.info("teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route)
         warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)

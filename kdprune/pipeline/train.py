@@ -105,9 +105,9 @@ def owned(run: RunDir, accelerator: Accelerator) -> Iterator[None]:
 
 def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
     """Train the student of a run, and write down what came out."""
-    config, session, accelerator = job.config, job.session, job.session.accelerator
+    config, accelerator = job.config, job.session.accelerator
     if job.loss is not None:
-        job = replace(job, loss=with_layers(job.loss, config, job.student, teachers, session.data.num_classes))
+        job = replace(job, loss=with_layers(job, job.loss, teachers))
     weights = _weights(job, teachers)
     if accelerator.is_main_process:
         run.start(environment(accelerator), job.subset)

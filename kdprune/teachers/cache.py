@@ -51,6 +51,7 @@ from kdprune.teachers.entries import Entries
 
 OPEN_VIEWS = 8  # mapped at once; each holds a file open, and a run may have hundreds
 FORMAT = "checksums and entries by sample id, 1"
+TARGETS = "cached targets"  # what the folder of a cache says that it holds
 _PAGE = 4096
 _BLOCK = 8192  # entries that are verified at once
 
@@ -72,7 +73,7 @@ class TargetCache:
 
     def __init__(self, folder: Path, key: Key, total: int, entries: Entries) -> None:
         self.folder, self.total, self.entries = folder, total, entries
-        self._artefact = Artefact(folder, "cached targets", key, "name another folder with --teacher.cache, or none")
+        self._artefact = Artefact(folder, TARGETS, key, "name another folder with --teacher.cache, or none")
         self._artefact.begin()
         self._key_hash = key_hash(self._artefact.key)
         self._column_bytes = _whole_pages(4 * total)
@@ -269,3 +270,34 @@ def _write(file: int, values: np.ndarray, offset: int) -> None:
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
+
+
+def damaged_entries(folder: Path, key: Key) -> tuple[int, list[str]]:
+    """Check every entry of a folder of cached targets against its checksum.
+
+    Args:
+        key: of the folder, as `targets_key` makes it.
+
+    Returns:
+        How many views there are, and what is wrong, a line each.
+    """
+    cache = TargetCache(folder, key, key["samples"], _Form(key["entries"]["words"]))
+    views = [int(path.stem.removeprefix("view_")) for path in sorted(folder.glob("view_*.bin"))]
+    problems = []
+    for view in views:
+        try:
+            damaged = cache.damaged(view)
+        except ValueError as error:
+            problems.append(str(error))
+            continue
+        if len(damaged):
+            path, first = folder / f"view_{view:05d}.bin", damaged[0]
+            problems.append(f"{path}: {len(damaged):,} entries are damaged, the first one of sample {first}")
+    return len(views), problems
+
+
+@dataclass(frozen=True)
+class _Form:
+    """The form of entries that are checked and not decoded."""
+
+    words: int

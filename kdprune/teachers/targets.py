@@ -6,6 +6,7 @@ Shapes: N samples, C classes, W words of a cache entry.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -55,6 +56,13 @@ class OnlineTargets:
         logits = self.logits(batch)
         weights = trusted(logits, self.weights, batch.target) if self.by_correctness else self.weights
         return combine(logits, self.temperature, weights, self.temperatures)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For checkpoints: what was spent before a run was stopped is not forgotten."""
+        return {"forward_samples": self.forward_samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.forward_samples = state["forward_samples"]
 
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each teacher's own logits, N×C."""

@@ -70,6 +70,17 @@ class Checkpoints:
         return sorted(p for p in self.folder.glob("step_*.pth") if _NAME.fullmatch(p.name))
 
 
+def damaged_checkpoints(paths: list[Path]) -> list[str]:
+    """What is wrong with checkpoints, a line each."""
+    problems = []
+    for path in paths:
+        try:
+            _read(path)
+        except Exception as error:  # torch.load and zipfile raise many kinds on a damaged file
+            problems.append(f"{path} is not what was written: {error}")
+    return problems
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint whose every bit is as it was written.
 

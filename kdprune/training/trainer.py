@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
 from tqdm import tqdm
 
 from kdprune.config import TrainConfig
@@ -83,7 +81,6 @@ class Trainer:
         self.observers = [self.metrics, *task.observers]
         self._prepare()
         self.state = TrainState(task.budget.steps, self._parts())
-        self._weights: deque[Tensor | None] = deque()  # of samples, in batches that were asked for
 
     def _prepare(self) -> None:
         model, distillation = self.task.student.model, self.task.distillation
@@ -162,7 +159,7 @@ class Trainer:
         for part in range(accum):
             waits = part < accum - 1
             with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
-                batch = self._weighted(next(batches))
+                batch = next(batches)
                 result = self.compute(batch, self._alpha(step))
                 self.accelerator.backward(result.loss / accum)
             watch.note(result.loss, step)
@@ -178,10 +175,6 @@ class Trainer:
                 observer.batch(batch, result)
             observer.step(self.state.step)
 
-    def _weighted(self, batch: Batch) -> Batch:
-        weights = self._weights.popleft()
-        return batch if weights is None else replace(batch, weights=weights.to(batch.images.device, non_blocking=True))
-
     def _requests(self) -> Iterator[Request]:
         """This process's part of every batch that is left."""
         accum, order = self.settings.grad_accum, self.task.order
@@ -189,8 +182,8 @@ class Trainer:
         for step in range(self.state.step, self.state.total):
             for part in range(accum):
                 ids, epochs = order.batch(step, first + part, parts)
-                self._weights.append(order.weights(ids, epochs))
-                yield ids, epochs if self.task.views is None else epochs % self.task.views
+                views = epochs if self.task.views is None else epochs % self.task.views
+                yield ids, views, order.weights(ids, epochs)
 
     def _alpha(self, step: int) -> float:
         distillation = self.task.distillation
@@ -209,7 +202,6 @@ class Trainer:
         row |= {"seconds": state.epoch_seconds, "images_per_second": samples / state.epoch_seconds}
         state.history.append(row)
         state.epoch_seconds = 0.0
-        self._flush()
         if self.accelerator.is_main_process:
             self.task.report(state.history)
         self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
@@ -226,14 +218,9 @@ class Trainer:
         self.state.epoch_seconds += now - self._clock
         self._clock = now
 
-    def _flush(self) -> None:
-        if self.task.distillation is not None:
-            self.task.distillation.targets.flush()
-
     def _save(self) -> None:
         """Write a checkpoint; every process takes part, the main one writes."""
         self._tick()
-        self._flush()
         state = {**self.state.state_dict(), "processes": self.accelerator.num_processes}
         if self.accelerator.is_main_process:
             self.task.checkpoints.save(self.state.step, state)

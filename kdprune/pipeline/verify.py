@@ -1,0 +1,104 @@
+"""`kdprune verify`: whether what lies on the disk is what was written there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+from kdprune.artefact import FILE, damage, read_record
+from kdprune.data.dataset import cache_root
+from kdprune.files import read_json
+from kdprune.runs.run_dir import SUMMARY, read_config
+from kdprune.teachers.cache import TARGETS, damaged_entries
+from kdprune.training.checkpoint import damaged_checkpoints
+
+log = logging.getLogger("kdprune")
+
+
+@dataclass
+class Verified:
+    """What was found in one folder.
+
+    Attributes:
+        what: it holds.
+        files: how many were read and compared.
+        problems: what is wrong, a line each.
+        finished: whether all of it is there.
+    """
+
+    folder: Path
+    what: str
+    files: int
+    finished: bool
+    problems: list[str] = field(default_factory=list)
+
+
+def verify(folders: Iterable[Path]) -> Iterator[Verified]:
+    """Check runs, whatever lies in the folders, and the decoded images and cached targets that the runs were made of.
+
+    Raises:
+        FileNotFoundError: a folder that is not there, or has nothing in it that could be checked.
+    """
+    seen: set[Path] = set()
+    for folder in folders:
+        found = sorted(path.parent for path in folder.rglob(FILE)) if folder.is_dir() else []
+        if not found:
+            raise FileNotFoundError(f"{folder} holds no run and no cache: there is no {FILE} in it")
+        for one in [*found, *(source for run in found for source in _sources(run))]:
+            if one.resolve() not in seen:
+                seen.add(one.resolve())
+                yield verify_one(one)
+
+
+def verify_one(folder: Path) -> Verified:
+    """Check one artefact: every file against its digest, checkpoints and cached targets against their checksums."""
+    try:
+        record = read_record(folder)
+    except ValueError as error:
+        return Verified(folder, "damaged", 0, False, [str(error)])
+    assert record is not None
+    files = record.get("files", {})
+    result = Verified(folder, record["what"], len(files), "files" in record, damage(folder))
+    checkpoints = sorted((folder / "checkpoints").glob("step_*.pth"))
+    result.files += len(checkpoints)
+    result.problems += damaged_checkpoints(checkpoints)
+    if record["what"] == TARGETS:
+        views, problems = damaged_entries(folder, record["key"])
+        result.files += views
+        result.problems += problems
+    return result
+
+
+def _sources(run: Path) -> Iterator[Path]:
+    """Decoded images and cached targets that a run was made of, where they are still there."""
+    if not (run / SUMMARY).is_file():
+        return
+    config, record = read_config(run), read_record(run)
+    assert record is not None
+    data = record["key"]["data"]
+    stores = cache_root(config.data.root) / "decoded"
+    for folder in _artefacts(stores):
+        if _key(folder).get("fingerprint") in (data["train"], data["test"]):
+            yield folder
+    teachers = {teacher.get("weights_hash") for teacher in read_json(run / SUMMARY)["teacher"]}
+    for folder in _artefacts(Path(config.teacher.cache or Path(config.output) / "targets")):
+        key = _key(folder)
+        if key.get("data") == data["train"] and key.get("teacher", {}).get("weights") in teachers:
+            yield folder
+
+
+def _artefacts(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.rglob(FILE)) if folder.is_dir() else []
+
+
+def _key(folder: Path) -> dict:
+    try:
+        record = read_record(folder)
+    except ValueError:
+        return {}
+    return {} if record is None else record["key"]
+
+
