@@ -19,6 +19,7 @@ _RANGES = {
     "data.image_size": (1, None, True, True),
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
+    "data.val_fraction": (0, 1, True, False),
     "student.drop_rate": (0, 1, True, False),
     "teacher.epochs": (0, None, False, True),
     "teacher.train_fraction": (0, 1, False, True),
