@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from accelerate.utils import gather_object
 
 from kdprune.config import Config
+from kdprune.data.place import Place
+from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
 from kdprune.files import read_json
 from kdprune.models.locate import resolve_teacher, run_of
-from kdprune.passes.evaluation import held_out
+from kdprune.passes.predict import predict
 from kdprune.pipeline.arms import teacher_config
 from kdprune.teachers.ensemble import likeliest
 from kdprune.teachers.teacher import Teacher
@@ -32,7 +33,7 @@ def unseen(bench: Workbench, config: Config) -> np.ndarray:
         ValueError: there are none.
     """
     data = bench.data
-    left = np.setdiff1d(np.arange(len(data.train)), data.dropped)
+    left = data.train.readable
     for name, checkpoint, has_weights in bench.wanted(config):
         for ids in _trained_before(bench, name, checkpoint) if has_weights else _trained_here(bench, config, name):
             left = np.setdiff1d(left, ids)
@@ -66,12 +67,12 @@ def learn(bench: Workbench, config: Config, teachers: list[Teacher], ids: np.nda
 
 def _of_labels(bench: Workbench, teacher: Teacher, ids: np.ndarray, scale: float) -> torch.Tensor:
     """Logarithms of the probabilities that a teacher gives to the samples' labels, N, on the host."""
-    batches = held_out(bench.data, teacher.built.spec, bench.accelerator, of_train=ids)
-    parts = [
-        torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0] for batch in batches
-    ]
-    own = torch.cat(parts).tolist() if parts else []
-    return torch.tensor(gather_object(own), dtype=torch.float64)
+
+    def log_p(batch: Batch) -> torch.Tensor:
+        return torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0]
+
+    place = Place.of(bench.accelerator, bench.data.workers)
+    return predict(log_p, bench.data.train, ids, teacher.built.spec, place).double().cpu()
 
 
 def _trained_here(bench: Workbench, config: Config, name: str) -> list[np.ndarray]:

@@ -14,12 +14,14 @@ from rich.table import Table
 from torch import Tensor
 
 from kdprune.data.dataset import Data, open_data
+from kdprune.data.place import Place
+from kdprune.data.reader import plain_batches
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
-from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.runs.run_dir import read_config
 from kdprune.teachers.teacher import is_convolutional
@@ -54,7 +56,8 @@ def evaluate_run(path: Path, as_json: bool, class_mass: str | None = None) -> di
     channels_last = is_convolutional(built.model)
     model = built.model.to(accelerator.device).eval()
     logits = student_logits(model, Inputs(built.spec, accelerator.device, channels_last), accelerator)
-    result = evaluate(logits, held_out(data, built.spec, accelerator), data.num_classes, accelerator)
+    batches = plain_batches(data.test, data.test.readable, built.spec, Place.of(accelerator, data.workers))
+    result = evaluate(logits, batches, data.num_classes, accelerator)
     if class_mass:
         missing = missing_classes(path, data)
         result["class_mass"] = corrected_by_class_mass(
@@ -87,7 +90,8 @@ def corrected_by_class_mass(
     logits_NC = train_logits(logits_of, data, spec, accelerator)
     offsets_C = class_mass_offsets(logits_NC, target_C, classes)
     here_C = offsets_C.float().to(accelerator.device)
-    batches = held_out(data, spec, accelerator)
+    assert data.test is not None
+    batches = plain_batches(data.test, data.test.readable, spec, Place.of(accelerator, data.workers))
     after = evaluate(lambda views: logits_of(views).float() + here_C, batches, data.num_classes, accelerator)
     return {
         "classes": list(classes),
@@ -135,7 +139,7 @@ def _print_class_mass(result: dict[str, Any], data: Data, missing: list[int]) ->
     table = Table("held-out errors", "samples", "before", "after")
     samples = before["samples"]
     table.add_row("all classes", f"{samples:,}", *(str(round((1 - r["top1"]) * samples)) for r in (before, after)))
-    counts = np.bincount(np.delete(data.test.labels, data.test_dropped), minlength=data.num_classes)
+    counts = np.bincount(data.test.labels[data.test.readable], minlength=data.num_classes)
     for c in [c for c in missing if counts[c]][:20]:
         errors = (str(round((1 - r["per_class"][c]) * counts[c])) for r in (before, after))
         table.add_row(f"{data.classes[c]} (not in the subset)", f"{counts[c]:,}", *errors)

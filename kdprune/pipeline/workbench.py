@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -17,7 +17,8 @@ from kdprune.checks import EMA, LEARNED
 from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
-from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.place import Place
+from kdprune.data.reader import Reader, ViewSettings, plain_batches
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset, class_ids, load_subset, select
 from kdprune.models.build import (
@@ -29,7 +30,7 @@ from kdprune.models.build import (
 )
 from kdprune.models.features import Features
 from kdprune.models.names import is_remote
-from kdprune.passes.evaluation import evaluate, held_out
+from kdprune.passes.evaluation import evaluate
 from kdprune.runs.accelerator import DTYPES
 from kdprune.teachers.cache import CacheKey, TargetCache, in_bytes
 from kdprune.teachers.entries import make_entries
@@ -55,20 +56,20 @@ class Workbench:
             with self.accelerator.main_process_first():
                 self._data = open_data(self.config.data, progress=main)
             if not self._data.num_classes:
-                self._data.train.classes = classes_of_teacher(self.config)
+                self._data.train.source.classes = classes_of_teacher(self.config)
             self._images = self._on_device(self._data)
             n, k = len(self._data.train), self._data.num_classes
             log.info(
                 "%s: %d training images of %d classes, %s, %s",
                 self.config.data.dataset, n, k,
                 "no held-out images" if self._data.test is None else f"{len(self._data.test)} held out",
-                "decoded by workers" if self._data.train_images is None else "decoded once",
+                "decoded by workers" if self._data.train.images is None else "decoded once",
             )  # fmt: skip
         return self._data
 
     def _on_device(self, data: Data) -> torch.Tensor | None:
         """The decoded images on the accelerator if they take no more than a quarter of its free memory."""
-        images, device = data.train_images, self.accelerator.device
+        images, device = data.train.images, self.accelerator.device
         if images is None or device.type != "cuda":
             return images
         free, _ = torch.cuda.mem_get_info(device)
@@ -99,7 +100,7 @@ class Workbench:
             return load_subset(wanted.file, data.fingerprint, len(data.train))
         return select(
             data.train.labels, data.fingerprint, wanted.keep_fraction, wanted.selector, wanted.balanced,
-            config.seed, data.dropped, class_ids(wanted.without_classes, data.classes),  # type: ignore[arg-type]
+            config.seed, data.train.unreadable, class_ids(wanted.without_classes, data.classes),  # type: ignore[arg-type]
         )  # fmt: skip
 
     def student(self, config: Config) -> Built:
@@ -114,10 +115,12 @@ class Workbench:
 
     def reader(self, config: Config, built: Built, subset: Subset) -> Reader:
         settings = view_settings(config, self.data, built.spec.size)
-        return Reader(
-            self.data.train, settings, self._images, subset.ids, self.data.channels, self.data.num_classes,
-            self.accelerator.device, self.data.workers,
-        )  # fmt: skip
+        split = replace(self.data.train, images=self._images)
+        return Reader(split, settings, subset.ids, self.data.num_classes, self.place)
+
+    @property
+    def place(self) -> Place:
+        return Place.of(self.accelerator, self.data.workers)
 
     def views(self, config: Config, subset: Subset) -> int:
         """How many different views of a sample the run meets."""
@@ -147,14 +150,15 @@ class Workbench:
     def _freeze(self, config: Config, built: Built, source: str, with_features: bool) -> Teacher:
         accelerator, data = self.accelerator, self.data
         fold = config.teacher.engine == "frozen" and not with_features
-        readable = np.setdiff1d(np.arange(len(data.train)), data.dropped)[: 64 * accelerator.num_processes]
-        example = next(iter(held_out(data, built.spec, accelerator, of_train=readable)))
+        some = data.train.readable[: 64 * accelerator.num_processes]
+        example = next(plain_batches(data.train, some, built.spec, self.place))
         teacher = make_teacher(
             built, source, example.images, accelerator.device, DTYPES[accelerator.mixed_precision], fold,
             config.train.compile, config.train.batch_size // (accelerator.num_processes * config.train.grad_accum),
         )  # fmt: skip
         if data.test is not None:
-            result = evaluate(teacher, held_out(data, built.spec, accelerator), data.num_classes, accelerator)
+            batches = plain_batches(data.test, data.test.readable, built.spec, self.place)
+            result = evaluate(teacher, batches, data.num_classes, accelerator)
             teacher.test_top1 = result["top1"]
             log.info(
                 "teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * result["top1"], teacher.engine.route
@@ -219,7 +223,7 @@ def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings
     """How views are made: all that cached targets depend on, beside teacher and sample."""
     size = config.data.image_size or data.stored_size or student_size
     fill = tuple(round(255 * m) for m in data.mean)
-    return ViewSettings(recipe.parse(config.data.augment), size, config.seed, fill, data.train_images is not None)
+    return ViewSettings(recipe.parse(config.data.augment), size, config.seed, fill, data.train.images is not None)
 
 
 def classes_of_teacher(config: Config) -> list[str]:

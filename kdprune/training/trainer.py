@@ -15,12 +15,13 @@ from torch import nn
 from tqdm import tqdm
 
 from kdprune.data.counter import key
-from kdprune.data.reader import Batch, Request
+from kdprune.data.place import Place
+from kdprune.data.reader import Batch, Request, plain_batches
 from kdprune.data.stream import Stream, total_steps
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import Built
-from kdprune.passes.evaluation import evaluate, held_out, student_logits
+from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.teachers.targets import MeanTargets
 from kdprune.teachers.teacher import is_convolutional
 from kdprune.training.checkpoint import Checkpoints
@@ -108,7 +109,7 @@ class Trainer:
         self._resume()
         batch_size = self.config.batch_size
         batches = iter(self.task.reader.read(self._requests()))
-        epoch = self._epoch_of(self.step)
+        epoch = self.stream.epoch_of(self.step)
         with StopRequest() as stop, self._bar() as bar:
             watch = self._watch(stop)
             self.prepared.train()
@@ -125,7 +126,7 @@ class Trainer:
                     self._refuse_unfinite(seen.unfinite)
                 if self.step == self.total or self.step >= self.stream.epoch_end(epoch):
                     self._end_epoch(epoch)
-                    epoch = self._epoch_of(self.step)
+                    epoch = self.stream.epoch_of(self.step)
                     self.prepared.train()
                 if (seen.save or seen.stop) and self.step < self.total:
                     self._save()
@@ -191,11 +192,6 @@ class Trainer:
                 ids, epochs = self.stream.batch(step, first + part, self.parts)
                 yield ids, epochs if self.task.views is None else epochs % self.task.views
 
-    def _epoch_of(self, step: int) -> int:
-        """The epoch whose end is the next one to come."""
-        epoch = int(step * self.config.batch_size // len(self.task.subset.ids))
-        return epoch if step < self.stream.epoch_end(epoch) else epoch + 1
-
     def _refuse_unfinite(self, step: int) -> None:
         paths = self.checkpoints.paths()
         raise FloatingPointError(
@@ -239,7 +235,11 @@ class Trainer:
         """Held-out accuracy of the student (of its moving average, if there is one)."""
         model = self._exported().eval()
         logits = student_logits(model, self.inputs, self.accelerator)
-        batches = held_out(self.task.data, self.task.built.spec, self.accelerator, of_train=self.task.held_out)
+        data, ids = self.task.data, self.task.held_out
+        split = data.test if ids is None else data.train
+        assert split is not None
+        place = Place.of(self.accelerator, data.workers)
+        batches = plain_batches(split, split.readable if ids is None else ids, self.task.built.spec, place)
         return evaluate(logits, batches, self.task.built.num_classes, self.accelerator)
 
     def _exported(self) -> nn.Module:
