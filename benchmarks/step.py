@@ -29,10 +29,12 @@ from accelerate.state import AcceleratorState
 
 from kdprune.alpha import parse as parse_alpha
 from kdprune.config import Config
-from kdprune.data.dataset import Data
+from kdprune.data.dataset import Data, no_ids
+from kdprune.data.place import Place
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
+from kdprune.data.split import Split
 from kdprune.data.subset import select
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
@@ -150,12 +152,12 @@ def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool
     labels = rng.integers(0, CLASSES, len(pixels))
     source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
     images = torch.from_numpy(pixels).to(accelerator.device)
-    nobody = np.array([], dtype=np.int64)
-    data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
+    split = Split(source, 3, images, no_ids())
+    data = Data(split, None, "0" * 64, None, MEAN, STD, 0)
     subset = select(source.labels, data.fingerprint, 0.5)
     student, teacher = (_built(name, options) for name in _names(options))
     settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
-    reader = Reader(source, settings, images, subset.ids, 3, CLASSES, accelerator.device, 0)
+    reader = Reader(split, settings, subset.ids, CLASSES, Place(accelerator.device))
     dtype = DTYPES[accelerator.mixed_precision]
     frozen_teacher = make_teacher(teacher, "random", images[:64], accelerator.device, dtype, frozen, False)
     config.train.steps = 10**6

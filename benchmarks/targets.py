@@ -37,10 +37,12 @@ from step import MEAN, STD, TEMPERATURE, _Arrays
 
 from kdprune.alpha import parse as parse_alpha
 from kdprune.config import Config
-from kdprune.data.dataset import Data
+from kdprune.data.dataset import Data, no_ids
+from kdprune.data.place import Place
 from kdprune.data.reader import Reader, Request, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
+from kdprune.data.split import Split
 from kdprune.data.subset import select
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
@@ -182,11 +184,11 @@ class Bench:
         labels = rng.integers(0, CLASSES, count)
         source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
         images = torch.from_numpy(pixels).to(device)
-        nobody = np.array([], dtype=np.int64)
-        self.data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
+        split = Split(source, 3, images, no_ids())
+        self.data = Data(split, None, "0" * 64, None, MEAN, STD, 0)
         self.subset = select(source.labels, self.data.fingerprint, 0.5)
         settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
-        self.reader = Reader(source, settings, images, self.subset.ids, 3, CLASSES, device, 0)
+        self.reader = Reader(split, settings, self.subset.ids, CLASSES, Place(device))
         dtype = DTYPES[accelerator.mixed_precision]
         self.teacher: Teacher = make_teacher(
             self.built(pair.teacher), "random", images[:64], device, dtype, True, False

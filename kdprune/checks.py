@@ -20,6 +20,7 @@ _RANGES = {
     "data.image_size": (1, None, True, True),
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
+    "data.val_fraction": (0, 1, True, False),
     "student.drop_rate": (0, 1, True, False),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),

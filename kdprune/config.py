@@ -26,6 +26,8 @@ class DataConfig:
         workers: Worker processes for large images and for decoding (default: the number of cores, at most 16).
         memory_gb: Images whose decoded training set fits this many GiB are decoded once into a memory map.
         bad_images: What an unreadable image does: fail the run, or be dropped from it and recorded.
+        val_fraction: Part of the training set, in [0, 1), that is set aside for choosing settings: nothing is trained
+            on it, neither the student nor a teacher. A function of the seed, with its share of every class.
     """
 
     dataset: str = "digits"
@@ -35,6 +37,7 @@ class DataConfig:
     workers: int | None = None
     memory_gb: float = 4.0
     bad_images: Literal["fail", "drop"] = "fail"
+    val_fraction: float = 0.0
 
 
 @dataclass

@@ -79,6 +79,17 @@ def test_nothing_to_evaluate_is_an_error():
         Evaluation(3, CPU).result()
 
 
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("everywhere", [True, False])
+def test_logits_that_are_not_finite_are_reported_as_such(wrong, everywhere):
+    logits, sums = torch.randn(6, 3), Evaluation(3, CPU)
+    logits[4 if not everywhere else slice(None), 1] = wrong
+    sums.add(logits, torch.tensor([0, 1, 2, 0, 1, 2]))
+    sums.add(torch.randn(2, 3), torch.tensor([0, 1]))
+    with pytest.raises(FloatingPointError, match=rf"logits are not finite .* {6 if everywhere else 1} of 8"):
+        sums.result()
+
+
 def test_a_class_without_samples_has_no_accuracy_and_the_result_is_json():
     sums = Evaluation(3, CPU)
     sums.add(torch.randn(4, 3), torch.tensor([0, 0, 1, 1]))

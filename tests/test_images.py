@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdprune.data.images import ImageError, fit, natural_channels, to_array
+from kdprune.data.images import ImageError, fit, to_array
 from kdprune.data.sources import from_indexable, open_source
+from kdprune.data.statistics import natural_channels
 
 RED_HWC = np.full((4, 6, 3), (200, 10, 30), dtype=np.uint8)
 

@@ -103,18 +103,15 @@ def test_one_cache_serves_all_candidates(searched):
 
 def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkeypatch):
     seen = []
-    original = trainer_module.held_out
+    original = trainer_module.plain_batches
 
-    def watched(data, spec, accelerator, *args, of_train=None, **kwargs):
-        seen.append(None if of_train is None else len(of_train))
-        return original(data, spec, accelerator, *args, of_train=of_train, **kwargs)
+    def watched(split, *args):
+        seen.append(split.source.split)
+        return original(split, *args)
 
-    monkeypatch.setattr(trainer_module, "held_out", watched)
+    monkeypatch.setattr(trainer_module, "plain_batches", watched)
     train(tmp_path, {**settings, "train.eval_every": 100})
-    *candidates, of_the_run = seen
-    assert of_the_run is None
-    assert len(candidates) == 5
-    assert None not in candidates
+    assert seen == ["train"] * 5 + ["test"]
 
 
 def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path, settings, searched):

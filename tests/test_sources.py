@@ -1,4 +1,5 @@
 import json
+import os
 import pickle
 import shutil
 import struct
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdprune.data.fingerprint import fingerprint
+from kdprune.data.fingerprint import identify
 from kdprune.data.images import ImageError
 from kdprune.data.sources import Source, check_same_classes, from_indexable, open_source
 from kdprune.data.sources import huggingface as _huggingface
@@ -20,11 +21,11 @@ def picture(seed: int, size: int = 8) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size, size, 3), dtype=np.uint8))
 
 
-def encoded(seed: int) -> bytes:
+def encoded(seed: int, size: int = 8) -> bytes:
     import io
 
     file = io.BytesIO()
-    picture(seed).save(file, "PNG")
+    picture(seed, size).save(file, "PNG")
     return file.getvalue()
 
 
@@ -226,7 +227,7 @@ def test_a_large_split_is_memory_mapped_and_the_same(tmp_path, monkeypatch):
     monkeypatch.setattr(_huggingface, "IN_MEMORY_BYTES", 0)
     large = open_source(f"hfds/{tmp_path}", "train", root=tmp_path / "cache")
     assert type(large._rows) is not type(small._rows)
-    assert fingerprint(large) == fingerprint(small)
+    assert identify(large) == identify(small)
     assert large.describe(2) == small.describe(2)
     assert (np.asarray(pickle.loads(pickle.dumps(large))[2]) == np.asarray(picture(2))).all()
 
@@ -468,7 +469,7 @@ def pairs(count=100):
 
 
 def print_of(items, split="train") -> str:
-    return fingerprint(from_indexable(items, "mine", split))
+    return identify(from_indexable(items, "mine", split)).fingerprint
 
 
 def test_a_fingerprint_changes_with_the_data():
@@ -491,16 +492,84 @@ def test_one_pixel_changes_the_fingerprint():
     assert print_of([(changed, 0), *items[1:]]) != print_of(items)
 
 
-def test_a_fingerprint_does_not_change_with_the_path(photos, tmp_path):
-    before = fingerprint(open_source(str(photos), "train"))
-    shutil.copytree(photos, tmp_path / "elsewhere" / "copy")
-    assert fingerprint(open_source(str(tmp_path / "elsewhere" / "copy"), "train")) == before
+def identity_of(folder):
+    return identify(open_source(str(folder), "train"))
+
+
+def test_a_copy_elsewhere_has_the_same_fingerprint(photos, tmp_path):
+    before = identity_of(photos)
+    copy = tmp_path / "elsewhere" / "copy"
+    shutil.copytree(photos, copy)
+    assert identity_of(copy) == before  # copytree keeps the times
+    os.utime(copy / "train" / "cat" / "1.png", ns=(1, 1))
+    assert identity_of(copy).fingerprint == before.fingerprint
+    assert identity_of(copy).modified != before.modified
 
 
 def test_an_unreadable_image_has_a_fingerprint_too(photos):
-    before = fingerprint(open_source(str(photos), "train"))
+    before = identity_of(photos).fingerprint
     (photos / "train" / "cat" / "0.png").write_bytes(b"damaged")
-    assert fingerprint(open_source(str(photos), "train")) != before
+    damaged = identity_of(photos).fingerprint
+    (photos / "train" / "cat" / "0.png").unlink()
+    (photos / "train" / "cat" / "0.png").symlink_to("nowhere.png")
+    assert len({before, damaged, identity_of(photos).fingerprint}) == 3
+
+
+def test_files_that_no_sample_looks_at_are_part_of_the_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)  # the first and the last
+    class_folders(tmp_path / "photos", ["cat"], each=5)
+    found = [identity_of(tmp_path / "photos")]
+    edited = tmp_path / "photos" / "cat" / "2.png"
+    picture(999, size=9).save(edited)
+    found.append(identity_of(tmp_path / "photos"))
+    edited.rename(edited.with_name("2b.png"))
+    found.append(identity_of(tmp_path / "photos"))
+    assert len({identity.fingerprint for identity in found}) == 3
+
+
+def test_a_file_of_the_same_size_changes_only_what_is_kept_of_its_pixels(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)
+    for index in range(5):
+        (tmp_path / "cat").mkdir(exist_ok=True)
+        picture(index).save(tmp_path / "cat" / f"{index}.bmp")
+    before = identity_of(tmp_path)
+    os.utime(tmp_path / "cat" / "2.bmp", ns=(1, 1))
+    picture(999).save(tmp_path / "cat" / "2.bmp")
+    assert identity_of(tmp_path).fingerprint == before.fingerprint
+    assert identity_of(tmp_path).modified != before.modified
+
+
+def test_a_parquet_file_that_was_written_anew_has_another_fingerprint(tmp_path, monkeypatch):
+    monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)
+    pixels = [encoded(i) for i in range(5)]
+
+    def identity(images, folder="table"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        pq.write_table(pa.table({"image": images, "label": [0] * 5}), tmp_path / folder / "train.parquet")
+        return identity_of(f"hfds/{tmp_path / folder}")
+
+    before = identity(pixels)
+    assert identity(pixels, "copy").fingerprint == before.fingerprint
+    assert identity([*pixels[:2], encoded(999), *pixels[3:]]).fingerprint != before.fingerprint
+
+
+def test_a_table_in_memory_is_known_by_the_lengths_of_its_images(monkeypatch):
+    import datasets
+
+    monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)
+
+    def table(sizes):
+        cells = [{"bytes": encoded(size, size), "path": None} for size in sizes]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("int64")})
+        return datasets.Dataset.from_dict({"image": cells, "label": [0] * len(cells)}, features=features)
+
+    def fingerprint(dataset):
+        return identify(from_indexable(dataset, "mine", "train")).fingerprint
+
+    sizes = [5, 6, 7, 8]
+    assert fingerprint(table(sizes)) == fingerprint(table(sizes))
+    assert fingerprint(table([5, 9, 7, 8])) != fingerprint(table(sizes))
+    assert fingerprint(table([5, 7, 6, 8])) == fingerprint(table(sizes).select([0, 2, 1, 3]))
 
 
 # --- workers ---

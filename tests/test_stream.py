@@ -6,7 +6,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprune.data.stream import Stream, total_steps
+from kdprune.data.counter import key, permutation
+from kdprune.data.stream import Order, Stream, total_steps
 
 
 @st.composite
@@ -57,6 +58,23 @@ def test_the_end_of_an_epoch_is_the_first_step_after_its_last_sample(case):
     for epoch in range(4):
         end = stream.epoch_end(epoch)
         assert (end - 1) * batch_size < (epoch + 1) * len(ids) <= end * batch_size
+
+
+@given(streams(), st.integers(0, 60))
+def test_the_epoch_of_a_step_is_the_first_that_has_not_ended(case, step):
+    ids, batch_size, _, seed = case
+    stream: Order = Stream(ids, batch_size, seed)
+    first = next(epoch for epoch in range(step * batch_size + 2) if stream.epoch_end(epoch) > step)
+    assert stream.epoch_of(step) == first
+
+
+def test_roles_have_orders_of_their_own_and_all_samples_count_alike():
+    ids = np.arange(100)
+    for role, word in (("student", "order"), ("teacher", "teacher order")):
+        stream = Stream(ids, 50, 4, role)
+        order = permutation(key(4, word, 0), torch.from_numpy(ids))
+        assert torch.equal(torch.cat([stream.batch(step)[0] for step in range(2)]), order)
+        assert stream.weights(*stream.batch(0)) is None
 
 
 @given(streams(), st.data())

@@ -1,5 +1,9 @@
 """Views: a function of (seed, view, sample id), and what each part of a recipe does to the pixels."""
 
+import dataclasses
+import json
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -11,10 +15,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from kdprune.artefact import key_hash
+from kdprune.data import counter
 from kdprune.data import views as module
-from kdprune.data.reader import Reader, ViewSettings, held_out_batches
+from kdprune.data.place import Place
+from kdprune.data.reader import Reader, ViewSettings, plain_batches
 from kdprune.data.recipe import Recipe, parse
 from kdprune.data.sources import from_indexable
+from kdprune.data.split import Split
 from kdprune.data.views import beta_quantile, crop_box, draws, mixed, mixing, view_of_stored
 
 CPU = torch.device("cpu")
@@ -36,10 +44,14 @@ def pil(image_CHW: torch.Tensor) -> Image.Image:
     return Image.fromarray(image_CHW.permute(1, 2, 0).numpy())
 
 
-def reader(recipe: str, source, images=None, kept=None, workers: int = 0, seed: int = 3, size: int = 8) -> Reader:
-    settings = ViewSettings(parse(recipe), size, seed, FILL, images is not None)
+def split_of(source, images=None) -> Split:
+    return Split(source, 3, images, np.array([], dtype=np.int64))
+
+
+def reader(recipe: str, source, images=None, kept=None, workers: int = 0, seed: int = 3, role="student") -> Reader:
+    settings = ViewSettings(parse(recipe), 8, seed, FILL, images is not None, role)
     kept = np.arange(len(source)) if kept is None else kept
-    return Reader(source, settings, images, kept, 3, 3, CPU, workers)
+    return Reader(split_of(source, images), settings, kept, 3, Place(CPU, workers))
 
 
 def read(made: Reader, ids: list[int], views: list[int], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,14 +127,59 @@ def test_the_store_and_the_workers_show_the_same_where_nothing_is_scaled(stored,
 
 
 @pytest.mark.parametrize("recipe", EVERYTHING)
-def test_other_seeds_and_other_views_differ(stored, recipe):
+def test_other_seeds_views_and_roles_differ(stored, recipe):
     source, images = stored
     ids = list(range(12))
     base, _ = read(reader(recipe, source, images), ids, [0] * 12, 12)
     other_view, _ = read(reader(recipe, source, images), ids, [1] * 12, 12)
     other_seed, _ = read(reader(recipe, source, images, seed=4), ids, [0] * 12, 12)
-    for other in (other_view, other_seed):
+    teachers, _ = read(reader(recipe, source, images, role="teacher"), ids, [0] * 12, 12)
+    for other in (other_view, other_seed, teachers):
         assert (base != other).flatten(1).any(1).float().mean() > 0.5
+
+
+@pytest.mark.parametrize("recipe", ["crop(2)+flip+jitter", "mixup(1)", "cutmix(1)"])
+def test_a_role_draws_alike_from_the_store_and_in_workers(stored, recipe):
+    source, images = stored
+    ids, views = list(range(12)), [3] * 12
+    from_store = read(reader(recipe, source, images, role="teacher"), ids, views, 12)
+    decoded = read(reader(recipe, source, role="teacher"), ids, views, 5)
+    assert all(map(torch.equal, from_store, decoded))
+
+
+def test_the_draws_of_a_student_have_no_prefix_and_those_of_other_roles_have():
+    ids, view = torch.arange(5), torch.full((5,), 2)
+    for role, word in (("student", "view"), ("teacher", "teacher view")):
+        expected = counter.uniform(counter.bits(counter.key(7, word), ids, view), module._DRAWS)
+        assert torch.equal(draws(7, ids, view, role), expected)
+
+
+def test_settings_have_one_key_exactly_if_they_are_equal():
+    base = ViewSettings(parse("crop(2)+flip"), 8, 3, FILL, True)
+    changes = {
+        "recipe": parse("crop(3)+flip"), "size": 9, "seed": 4, "fill": (0, 0, 0), "stored": False, "role": "teacher",
+    }  # fmt: skip
+    assert set(changes) == {field.name for field in dataclasses.fields(base)}
+    keys = [key_hash(dataclasses.replace(base, **{name: value}).key()) for name, value in changes.items()]
+    assert len({key_hash(base.key()), *keys}) == len(changes) + 1
+    assert json.loads(json.dumps(base.key())) == base.key()
+
+
+def test_another_version_of_the_views_is_another_key(monkeypatch):
+    before = ViewSettings(parse("flip"), 8, 3, FILL, True).key()
+    monkeypatch.setattr(module, "VIEWS_VERSION", module.VIEWS_VERSION + 1)
+    assert ViewSettings(parse("flip"), 8, 3, FILL, True).key() != before
+
+
+@pytest.mark.parametrize("workers", [None, 0, 2])
+def test_weights_of_samples_come_with_their_batch(stored, workers):
+    source, images = stored
+    made = reader("flip", source, images) if workers is None else reader("flip", source, workers=workers)
+    ids, zeros, weights = torch.arange(4), torch.zeros(4, dtype=torch.int64), torch.rand(4)
+    weighted, without, unweighted = made.read([(ids, zeros, weights), (ids, zeros, None), (ids, zeros)])
+    assert torch.equal(weighted.weights, weights)
+    assert without.weights is None
+    assert unweighted.weights is None
 
 
 def test_without_a_recipe_a_view_is_the_image(stored):
@@ -133,7 +190,8 @@ def test_without_a_recipe_a_view_is_the_image(stored):
 
 
 def test_held_out_images_of_mixed_sizes_are_the_scaled_centre(photos):
-    batch = next(iter(held_out_batches(photos, None, 8, 1.0, 3, 9, CPU, 0)))
+    spec = SimpleNamespace(size=8, crop_pct=1.0)
+    batch = next(plain_batches(split_of(photos), np.arange(9), spec, Place(CPU)))
     for i, view in enumerate(batch.images):
         image = photos[i].convert("RGBA").convert("RGB") if photos[i].mode == "P" else photos[i].convert("RGB")
         side = min(image.size)
@@ -148,9 +206,8 @@ def test_held_out_images_of_mixed_sizes_are_the_scaled_centre(photos):
 def test_the_shards_of_all_ranks_cover_every_held_out_sample_once(stored, world, batch_size, chosen):
     source, images = stored
     ids = np.array(sorted(chosen))
-    shards = [
-        list(held_out_batches(source, images, 8, 1.0, 3, batch_size, CPU, 0, rank, world, ids)) for rank in range(world)
-    ]
+    spec, split = SimpleNamespace(size=8, crop_pct=1.0), split_of(source, images)
+    shards = [list(plain_batches(split, ids, spec, Place(CPU, 0, rank, world), batch_size)) for rank in range(world)]
     seen = sorted(i for shard in shards for batch in shard for i in batch.ids.tolist())
     assert seen == ids.tolist()
     for batch in (batch for shard in shards for batch in shard):

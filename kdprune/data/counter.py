@@ -14,6 +14,8 @@ import hashlib
 import torch
 from torch import Tensor
 
+STUDENT = "student"  # the role whose purposes have no prefix
+
 
 def _signed(value: int) -> int:
     return value - 2**64 if value >= 2**63 else value
@@ -28,6 +30,15 @@ def key(*parts: int | str) -> int:
     """A signed 64-bit key for (seed, purpose, …)."""
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()
     return int.from_bytes(digest, "little", signed=True)
+
+
+def purpose(word: str, role: str = STUDENT) -> str:
+    """What a model of a role draws for: "view" for a student, "teacher view" for a teacher.
+
+    Models of one seed and of different roles share no draw: a teacher does not fit the very views that its student is
+    shown afterwards.
+    """
+    return word if role == STUDENT else f"{role} {word}"
 
 
 def mix(x: Tensor) -> Tensor:

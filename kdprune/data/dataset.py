@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import logging
 import os
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from tqdm import tqdm
 
 from kdprune.config import DataConfig
-from kdprune.data.fingerprint import fingerprint
-from kdprune.data.images import ImageError, natural_channels, to_array
-from kdprune.data.sources import check_same_classes, open_source
-from kdprune.data.sources.base import Source
+from kdprune.data.decoding import Decoding
+from kdprune.data.fingerprint import Identity, identify
+from kdprune.data.sources import check_same_classes, from_indexable, open_source
+from kdprune.data.sources.base import Source, count_classes
+from kdprune.data.split import Split
+from kdprune.data.statistics import mean_and_std, natural_channels
 from kdprune.data.store import open_store, store_size
-from kdprune.files import read_json, write_json
+from kdprune.data.unreadable import find_unreadable
+from kdprune.data.validation import validation_ids
 
 log = logging.getLogger("kdprune")
 
-STATISTICS_FROM = 2048  # images; enough for a mean and a std to three digits
+
+def no_ids() -> np.ndarray:
+    return np.array([], dtype=np.int64)
 
 
 @dataclass
@@ -32,25 +34,26 @@ class Data:
 
     Attributes:
         train, test: the splits; test is None where an unlabelled transfer set has no held-out part.
-        fingerprint: of the training split.
-        channels: 1 or 3.
+        fingerprint: of the training split: what sample ids belong to.
+        test_fingerprint: of the held-out split: what a measured accuracy belongs to.
         mean, std: of the training split's pixels over 255, for models that start from scratch.
-        train_images, test_images: decoded, uint8 N×C×H×W, memory-mapped; None: too large, workers decode.
-        dropped: sample ids of unreadable training images (with `bad_images: drop`).
-        test_dropped: the same for the held-out split.
+        workers: processes that decode where there is no store.
+        validation: sample ids of the training split that nothing may be trained on, int64, ascending.
     """
 
-    train: Source
-    test: Source | None
+    train: Split
+    test: Split | None
     fingerprint: str
-    channels: int
+    test_fingerprint: str | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    train_images: Tensor | None
-    test_images: Tensor | None
-    dropped: np.ndarray
-    test_dropped: np.ndarray
     workers: int
+    validation: np.ndarray = field(default_factory=no_ids)
+
+    @property
+    def channels(self) -> int:
+        """1 or 3, of all splits."""
+        return self.train.channels
 
     @property
     def classes(self) -> list[str]:
@@ -63,7 +66,7 @@ class Data:
     @property
     def stored_size(self) -> int | None:
         """Side of the stored images in pixels, None where workers decode."""
-        return None if self.train_images is None else min(self.train_images.shape[-2:])
+        return None if self.train.images is None else min(self.train.images.shape[-2:])
 
 
 def cache_root(root: str | None) -> Path:
@@ -72,89 +75,91 @@ def cache_root(root: str | None) -> Path:
     return Path(root or default).expanduser()
 
 
-def open_data(config: DataConfig, progress: bool = True) -> Data:
-    """Open both splits; decode them once if they fit the memory budget.
+def open_data(config: DataConfig, seed: int = 0, progress: bool = True) -> Data:
+    """Open the data set that the settings name.
+
+    Args:
+        seed: of the validation part.
+        progress: whether to show bars.
 
     Raises:
         ValueError: see `kdprune.data.sources.open_source`; a class without a name on the other side.
     """
     root = cache_root(config.root)
     train = open_source(config.dataset, "train", root)
-    test = _open_test(config.dataset, root, train)
-    channels = natural_channels(train)
+    return data_of(train, _open_test(config.dataset, root, train), config, seed, progress)
+
+
+def data_of(train: Any, test: Any, config: DataConfig, seed: int = 0, progress: bool = True) -> Data:
+    """Open data at hand; decode its images once if they fit the memory budget.
+
+    Args:
+        train: a `Source`, a data set of (image, class) pairs with `len()` and item access, or a Hugging Face `Dataset`.
+        test: the same for the held-out part; None where nothing is to be evaluated.
+        config: of it, all but the name is used.
+        seed, progress: see `open_data`.
+
+    Raises:
+        ValueError: see `from_indexable`; the two parts have other classes.
+        ImageError: an image that cannot be read, where `bad_images` is "fail".
+    """
+    train, test = _at_hand(train, test)
     workers = min(16, os.cpu_count() or 1) if config.workers is None else config.workers
-    budget = int(config.memory_gb * 2**30)
-    stores = root / "decoded"
-    print_train = fingerprint(train)
-    size = store_size(train, channels, budget)
-    images = test_images = None
-    dropped = test_dropped = np.array([], dtype=np.int64)
-    if size is not None:
-        store = open_store(train, size, channels, stores, print_train, config.bad_images, workers, progress)
-        images, dropped = store.images, store.bad_ids
-        if test is not None:
-            store = open_store(test, size, channels, stores, fingerprint(test), config.bad_images, workers, progress)
-            test_images, test_dropped = store.images, store.bad_ids
-    elif config.bad_images == "drop":
-        dropped = _unreadable(train, stores, print_train, workers, progress)
-        if test is not None:
-            test_dropped = _unreadable(test, stores, fingerprint(test), workers, progress)
-    mean, std = _statistics(train, images, channels, dropped)
-    if len(dropped):
-        log.warning("%d unreadable training images are left out: %s …", len(dropped), train.describe(int(dropped[0])))
-    return Data(
-        train, test, print_train, channels, mean, std, images, test_images, dropped, test_dropped, workers
-    )  # fmt: skip
+    decoding = Decoding(cache_root(config.root) / "decoded", config.bad_images, workers, progress)
+    channels = natural_channels(train)
+    size = store_size(train, channels, int(config.memory_gb * 2**30))
+    identity = identify(train)
+    train_split = _open_split(train, identity, channels, size, decoding)
+    test_split = test_fingerprint = None
+    if test is not None:
+        test_identity = identify(test)
+        test_split = _open_split(test, test_identity, channels, size, decoding)
+        test_fingerprint = test_identity.fingerprint
+    mean, std = mean_and_std(train_split)
+    validation = np.setdiff1d(validation_ids(train.labels, config.val_fraction, seed), train_split.unreadable)
+    return Data(train_split, test_split, identity.fingerprint, test_fingerprint, mean, std, workers, validation)
 
 
 def _open_test(dataset: str, root: Path, train: Source) -> Source | None:
-    labelled = (train.labels >= 0).all()
     try:
-        test = open_source(dataset, "test", root)
+        return open_source(dataset, "test", root)
     except ValueError:
-        if labelled:
+        if _labelled(train):
             raise
         log.warning("%s has no labels and no held-out part: nothing will be evaluated", dataset)
         return None
-    if labelled:
-        check_same_classes(dataset, train.classes, test.classes)
-    return test
 
 
-def _statistics(
-    source: Source, images: Tensor | None, channels: int, dropped: np.ndarray
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    ids = np.setdiff1d(source.spread(STATISTICS_FROM if images is not None else STATISTICS_FROM // 8), dropped)
-    if images is not None:
-        pixels = images[torch.from_numpy(ids)].movedim(1, -1).reshape(-1, channels).double()
-        mean, std = pixels.mean(0), pixels.std(0)
-    else:
-        parts = [torch.from_numpy(to_array(source[int(i)], channels)).reshape(-1, channels) for i in ids]
-        moments = torch.stack([torch.stack([p.double().mean(0), p.double().pow(2).mean(0)]) for p in parts]).mean(0)
-        mean, std = moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()
-    # A constant channel would be divided by zero.
-    std = std.clamp(min=1.0)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+def _at_hand(train: Any, test: Any) -> tuple[Source, Source | None]:
+    """Both parts as sources of the same classes."""
+    if not isinstance(train, Source):
+        train = from_indexable(train, "train data", "train")
+    if test is not None and not isinstance(test, Source):
+        test = from_indexable(test, "test data", "test")
+        unnamed = test.classes == count_classes(test.labels)
+        if unnamed and len(test.classes) <= len(train.classes):  # it may lack samples of the last classes
+            test.classes = train.classes
+    if test is not None and _labelled(train):
+        check_same_classes(train.name, train.classes, test.classes)
+    return train, test
 
 
-def _unreadable(source: Source, folder: Path, fingerprint: str, workers: int, progress: bool) -> np.ndarray:
-    """Sample ids of the images that cannot be decoded; found once and kept beside the decoded sets."""
-    path = folder / f"{fingerprint[:32]}.unreadable.json"
-    if path.exists():
-        return np.array(read_json(path), dtype=np.int64)
+def _labelled(source: Source) -> bool:
+    return bool((source.labels >= 0).all())
 
-    def bad(sample_id: int) -> bool:
-        try:
-            source[sample_id]
-        except ImageError as error:
-            log.warning("%s", error)
-            return True
-        return False
 
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        flags = list(
-            tqdm(pool.map(bad, range(len(source))), "checking images", len(source), unit="img", disable=not progress)
-        )
-    ids = np.flatnonzero(flags).astype(np.int64)
-    write_json(path, ids.tolist())
-    return ids
+def _open_split(
+    source: Source, identity: Identity, channels: int, size: tuple[int, int] | None, decoding: Decoding
+) -> Split:
+    """A split with its decoded images if a store has this size, else with what is known of unreadable images."""
+    images, unreadable = None, no_ids()
+    if size is not None:
+        images, unreadable = open_store(source, identity, size, channels, decoding)
+    elif decoding.bad_images == "drop":
+        unreadable = find_unreadable(source, identity, decoding)
+    if len(unreadable):
+        log.warning(
+            "%s (%s): %d unreadable images are dropped, the first is %s",
+            source.name, source.split, len(unreadable), source.describe(int(unreadable[0])),
+        )  # fmt: skip
+    return Split(source, channels, images, unreadable)

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +17,27 @@ from kdprune.data.sources.base import Source
 
 CHUNK_BYTES = 2**21  # decoded at a time by a worker
 SMALL_PIXELS = 64 * 64  # up to this size Python, not Pillow, takes the time, and threads only get in each other's way
+
+
+DECODING_VERSION = 1
+"""Raised by every change after which an image file gives other pixels; what was decoded before is then left alone."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How the images of a split are decoded, once.
+
+    Attributes:
+        folder: where the results are kept.
+        bad_images: "fail" at the first unreadable image, or "drop" those that cannot be read.
+        workers: at most this many threads (default: one for each core); small images are decoded by one.
+        progress: whether to show a bar.
+    """
+
+    folder: Path
+    bad_images: Literal["fail", "drop"] = "fail"
+    workers: int | None = None
+    progress: bool = True
 
 
 @dataclass

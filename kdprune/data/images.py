@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-
-if TYPE_CHECKING:
-    from kdprune.data.sources.base import Source
 
 CHANNELS = (1, 3)
 
@@ -67,37 +63,6 @@ def fit(array_HWC: np.ndarray, size_HW: tuple[int, int]) -> np.ndarray:
     left, top = (image.width - width) // 2, (image.height - height) // 2
     cropped = image.crop((left, top, left + width, top + height))
     return np.array(cropped, dtype=np.uint8).reshape(height, width, array_HWC.shape[2])
-
-
-def natural_channels(source: Source, samples: int = 64) -> int:
-    """1 if every one of `samples` images, spread over the source, shows only grey; else 3.
-
-    Grey is judged by the pixels, so digits saved as RGB count as grey. Unreadable images are passed over.
-
-    Raises:
-        ImageError: none of the sampled images can be read.
-    """
-    first_error: ImageError | None = None
-    readable = 0
-    for sample_id in source.spread(samples):
-        try:
-            image = source[sample_id]
-        except ImageError as error:
-            first_error = first_error or error
-            continue
-        readable += 1
-        if not _is_grey(image):
-            return 3
-    if not readable:
-        raise first_error or ImageError(f"{source.name}: no image to look at")
-    return 1
-
-
-def _is_grey(image: Image.Image) -> bool:
-    if image.mode in ("1", "L", "LA", "F") or image.mode.startswith("I"):
-        return True
-    pixels = to_array(image, 3)
-    return bool((pixels[..., 0] == pixels[..., 1]).all() and (pixels[..., 1] == pixels[..., 2]).all())
 
 
 def _upper_eight_bits(image: Image.Image) -> Image.Image:

@@ -1,15 +1,15 @@
 """Views of samples as batches on the device, from the decoded store or through worker processes.
 
-A reader answers requests (sample ids, views) in their order; what a batch holds does not depend on who else is asked.
+A reader answers requests (sample ids, views) in their order; what a batch holds does not depend on the other requests.
 
-Shapes: N samples of the request, C channels, K classes, S view side.
+Shapes: N samples of the request, K kept samples, C channels, S view side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,11 +19,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kdprune.data import views
+from kdprune.data.counter import STUDENT
 from kdprune.data.images import to_array
+from kdprune.data.place import Place
 from kdprune.data.recipe import Recipe
 from kdprune.data.sources.base import Source
+from kdprune.data.split import Split
 
-Request = tuple[Tensor, Tensor]  # sample ids and views, int64 N, on the host
+# Sample ids and views, int64 N, on the host; and where samples do not count alike, their weights, float32 N.
+Request = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
 
 
 @dataclass
@@ -34,13 +38,16 @@ class Batch:
         ids: sample ids, int64 N, on the host.
         views: which view of each, int64 N, on the host.
         images: uint8 N×C×H×W, on the device.
-        target: class ids int64 N, or class probabilities float32 N×K where samples are mixed; -1 or 0 without a label.
+        target: class ids int64 N, or class probabilities float32 N×classes where samples are mixed; -1 or 0 without a
+            label.
+        weights: of the samples in the loss, float32 N, on the device; None: all count alike.
     """
 
     ids: Tensor
     views: Tensor
     images: Tensor
     target: Tensor
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -51,8 +58,9 @@ class ViewSettings:
         recipe: the augmentation.
         size: side of the view in pixels, where the recipe or the large-image path scales.
         seed: of the run.
-        fill: mean colour of the data set, for cutout and random erasing.
+        fill: mean colour of the data set, for cutout and random erasing; its length is the number of channels.
         stored: made of the decoded store and not by workers, who cut boxes out of images of any size.
+        role: of the model that is trained on the views; another role draws other views.
     """
 
     recipe: Recipe
@@ -60,140 +68,155 @@ class ViewSettings:
     seed: int
     fill: tuple[int, ...]
     stored: bool
+    role: str = STUDENT
+
+    def key(self) -> dict[str, Any]:
+        """What is the same for two settings exactly if their views are; JSON values, for the key of an artefact."""
+        return {**asdict(self), "fill": list(self.fill), "version": views.VIEWS_VERSION}
 
     def __str__(self) -> str:
-        return f"{self.recipe}, {self.size} px, {'stored' if self.stored else 'decoded'}, filled with {self.fill}"
+        role = "" if self.role == STUDENT else f", of the {self.role}"
+        return f"{self.recipe}, {self.size} px, {'stored' if self.stored else 'decoded'}, filled with {self.fill}{role}"
+
+
+class InputSize(Protocol):
+    """The part of a model's input that decides how a large image is cut and scaled for it."""
+
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def crop_pct(self) -> float: ...
 
 
 class Reader:
-    """Training views. `images` is the decoded store, or None: then workers decode from `source`.
+    """Training views of a split.
 
     Args:
-        source: the full training set.
+        split: the whole training set; where its images are decoded, views are made of them, and else by workers.
         settings: how views are made.
-        images: uint8 M×C×H×W of all samples, on the device or memory-mapped on the host.
-        kept: sample ids that mixing partners are drawn from.
-        channels, num_classes: of the data set.
-        device: where batches go.
-        workers: processes that decode; 0 decodes in this one.
+        kept: sample ids that mixing partners are drawn from, K.
+        num_classes: of mixed labels.
+        place: where batches go, and how many workers decode.
     """
 
-    def __init__(
-        self,
-        source: Source,
-        settings: ViewSettings,
-        images: Tensor | None,
-        kept: np.ndarray,
-        channels: int,
-        num_classes: int,
-        device: torch.device,
-        workers: int,
-    ) -> None:
-        self.source, self.settings, self.images = source, settings, images
-        self.channels, self.num_classes = channels, num_classes
-        self.device, self.workers = device, workers
-        self.labels = torch.from_numpy(source.labels).to(device)
-        self.kept = torch.from_numpy(np.ascontiguousarray(kept)).to(device)
-        self.fill = torch.tensor(settings.fill, dtype=torch.uint8, device=device)
+    def __init__(self, split: Split, settings: ViewSettings, kept: np.ndarray, num_classes: int, place: Place) -> None:
+        self.split, self.settings, self.num_classes, self.place = split, settings, num_classes, place
+        self.device = place.device
+        self.labels = torch.from_numpy(split.labels).to(self.device)
+        self.kept = torch.from_numpy(np.ascontiguousarray(kept)).to(self.device)
+        self.fill = torch.tensor(settings.fill, dtype=torch.uint8, device=self.device)
 
     def read(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """One batch for each request."""
-        if self.images is not None:
-            for ids, views_N in requests:
-                yield self._finish(ids, views_N, None)
+        if self.split.images is not None:
+            for request in requests:
+                yield self._batch(request, None, None)
             return
-        worker = _Worker(self.source, self.settings, self.channels, self.kept.cpu())
-        for ids, views_N, own, partner in _loader(worker, requests, self.workers, self.device):
-            yield self._finish(ids, views_N, (own, partner))
+        worker = _ViewWorker(self.split.source, self.split.channels, self.settings, self.kept.cpu())
+        for request, decoded, partner in _loader(worker, requests, self.place):
+            yield self._batch(request, decoded, partner)
 
-    def _finish(self, ids: Tensor, views_N: Tensor, decoded: tuple[Tensor, Tensor | None] | None) -> Batch:
-        here, views_here = to_device(ids, self.device), to_device(views_N, self.device)
-        recipe, seed = self.settings.recipe, self.settings.seed
-        target = self.labels[here]
-        x = self._view(here, views_here, None if decoded is None else decoded[0])
-        if recipe.mixes:
-            mix = views.mixing(recipe, seed, here, views_here, self.kept)
-            partner = self._view(mix.partner, views_here, None if decoded is None else decoded[1])
-            x, share = views.mixed(x, partner, mix)
-            own, other = (F.one_hot(y.clamp(min=0), self.num_classes) for y in (target, self.labels[mix.partner]))
-            target = share[:, None] * own + (1 - share[:, None]) * other
-        return Batch(ids, views_N, x, target)
+    def _batch(self, request: Request, decoded: Tensor | None, decoded_partner: Tensor | None) -> Batch:
+        """A batch of the request; `decoded` and `decoded_partner` are what a worker made of it, N×C×S×S."""
+        host_ids, host_views, *weights = request
+        ids, views_N = to_device(host_ids, self.device), to_device(host_views, self.device)
+        s = self.settings
+        target = self.labels[ids]
+        x = self._view(ids, views_N, decoded)
+        if s.recipe.mixes:
+            mix = views.mixing(s.recipe, s.seed, ids, views_N, self.kept, s.role)
+            x, share = views.mixed(x, self._view(mix.partner, views_N, decoded_partner), mix)
+            label, partner_label = (
+                F.one_hot(y.clamp(min=0), self.num_classes) for y in (target, self.labels[mix.partner])
+            )
+            target = share[:, None] * label + (1 - share[:, None]) * partner_label
+        weights_N = weights[0] if weights else None
+        return Batch(host_ids, host_views, x, target, None if weights_N is None else to_device(weights_N, self.device))
 
     def _view(self, ids: Tensor, views_N: Tensor, decoded: Tensor | None) -> Tensor:
         s = self.settings
-        u = views.draws(s.seed, ids, views_N)
+        u = views.draws(s.seed, ids, views_N, s.role)
         if decoded is not None:
             return views.finish(s.recipe, to_device(decoded, self.device), u, self.fill)
-        assert self.images is not None
-        images = self.images[ids.to(self.images.device)].to(self.device)
+        assert self.split.images is not None
+        images = self.split.images[ids.to(self.split.images.device)].to(self.device)
         return views.view_of_stored(s.recipe, images, u, s.size, self.fill)
 
 
-def held_out_batches(
-    source: Source, images: Tensor | None, size: int, crop_pct: float, channels: int, batch_size: int,
-    device: torch.device, workers: int, rank: int = 0, world: int = 1, ids: np.ndarray | None = None,
-) -> Iterator[Batch]:  # fmt: skip
-    """Every sample once, without augmentation; each process gets its own part and none is repeated.
+def plain_batches(
+    split: Split, ids: np.ndarray, spec: InputSize, place: Place, batch_size: int = 512
+) -> Iterator[Batch]:
+    """Samples once each, without augmentation: this process's part of them, every `world`-th from the `rank`-th on.
 
     Args:
-        size, crop_pct: large images are scaled so that the short side is size / crop_pct, and the centre is kept;
-            images of a store stay as they are, and the model's input scales them.
-        ids: the samples to read (default: all).
+        ids: sample ids of the split.
+        spec: large images are scaled so that the short side is size / crop_pct, and the centre is kept; images of a
+            store stay as they are, and the model's input scales them.
     """
-    chosen = torch.arange(len(source)) if ids is None else torch.from_numpy(ids)
-    requests = [(part, torch.zeros_like(part)) for part in chosen[rank::world].split(batch_size)]
-    labels = torch.from_numpy(source.labels)
-    if images is not None:
+    parts = torch.from_numpy(ids)[place.rank :: place.world].split(batch_size)
+    requests = [(part, torch.zeros_like(part)) for part in parts if len(part)]
+    labels = torch.from_numpy(split.labels)
+    if split.images is not None:
         for part, zeros in requests:
-            x = images[part.to(images.device)].to(device)
-            yield Batch(part, zeros, x, to_device(labels[part], device))
+            x = split.images[part.to(split.images.device)].to(place.device)
+            yield Batch(part, zeros, x, to_device(labels[part], place.device))
         return
-    worker = _Worker(source, None, channels, None, (size, crop_pct))
-    for part, zeros, x, _ in _loader(worker, requests, workers, device):
-        yield Batch(part, zeros, to_device(x, device), to_device(labels[part], device))
+    worker = _CentreWorker(split.source, split.channels, spec.size, spec.crop_pct)
+    for (part, zeros), x in _loader(worker, requests, place):
+        yield Batch(part, zeros, to_device(x, place.device), to_device(labels[part], place.device))
 
 
-class _Worker(Dataset):
-    """Decodes and crops the images of a request; runs in a worker process."""
+class _ViewWorker(Dataset):
+    """Decodes the images of a request and their mixing partners, and cuts the views' boxes; runs in a worker."""
 
-    def __init__(
-        self,
-        source: Source,
-        settings: ViewSettings | None,
-        channels: int,
-        kept: Tensor | None,
-        centre: tuple[int, float] | None = None,
-    ) -> None:
-        self.source, self.settings, self.channels, self.kept, self.centre = source, settings, channels, kept, centre
+    def __init__(self, source: Source, channels: int, settings: ViewSettings, kept: Tensor) -> None:
+        self.source, self.channels, self.settings, self.kept = source, channels, settings, kept
 
-    def __getitem__(self, request: Request) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        if get_worker_info() is not None:
-            torch.set_num_threads(1)
-        ids, views_N = request
-        own = self._decode(ids, views_N)
-        partner = torch.empty(0, dtype=torch.uint8)
-        if self.settings is not None and self.settings.recipe.mixes:
-            assert self.kept is not None
-            mix = views.mixing(self.settings.recipe, self.settings.seed, ids, views_N, self.kept)
+    def __getitem__(self, request: Request) -> tuple[Request, Tensor, Tensor | None]:
+        _use_one_thread()
+        ids, views_N, *_ = request
+        partner = None
+        s = self.settings
+        if s.recipe.mixes:
+            mix = views.mixing(s.recipe, s.seed, ids, views_N, self.kept, s.role)
             partner = self._decode(mix.partner, views_N)
-        return ids, views_N, own, partner
+        return request, self._decode(ids, views_N), partner
 
     def _decode(self, ids: Tensor, views_N: Tensor) -> Tensor:
-        opened = [self.source[i] for i in ids.tolist()]
-        if self.settings is None:
-            assert self.centre is not None
-            return self._pixels(opened, [_centre_box(image, *self.centre) for image in opened], self.centre[0])
-        s, u_ND = self.settings, views.draws(self.settings.seed, ids, views_N)
-        height, width = (torch.tensor([getattr(image, side) for image in opened]) for side in ("height", "width"))
-        x = self._pixels(opened, views.crop_box(s.recipe, u_ND, height, width).tolist(), s.size)
+        images = [self.source[i] for i in ids.tolist()]
+        s, u_ND = self.settings, views.draws(self.settings.seed, ids, views_N, self.settings.role)
+        height, width = (torch.tensor([getattr(image, side) for image in images]) for side in ("height", "width"))
+        x = _cut(images, views.crop_box(s.recipe, u_ND, height, width).tolist(), s.size, self.channels)
         fits = (height == s.size) & (width == s.size)  # nothing to cut out or to scale: as from a decoded store
         if s.recipe.crop and fits.any():
             x[fits] = views.padded_crop(s.recipe, x[fits], u_ND[fits])
         return x
 
-    def _pixels(self, opened: list[Image.Image], boxes: list[Any], size: int) -> Tensor:
-        pixels = [_resize(image, box, size, self.channels) for image, box in zip(opened, boxes, strict=True)]
-        return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
+
+class _CentreWorker(Dataset):
+    """Decodes the images of a request and cuts their centres; runs in a worker."""
+
+    def __init__(self, source: Source, channels: int, size: int, crop_pct: float) -> None:
+        self.source, self.channels, self.size, self.crop_pct = source, channels, size, crop_pct
+
+    def __getitem__(self, request: Request) -> tuple[Request, Tensor]:
+        _use_one_thread()
+        images = [self.source[i] for i in request[0].tolist()]
+        boxes = [_centre_box(image, self.size, self.crop_pct) for image in images]
+        return request, _cut(images, boxes, self.size, self.channels)
+
+
+def _use_one_thread() -> None:
+    """Workers share the cores among themselves."""
+    if get_worker_info() is not None:
+        torch.set_num_threads(1)
+
+
+def _cut(images: list[Image.Image], boxes: list[Any], size: int, channels: int) -> Tensor:
+    """A box of each image at one size, uint8 N×C×S×S."""
+    pixels = [_resize(image, box, size, channels) for image, box in zip(images, boxes, strict=True)]
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
 
 
 def _centre_box(image: Image.Image, size: int, crop_pct: float) -> tuple[float, float, float, float]:
@@ -206,19 +229,19 @@ def _resize(image: Image.Image, box: tuple[float, ...], size: int, channels: int
     """The box of an image at size×size, bilinear with antialiasing, uint8 S×S×C."""
     top, left, height, width = box
     pixels = to_array(image, channels)
-    whole = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    small = whole.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return np.asarray(small).reshape(size, size, channels)
+    decoded = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+    view = decoded.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
+    return np.asarray(view).reshape(size, size, channels)
 
 
-def _loader(worker: _Worker, requests: Iterable[Request], workers: int, device: torch.device) -> Iterable:
+def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterable:
     return DataLoader(
         worker,
         sampler=requests,
         batch_size=None,  # a request is a whole batch already
-        num_workers=workers,
-        prefetch_factor=4 if workers else None,
-        pin_memory=device.type == "cuda",
+        num_workers=place.workers,
+        prefetch_factor=4 if place.workers else None,
+        pin_memory=place.device.type == "cuda",
     )
 
 

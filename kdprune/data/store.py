@@ -1,47 +1,32 @@
-"""The decoded training set: one uint8 file, decoded once, memory-mapped, and shared by all processes."""
+"""The decoded images of a split: one uint8 file, decoded once, memory-mapped, and shared by all processes."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import shutil
+import math
+import re
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdprune.data.decoding import decode_all
+from kdprune.artefact import Artefact, key_hash
+from kdprune.data.decoding import DECODING_VERSION, Decoding, decode_all
+from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
-from kdprune.files import read_json, write_json, write_whole
-from kdprune.registry import unknown
+from kdprune.files import check_space, in_bytes, read_json, write_json, write_whole
 
 log = logging.getLogger("kdprune")
 
-ON_ERROR = ("fail", "drop")
-FORMAT = 1
+IMAGES, UNREADABLE = "images.u8", "unreadable.json"
+ADVICE = "choose another folder with --data.root, or free some space"
 
-
-class ImageStore:
-    """All images of a training set, decoded.
-
-    The map is private: an accidental write into `images` changes neither the file nor another process. Pickling sends
-    the path, not the pixels.
-
-    Attributes:
-        images: uint8 of shape (N, C, H, W), read from disk as pages are touched.
-        bad_ids: int64, ascending: images that could not be read; their pixels are zero.
-    """
-
-    def __init__(self, path: Path, shape_NCHW: tuple[int, int, int, int], bad_ids: list[int]) -> None:
-        self.path = path
-        self.images = _map(path, shape_NCHW)
-        self.bad_ids = np.array(bad_ids, dtype=np.int64)
-
-    def __reduce__(self) -> tuple[type[ImageStore], tuple[Path, tuple[int, ...], list[int]]]:
-        return ImageStore, (self.path, tuple(self.images.shape), self.bad_ids.tolist())
+Shape = tuple[int, int, int, int]
 
 
 def store_size(source: Source, channels: int, budget_bytes: int) -> tuple[int, int] | None:
@@ -63,116 +48,105 @@ def store_size(source: Source, channels: int, budget_bytes: int) -> tuple[int, i
 
 
 def open_store(
-    source: Source,
-    size_HW: tuple[int, int],
-    channels: int,
-    cache_dir: str | Path,
-    fingerprint: str,
-    on_error: str = "fail",
-    workers: int | None = None,
-    progress: bool = True,
-) -> ImageStore:
-    """Open the store of `source` in `cache_dir`; decode it first if it is not there, or not whole.
+    source: Source, identity: Identity, size_HW: tuple[int, int], channels: int, decoding: Decoding
+) -> tuple[Tensor, np.ndarray]:
+    """Map the decoded images of `source`; decode them first if they are not there, or not whole.
 
-    An image of another size is resized (short side) and cropped (centre). Several processes may call this at once: each
-    builds its own file and puts it in place in one step.
+    An image of another size is resized (short side) and cropped (centre). Of several processes that ask at once one
+    decodes, and the others wait for it.
 
     Args:
+        identity: of the source; a store of other contents, or of files that were written since, is not opened.
         size_HW: height and width in pixels, as from `store_size`.
         channels: 1 or 3.
-        fingerprint: of the source; a store of another fingerprint is never opened.
-        on_error: "fail" at the first unreadable image, or "drop" it (its pixels are zero, its id is in `bad_ids`).
-        workers: at most this many decoding threads (default: one for each core); small images are decoded by one.
-        progress: whether to show a bar.
+
+    Returns:
+        images: uint8 N×C×H×W, read from disk as pages are touched. The map is private: an accidental write into it
+            changes neither the file nor another process.
+        unreadable: int64, ascending: images that could not be read, with "drop"; their pixels are zero.
 
     Raises:
         ImageError: an unreadable image under "fail", naming its path.
-        ValueError: another `on_error`.
-        OSError: no space in `cache_dir`; no half-written file is left behind.
+        OSError: no space; no half-written file is left behind.
     """
-    if on_error not in ON_ERROR:
-        raise ValueError(unknown("on_error", on_error, ON_ERROR))
     shape = (len(source), channels, *size_HW)
-    path = Path(cache_dir).expanduser().absolute() / f"{fingerprint[:32]}-{channels}x{size_HW[0]}x{size_HW[1]}.u8"
-    bad = _valid(path, shape, fingerprint)
-    if bad is None or (bad and on_error == "fail"):  # under "fail" look again: the images may have been mended
-        bad = _build(source, shape, path, fingerprint, on_error, workers, progress)
-    if bad:
-        log.warning(
-            "%s: %d unreadable images are dropped, the first is %s", source.name, len(bad), source.describe(bad[0])
-        )
-    return ImageStore(path, shape, bad)
+    folder, key = kept_in(source, identity, decoding, "x".join(map(str, shape[1:])), {"shape": list(shape)})
+    artefact = Artefact(folder, "decoded images", key)
+    unreadable = _finished(artefact, shape, decoding)
+    if unreadable is None:
+        with artefact.owned():
+            unreadable = _finished(artefact, shape, decoding)  # another process may have made it meanwhile
+            if unreadable is None:
+                unreadable = _decode(artefact, source, shape, decoding)
+    images = torch.from_file(str(folder / IMAGES), shared=False, size=math.prod(shape), dtype=torch.uint8)
+    return images.view(shape), np.array(unreadable, dtype=np.int64)
 
 
-def _sidecar(path: Path) -> Path:
-    return path.with_suffix(".json")
+def kept_in(
+    source: Source, identity: Identity, decoding: Decoding, kind: str, key: dict[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """The folder and the whole key of something that is made by decoding a source.
+
+    The folder's name ends with a hash of the key, so that data that was edited, or another set of the same name, gets a
+    folder of its own and the old one stays for those who still map it.
+    """
+    key = {**identity._asdict(), "decoding": DECODING_VERSION, **key}
+    name = re.sub(r"[^\w.-]+", "_", Path(source.name).name)[-60:]
+    return decoding.folder.expanduser().absolute() / f"{name}-{source.split}-{kind}-{key_hash(key)[:12]}", key
 
 
-def _valid(path: Path, shape: tuple[int, ...], fingerprint: str) -> list[int] | None:
-    """The bad ids of a whole store of this very data; None if there is none."""
+def _finished(artefact: Artefact, shape: Shape, decoding: Decoding) -> list[int] | None:
+    """Ids of the unreadable images of a finished store; None if there is none that may be used."""
     try:
-        size, about = path.stat().st_size, read_json(_sidecar(path))
-        whole = size == int(np.prod(shape)) and about["format"] == FORMAT
-        same = about["fingerprint"] == fingerprint and about["shape_NCHW"] == list(shape)
-        return [int(sample_id) for sample_id in about["bad_ids"]] if whole and same else None
-    except (OSError, ValueError, KeyError, TypeError):
+        if not artefact.finished or (artefact.folder / IMAGES).stat().st_size != math.prod(shape):
+            return None
+        unreadable = [int(sample_id) for sample_id in read_json(artefact.folder / UNREADABLE)["ids"]]
+    except (OSError, ValueError, KeyError, TypeError):  # torn: it is made again
         return None
+    # Under "fail" the images are looked at again: what could not be read may have been a disk that was away.
+    return None if unreadable and decoding.bad_images == "fail" else unreadable
 
 
-def _build(
-    source: Source,
-    shape: tuple[int, int, int, int],
-    path: Path,
-    fingerprint: str,
-    on_error: str,
-    workers: int | None,
-    progress: bool,
-) -> list[int]:
-    bad: dict[int, str] = {}
-    resized = 0
+def _decode(artefact: Artefact, source: Source, shape: Shape, decoding: Decoding) -> list[int]:
+    """Make the store, as its only owner; ids of unreadable images."""
+    folder, needed = artefact.folder, math.prod(shape)
+    for left_behind in folder.glob(f".{IMAGES}.*.tmp"):  # by a process that was killed
+        left_behind.unlink()
+    check_space(folder, needed, "the decoded images", ADVICE)
+    errors: dict[int, str] = {}
 
     def write(file: BinaryIO) -> None:
-        nonlocal resized
-        with tqdm(total=len(source), desc="decoding", unit=" images", disable=not progress) as bar:
-            for chunk in decode_all(source, shape, workers):
-                if chunk.bad and on_error == "fail":
-                    raise ImageError(next(iter(chunk.bad.values())))
-                file.write(chunk.pixels.data)
-                bad.update(chunk.bad)
-                resized += chunk.resized
-                bar.update(len(chunk.pixels))
-        _sidecar(path).unlink(missing_ok=True)  # it speaks of the file that is about to be replaced
+        errors.update(_write_pixels(file, source, shape, decoding))
+        for name in (UNREADABLE, IMAGES):  # of a store that is about to be replaced
+            (folder / name).unlink(missing_ok=True)
+        artefact.discard()
+        artefact.begin()
 
-    _check_space(path, int(np.prod(shape)))
     try:
-        write_whole(path, write)
-        about = {"format": FORMAT, "fingerprint": fingerprint, "shape_NCHW": list(shape), "bad_ids": sorted(bad)}
-        write_json(_sidecar(path), {**about, "source": source.name, "errors": list(bad.values())[:100]})
+        write_whole(folder / IMAGES, write)
+        write_json(folder / UNREADABLE, {"ids": sorted(errors), "errors": list(errors.values())[:100]})
+        artefact.finish([IMAGES, UNREADABLE])
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise _no_space(path, int(np.prod(shape))) from error
+        message = f"the disk is full, the decoded images need {in_bytes(needed)}: {ADVICE}"
+        raise OSError(errno.ENOSPC, message, str(folder)) from error
+    return sorted(errors)
+
+
+def _write_pixels(file: BinaryIO, source: Source, shape: Shape, decoding: Decoding) -> dict[int, str]:
+    """Decode all images into a file; ids and errors of those that cannot be read."""
+    errors: dict[int, str] = {}
+    resized = 0
+    with tqdm(total=len(source), desc="decoding", unit=" images", disable=not decoding.progress) as bar:
+        for chunk in decode_all(source, shape, decoding.workers):
+            if chunk.bad and decoding.bad_images == "fail":
+                raise ImageError(next(iter(chunk.bad.values())))
+            file.write(chunk.pixels.data)
+            errors.update(chunk.bad)
+            resized += chunk.resized
+            bar.update(len(chunk.pixels))
     if resized:
         size = f"{shape[2]}×{shape[3]}"
         log.warning("%s: %d of %d images were not %s: resized and cropped", source.name, resized, len(source), size)
-    return sorted(bad)
-
-
-def _map(path: Path, shape: tuple[int, int, int, int]) -> torch.Tensor:
-    return torch.from_file(str(path), shared=False, size=int(np.prod(shape)), dtype=torch.uint8).view(shape)
-
-
-def _check_space(path: Path, needed: int) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(path.parent).free < needed:
-        raise _no_space(path, needed)
-
-
-def _no_space(path: Path, needed: int) -> OSError:
-    free = shutil.disk_usage(path.parent).free
-    return OSError(
-        errno.ENOSPC,
-        f"the decoded images take {needed / 2**20:,.0f} MiB and {free / 2**20:,.0f} MiB are free; "
-        "choose another cache folder or free some space",
-        str(path.parent),
-    )
+    return errors

@@ -20,6 +20,10 @@ from torch import Tensor
 from kdprune.data import counter
 from kdprune.data.recipe import Recipe
 
+VIEWS_VERSION = 1
+"""Raised by every change after which the same recipe, seed and sample give other pixels, here, in the reader's resizing
+or in the counter; then nothing that was computed from the old views (cached targets) is used again."""
+
 # One column of the uniform numbers for each decision, so that a recipe's parts never share a draw. What belongs
 # together stands together: a slice costs nothing, where a list of columns would be copied to the device at every step.
 _TOP, _LEFT, _FLIP, _AREA, _RATIO, _CUT_Y, _CUT_X = range(7)
@@ -28,9 +32,13 @@ _BRIGHTNESS, _CONTRAST, _SATURATION = range(12, 15)
 _DRAWS = 15
 
 
-def draws(seed: int, ids_N: Tensor, views_N: Tensor) -> Tensor:
+def draws(seed: int, ids_N: Tensor, views_N: Tensor, role: str = counter.STUDENT) -> Tensor:
     """The uniform numbers that decide a view, float32 N×D in [0, 1)."""
-    return counter.uniform(counter.bits(counter.key(seed, "view"), ids_N, views_N), _DRAWS)
+    return counter.uniform(_bits(seed, "view", role, ids_N, views_N), _DRAWS)
+
+
+def _bits(seed: int, word: str, role: str, ids_N: Tensor, views_N: Tensor) -> Tensor:
+    return counter.bits(counter.key(seed, counter.purpose(word, role)), ids_N, views_N)
 
 
 def crop_box(recipe: Recipe, u_ND: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
@@ -100,14 +108,16 @@ class Mix(NamedTuple):
     centre: Tensor  # N×2, centre of CutMix's box as fractions of height and width
 
 
-def mixing(recipe: Recipe, seed: int, ids_N: Tensor, views_N: Tensor, kept_K: Tensor) -> Mix:
-    """Partner and λ of each sample, as a function of (seed, view, sample id) and of the set of kept ids.
+def mixing(
+    recipe: Recipe, seed: int, ids_N: Tensor, views_N: Tensor, kept_K: Tensor, role: str = counter.STUDENT
+) -> Mix:
+    """Partner and λ of each sample, as a function of (seed, role, view, sample id) and of the set of kept ids.
 
     λ ~ Beta(a, a) by the inverse of its distribution function, one for each sample (timm's mode 'elem').
     """
-    u = counter.uniform(counter.bits(counter.key(seed, "mix"), ids_N, views_N), 5)
-    # 24 random bits would repeat themselves over more than 16 million kept ids; the hash itself has 64.
-    pick = counter.bits(counter.key(seed, "partner"), ids_N, views_N)
+    u = counter.uniform(_bits(seed, "mix", role, ids_N, views_N), 5)
+    # 24 random bits cannot reach more than 16 million kept ids; the hash itself has 64.
+    pick = _bits(seed, "partner", role, ids_N, views_N)
     partner = kept_K[pick.remainder(len(kept_K))]
     if recipe.mixup > 0 and recipe.cutmix > 0:
         is_cut = u[:, 0] < 0.5

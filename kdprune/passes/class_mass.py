@@ -17,8 +17,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdprune.data.dataset import Data
-from kdprune.data.reader import held_out_batches
+from kdprune.data.place import Place
 from kdprune.models.spec import InputSpec
+from kdprune.passes.predict import predict
 
 IMAGES = 100_000  # at most; of a class that is 1 in 10 (1 in 1,000) they hold its share to within 1% (10%) of itself
 STEP = 8.0  # largest change of an offset in a Newton step: far from the solution the curvature is nearly 0
@@ -38,7 +39,7 @@ def class_mass_offsets(
 
     Args:
         logits_NC: z, over the images whose mean is taken; finite.
-        target_mass_C: wanted mean probabilities; those of the chosen classes are above 0, and together below 1, or 1
+        target_mass_C: mean probabilities to reach; those of the chosen classes are above 0, and together below 1, or 1
             if all classes are chosen.
         classes: whose offsets are sought (default: all; their offsets then add up to 0).
         tolerance: largest difference of mass and target.
@@ -98,24 +99,15 @@ def _check(log_p_NC: Tensor, target_S: Tensor, everything: bool) -> None:
         )
 
 
-@torch.no_grad()
 def train_logits(
     logits_of: Callable[[Tensor], Tensor], data: Data, spec: InputSpec, accelerator: Accelerator
 ) -> Tensor:
     """A model's logits of the training images of all classes, without augmentation: float32 N×C.
 
-    All images, or `IMAGES` of them that are spread evenly. Every process computes a part and gets them all; their order
-    is not kept, and no label is looked at.
+    All images, or `IMAGES` of them that are spread evenly. No label is looked at.
     """
-    ids = np.setdiff1d(data.train.spread(IMAGES), data.dropped)
-    batches = held_out_batches(
-        data.train, data.train_images, spec.size, spec.crop_pct, data.channels, 512, accelerator.device, data.workers,
-        accelerator.process_index, accelerator.num_processes, ids,
-    )  # fmt: skip
-    logits = torch.cat([logits_of(batch.images).float() for batch in batches])
-    padded = accelerator.pad_across_processes(logits, pad_index=torch.nan)
-    gathered = accelerator.gather(padded)
-    return gathered[~gathered.isnan().all(1)]
+    ids, place = data.train.spread(IMAGES), Place.of(accelerator, data.workers)
+    return predict(lambda batch: logits_of(batch.images).float(), data.train, ids, spec, place)
 
 
 def class_frequencies(data: Data) -> Tensor:

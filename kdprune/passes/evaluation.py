@@ -9,16 +9,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from kdprune.data.dataset import Data
-from kdprune.data.reader import Batch, held_out_batches
+from kdprune.data.reader import Batch
 from kdprune.models.inputs import Inputs
-from kdprune.models.spec import InputSpec
 
 BINS = 15  # Guo et al. 2017 (arXiv 1706.04599)
 
@@ -29,20 +26,22 @@ class Evaluation:
     def __init__(self, num_classes: int, device: torch.device) -> None:
         self.dtype = torch.float32 if device.type == "mps" else torch.float64  # Metal has no double precision
         zeros = partial(torch.zeros, dtype=self.dtype, device=device)
-        self.totals = zeros(4)  # samples, correct, correct in the first five, loss
+        self.totals = zeros(5)  # samples, correct, correct in the first five, loss, not finite
         self.classes = zeros(2, num_classes)  # samples, correct
         self.bins = zeros(3, BINS)  # samples, correct, confidence
 
     def add(self, logits_NC: Tensor, labels_N: Tensor) -> None:
         logits = logits_NC.float()
+        unfinite = (~logits.isfinite().all(1)).sum()
         loss = F.cross_entropy(logits, labels_N, reduction="sum")
         confidence, guess = logits.softmax(1).max(1)
         right = guess == labels_N
         first_five = (logits.topk(min(5, logits.shape[1])).indices == labels_N[:, None]).any(1)
-        self.totals += torch.stack([right.new_ones(len(right)).sum(), right.sum(), first_five.sum(), loss])
+        self.totals += torch.stack([right.new_ones(len(right)).sum(), right.sum(), first_five.sum(), loss, unfinite])
         ones = torch.ones_like(right)
         self.classes.index_add_(1, labels_N, torch.stack([ones, right]).to(self.dtype))
-        bin_N = (confidence * BINS).long().clamp(max=BINS - 1)
+        # NaN has no bin. It is reported with the result, because looking for it here would stop the host at each batch.
+        bin_N = (confidence.nan_to_num(0) * BINS).long().clamp(max=BINS - 1)
         self.bins.index_add_(1, bin_N, torch.stack([ones, right, confidence]).to(self.dtype))
 
     def result(self, accelerator: Accelerator | None = None) -> dict[str, Any]:
@@ -50,14 +49,23 @@ class Evaluation:
 
         The calibration error is Σ_b (n_b/N)·|accuracy_b - confidence_b| over 15 bins of equal width (Guo et al. 2017,
         eq. 3).
+
+        Raises:
+            ValueError: no samples.
+            FloatingPointError: logits that are NaN or infinite.
         """
         sums = [self.totals, self.classes, self.bins]
         if accelerator is not None and accelerator.num_processes > 1:
             sums = [accelerator.reduce(x, "sum") for x in sums]
         totals, classes, bins = (x.cpu() for x in sums)
-        samples, correct, five, loss = totals.tolist()
+        samples, correct, five, loss, unfinite = totals.tolist()
         if not samples:
             raise ValueError("there is nothing to evaluate: no held-out sample could be read")
+        if unfinite:
+            raise FloatingPointError(
+                f"the model cannot be evaluated: its logits are not finite (NaN or infinite) for {int(unfinite):,} of "
+                f"{int(samples):,} samples"
+            )
         gap = (bins[1] - bins[2]).abs().sum().item() / samples
         return {
             "top1": correct / samples,
@@ -83,27 +91,6 @@ def evaluate(
     for batch in batches:
         sums.add(logits_of(batch.images), batch.target)
     return sums.result(accelerator)
-
-
-def held_out(
-    data: Data, spec: InputSpec, accelerator: Accelerator, batch_size: int = 512, of_train: np.ndarray | None = None
-) -> Iterable[Batch]:
-    """This process's part of the held-out data, for a model with the given input.
-
-    Args:
-        of_train: these samples of the training set instead (a search may not look at the held-out split).
-    """
-    if of_train is not None:
-        return held_out_batches(
-            data.train, data.train_images, spec.size, spec.crop_pct, data.channels, batch_size, accelerator.device,
-            data.workers, accelerator.process_index, accelerator.num_processes, of_train,
-        )  # fmt: skip
-    assert data.test is not None
-    ids = np.setdiff1d(np.arange(len(data.test)), data.test_dropped)
-    return held_out_batches(
-        data.test, data.test_images, spec.size, spec.crop_pct, data.channels, batch_size, accelerator.device,
-        data.workers, accelerator.process_index, accelerator.num_processes, ids,
-    )  # fmt: skip
 
 
 def student_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator) -> Callable[[Tensor], Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -17,11 +18,24 @@ SPLITS = ("train", "test")
 HELD_OUT = ("test", "val", "valid", "validation")  # what others call our "test", the first labelled one is taken
 
 
+class Stamp(NamedTuple):
+    """What can be told of a source's files without decoding images.
+
+    Attributes:
+        contents: hash of names and sizes, the same for a copy elsewhere; part of the fingerprint.
+        modified: hash of the times at which the files were last written, which differ between copies; empty where
+            there are no files. It tells whether images that were decoded earlier may still be used.
+    """
+
+    contents: bytes = b""
+    modified: bytes = b""
+
+
 class Source:
     """One split of a data set: N images that decode when asked for, and their labels.
 
     A sample id is a position in the split, 0 to N−1. Sources pickle, so that they reach the workers of a loader.
-    A new kind of source gives `kind`, `_open` and `describe`.
+    A new kind of source gives `kind`, `_open` and `describe`, and `stamp` where its images lie in files.
 
     Attributes:
         name: what the user called the data set.
@@ -65,6 +79,10 @@ class Source:
     def describe(self, sample_id: int) -> str:
         """Where the image comes from, in words for a person: a path, or a row of a file."""
         return f"image {sample_id} of {self.name} ({self.split})"
+
+    def stamp(self) -> Stamp:
+        """What the files say at this moment; empty for data in memory."""
+        return Stamp()
 
     def spread(self, count: int) -> list[int]:
         """Up to `count` sample ids, evenly spread from the first to the last."""

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from kdprune.data.images import ImageError, decode
-from kdprune.data.sources.base import HELD_OUT, Source, check_same_classes, count_classes
+from kdprune.data.sources.base import HELD_OUT, Source, Stamp, check_same_classes, count_classes
 from kdprune.data.sources.columns import Columns, find_columns
 from kdprune.data.sources.parquet_splits import LAYOUT, find_splits
 from kdprune.data.sources.paths import existing_folder, looks_like_path, nearest_sibling
@@ -50,6 +50,10 @@ class Rows(Source):
 
     def describe(self, sample_id: int) -> str:
         return self._rows.where(sample_id)
+
+    def stamp(self) -> Stamp:
+        """That of the table's files; images that the table only points to are not looked at."""
+        return self._rows.stamp()
 
 
 @dataclass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +11,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+
+from kdprune.data.sources.base import Stamp
 
 
 class ParquetRows:
@@ -44,6 +49,14 @@ class ParquetRows:
         file = int(np.searchsorted(self._file_starts, row, side="right")) - 1
         return f"row {row - self._file_starts[file]} of {self.files[file]}"
 
+    def stamp(self) -> Stamp:
+        """Sizes and footers of the files, which hold the size of every column chunk and the extremes of its values."""
+        contents = hashlib.sha256()
+        for file in self.files:
+            contents.update(b"%d\0" % os.stat(file).st_size)
+            contents.update(_footer(file))
+        return Stamp(contents.digest(), _modified(self.files))
+
     def _group(self, group: int) -> pa.Array:
         with self._lock:
             if group not in self._read:
@@ -77,6 +90,16 @@ class ArrowRows:
     def cell(self, row: int) -> Any:
         return self._dataset[row][self._column]
 
+    def stamp(self) -> Stamp:
+        """That of the parquet files where they are known, else the length of every encoded image."""
+        if self._origin is not None:
+            return self._origin.stamp()
+        lengths = _encoded_lengths(self._dataset.data.table.column(self._column))
+        if self._dataset._indices is not None:  # rows that were selected or shuffled
+            lengths = lengths[self._dataset._indices.column(0).to_numpy()]
+        files = [Path(file["filename"]) for file in self._dataset.cache_files]
+        return Stamp(hashlib.sha256(lengths.tobytes()).digest(), _modified(files))
+
     def where(self, row: int) -> str:
         return f"row {row} of {self._name}" if self._origin is None else self._origin.where(row)
 
@@ -97,3 +120,26 @@ def read_schema(file: Path) -> pa.Schema:
 def _group_counts(file: Path) -> list[int]:
     metadata = read_metadata(file)
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
+
+
+def _footer(file: Path) -> bytes:
+    """The metadata at the end of a parquet file, whose length stands in 4 of its last 8 bytes."""
+    with open(file, "rb") as opened:
+        opened.seek(-8, os.SEEK_END)
+        length = int.from_bytes(opened.read(4), "little")
+        opened.seek(-8 - length, os.SEEK_END)
+        return opened.read(length)
+
+
+def _modified(files: list[Path]) -> bytes:
+    times = b"".join(b"%d\0" % os.stat(file).st_mtime_ns for file in files)
+    return hashlib.sha256(times).digest() if files else b""
+
+
+def _encoded_lengths(column: pa.ChunkedArray) -> np.ndarray:
+    """Bytes of each encoded image, little-endian int64 N, from the offsets alone; -1 where a row holds only a path."""
+    if pa.types.is_struct(column.type):
+        column = pc.struct_field(column, "bytes")
+    if pa.types.is_null(column.type):
+        return np.full(len(column), -1, dtype="<i8")
+    return pc.binary_length(column).fill_null(-1).to_numpy().astype("<i8")
