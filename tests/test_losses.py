@@ -52,7 +52,7 @@ def batch_of(n=6, num_classes=5, seed=0, mixed=False):
     return LossInput(
         student_logits=(2 * normal(n, num_classes)).requires_grad_(),
         teacher_logits=2 * normal(n, num_classes),
-        target=target,
+        labels=target,
         sample_ids=torch.randperm(80, generator=generator)[:n],
         student_features={"shallow": normal(n, 4, 8, 8).requires_grad_(), "deep": normal(n, 3).requires_grad_()},
         teacher_features={"stem": normal(n, 6, 4, 4), "body": normal(n, 7)},
@@ -240,7 +240,7 @@ def test_kd_decouples_and_ignores_a_constant(student_NC, temperature, constant):
 def test_label_parts_of_hard_and_one_hot_labels_agree():
     batch = batch_of()
     hard_loss = make("dkd")(batch)
-    soft_loss = make("dkd")(replace(batch, target=nn.functional.one_hot(batch.target, 5).float()))
+    soft_loss = make("dkd")(replace(batch, labels=nn.functional.one_hot(batch.labels, 5).float()))
     torch.testing.assert_close(hard_loss, soft_loss)
     classes_NK, shares_NK = label_parts(torch.tensor([[0.0, 0.25, 0.75]]))
     assert classes_NK.tolist() == [[2, 1]]
@@ -536,13 +536,13 @@ def test_on_a_gpu_everything_is_on_the_gpu(name, mixed):
 def test_a_loss_keeps_its_flags(name):
     loss, batch = built(name), batch_of()
     assert isinstance(registry.get("losses", name)(), DistillLoss)
-    unlabelled = replace(batch, target=None)
+    unlabelled = replace(batch, labels=None)
     if loss.needs_labels:
         with pytest.raises(ValueError, match="needs labels"):
             loss(unlabelled)
     else:
         assert loss(unlabelled).isfinite()
-    mixed = replace(batch, target=batch_of(mixed=True).target)
+    mixed = replace(batch, labels=batch_of(mixed=True).labels)
     if loss.accepts_mixed_labels:
         assert loss(mixed).isfinite()
     assert loss.needs_features == bool(loss.layers)
