@@ -553,8 +553,9 @@ def test_a_sum_is_the_weighted_sum_of_its_terms(no_mix):
     assert not loss.accepts_mixed_labels
     assert loss.layers == tuple(LAYERS)
     assert len(list(loss.parameters())) == 4
-    with pytest.raises(ValueError, match="NoMix"):
-        loss(replace(batch, labels=mix(batch.labels, 5, 0.7)))
+    for weights in (None, torch.ones(6)):
+        with pytest.raises(ValueError, match=r"NoMix.*mixup"):
+            loss(replace(batch, labels=mix(batch.labels, 5, 0.7), weights=weights))
 
 
 def test_a_sum_weights_samples_if_each_of_its_terms_can(no_mix):
