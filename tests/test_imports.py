@@ -24,6 +24,7 @@ LAYERS = [
     {"pipeline"},
     {"sweep", "report"},
     {"cli", "__main__"},
+    {"testing"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
 LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression"}

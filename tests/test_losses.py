@@ -1,4 +1,6 @@
-"""Every loss against a literal float64 restatement of its formula, and against the contract of all losses.
+"""Every loss against a literal float64 restatement of its formula; sums of losses; losses over several processes.
+
+The contract that all losses share is in test_check_loss.py.
 
 Shapes: N samples, C classes, D features.
 """
@@ -6,7 +8,6 @@ Shapes: N samples, C classes, D features.
 import itertools
 import math
 import os
-import warnings
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,6 @@ import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kdprune import registry
 from kdprune.losses.common.base import DistillLoss, LossInput, label_parts
@@ -27,6 +27,7 @@ from kdprune.losses.kd import kd
 from kdprune.losses.logit_std import standardise
 from kdprune.losses.review import hierarchical_context
 from kdprune.losses.rkd import relations
+from kdprune.testing.losses import example_batch
 
 NAMES = registry.names("losses")
 LAYERS = [("shallow", "stem"), ("deep", "body")]
@@ -39,24 +40,13 @@ def make(name, **params):
     return build_loss({"name": name, "params": params}, T, PAIRS_OF.get(name, LAYERS))
 
 
-def batch_of(n=6, num_classes=5, seed=0, mixed=False):
-    """A batch with everything in it; the student's tensors are leaves that want gradients."""
+def batch_of(n=6, seed=0):
+    """`example_batch` with vectors as its deep features."""
+    batch = example_batch(n, seed)
     generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape):
-        return torch.randn(*shape, generator=generator)
-
-    target = torch.randint(num_classes, (n,), generator=generator)
-    if mixed:
-        target = mix(target, num_classes, 0.7)
-    return LossInput(
-        student_logits=(2 * normal(n, num_classes)).requires_grad_(),
-        teacher_logits=2 * normal(n, num_classes),
-        target=target,
-        sample_ids=torch.randperm(80, generator=generator)[:n],
-        student_features={"shallow": normal(n, 4, 8, 8).requires_grad_(), "deep": normal(n, 3).requires_grad_()},
-        teacher_features={"stem": normal(n, 6, 4, 4), "body": normal(n, 7)},
-    )
+    batch.student_features["deep"] = torch.randn(n, 3, generator=generator).requires_grad_()
+    batch.teacher_features["body"] = torch.randn(n, 7, generator=generator)
+    return batch
 
 
 def mix(target_N, num_classes, share):
@@ -174,41 +164,56 @@ def logits(n, num_classes, confidently_wrong):
     return student, teacher, target
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("confidently_wrong", [False, True], ids=["moderate", "wrong"])
-@pytest.mark.parametrize(("n", "num_classes"), [(1, 2), (64, 2), (1, 1000), (64, 1000)])
+# Every pair of these values occurs: samples, classes, whether the student is confidently wrong, type of the logits.
+CASES = [
+    (1, 2, False, torch.float32),
+    (7, 2, True, torch.bfloat16),
+    (1, 1000, True, torch.float32),
+    (7, 1000, False, torch.bfloat16),
+    (7, 1000, True, torch.float32),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "mixed"), [(name, mixed) for name in ORACLES for mixed in (False, True) if not mixed or reads_labels(name)]
 )
-def test_logits_losses_are_their_formulas(name, n, num_classes, confidently_wrong, mixed, dtype):
-    if "logit_std" in name:
-        num_classes = max(num_classes, 3)  # two standardised logits are always ±0.7
-    student, teacher, target = logits(n, num_classes, confidently_wrong)
-    if mixed:
-        target = mix(target, num_classes, 0.7)
-    student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
-    loss = build_loss(name, T)(LossInput(student, teacher, target))
-    loss.backward()
+def test_logits_losses_are_their_formulas(name, mixed):
+    for n, num_classes, confidently_wrong, dtype in CASES:
+        if "logit_std" in name:
+            num_classes = max(num_classes, 3)  # two standardised logits are always ±0.7
+        student, teacher, labels = logits(n, num_classes, confidently_wrong)
+        if mixed:
+            labels = mix(labels, num_classes, 0.7)
+        student, teacher = student.to(dtype).requires_grad_(), teacher.to(dtype)
+        exact, exact_teacher = student.detach().double().requires_grad_(), teacher.double()
 
-    exact = student.detach().double().requires_grad_()
-    expected = ORACLES[name](exact, teacher.double(), target)
-    expected.backward()
+        loss, batch = build_loss(name, T), LossInput(student, teacher, labels)
+        assert_equal_with_gradients(loss(batch), ORACLES[name](exact, exact_teacher, labels), student, exact)
+        if not loss.relational:
+            weights = torch.arange(n) / n
+            rows = zip(exact.split(1), exact_teacher.split(1), labels.split(1), strict=True)
+            expected = (weights * torch.stack([ORACLES[name](*row) for row in rows])).mean()
+            assert_equal_with_gradients(loss(replace(batch, weights=weights)), expected, student, exact)
 
+
+def assert_equal_with_gradients(loss, expected, student, exact):
+    """The loss of `student` is `expected`, and so is its gradient, where `exact` are the same logits in float64."""
+    (gradient,), (expected_gradient,) = torch.autograd.grad(loss, student), torch.autograd.grad(expected, exact)
     assert loss.dtype == torch.float32
-    scale = T**2  # what a loss weighs at least, so that a loss of 0 may be off by float32's rounding of that
+    scale = T**2  # a loss near 0 may be off by float32's rounding of its terms, which are about as large as this
     torch.testing.assert_close(loss.double(), expected, rtol=1e-5, atol=1e-6 * scale)
-    rounding = 1e-5 if dtype == torch.float32 else 2**-8  # a gradient has its logits' type
-    error, size = (student.grad.double() - exact.grad).norm(), exact.grad.norm()
-    assert error <= rounding * size + 1e-6 * scale / n
-    assert student.grad.isfinite().all()
+    rounding = 1e-5 if student.dtype == torch.float32 else 2**-8  # a gradient has its logits' type
+    error, size = (gradient.double() - expected_gradient).norm(), expected_gradient.norm()
+    assert error <= rounding * size + 1e-6 * scale / len(student)
+    assert gradient.isfinite().all()
 
 
-@pytest.mark.parametrize("temperature", [0.5, 1.0, 4.0, 20.0])
-def test_t_squared_keeps_the_gradient_of_kd_in_closed_form(temperature):
-    batch = batch_of(num_classes=7)
-    build_loss("kd", temperature)(batch).backward()
-    q, p = (z.detach().div(temperature).softmax(1) for z in (batch.student_logits, batch.teacher_logits))
-    torch.testing.assert_close(batch.student_logits.grad, temperature * (q - p) / len(q))
+def test_t_squared_keeps_the_gradient_of_kd_in_closed_form():
+    for temperature in (0.5, 1.0, 20.0):
+        batch = batch_of()
+        build_loss("kd", temperature)(batch).backward()
+        q, p = (z.detach().div(temperature).softmax(1) for z in (batch.student_logits, batch.teacher_logits))
+        torch.testing.assert_close(batch.student_logits.grad, temperature * (q - p) / len(q))
 
 
 finite = st.floats(-30, 30, width=32)
@@ -237,11 +242,7 @@ def test_kd_decouples_and_ignores_a_constant(student_NC, temperature, constant):
     torch.testing.assert_close(parts / len(student_NC), whole, atol=1e-7, rtol=1e-7)
 
 
-def test_label_parts_of_hard_and_one_hot_labels_agree():
-    batch = batch_of()
-    hard_loss = make("dkd")(batch)
-    soft_loss = make("dkd")(replace(batch, target=nn.functional.one_hot(batch.target, 5).float()))
-    torch.testing.assert_close(hard_loss, soft_loss)
+def test_label_parts_of_a_mixed_label_are_its_likeliest_classes():
     classes_NK, shares_NK = label_parts(torch.tensor([[0.0, 0.25, 0.75]]))
     assert classes_NK.tolist() == [[2, 1]]
     assert shares_NK.tolist() == [[0.75, 0.25]]
@@ -376,29 +377,25 @@ FEATURE_ORACLES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize(
-    ("name", "n"), [(name, n) for name in FEATURE_ORACLES for n in (6, 64) if (name, n) != ("rkd", 64)]
-)
-def test_feature_losses_are_their_formulas(name, n, dtype):
-    """(The oracle of `rkd` goes through all triplets one by one: 64 samples are a quarter of a million of them.)"""
-    batch = batch_of(n)
-    features = {k: v.detach().to(dtype).requires_grad_() for k, v in batch.student_features.items()}
-    teacher = {k: v.to(dtype) for k, v in batch.teacher_features.items()}
-    batch = replace(batch, student_features=features, teacher_features=teacher)
-    torch.manual_seed(0)
-    loss = make(name)
-    loss.build(features, teacher)
-    value = loss(batch)
-    value.backward()
+@pytest.mark.parametrize("name", FEATURE_ORACLES)
+def test_feature_losses_are_their_formulas(name):
+    for n, dtype, rounding in ((6, torch.float32, 1e-4), (7, torch.bfloat16, 2**-7)):
+        batch = batch_of(n)
+        features = {k: v.detach().to(dtype).requires_grad_() for k, v in batch.student_features.items()}
+        teacher = {k: v.to(dtype) for k, v in batch.teacher_features.items()}
+        torch.manual_seed(0)
+        loss = make(name)
+        loss.build(features, teacher)
+        value = loss(replace(batch, student_features=features, teacher_features=teacher))
+        value.backward()
 
-    exact = {k: v.detach().double().requires_grad_() for k, v in features.items()}
-    expected = FEATURE_ORACLES[name]([(exact[s], teacher[t].double()) for s, t in loss.layers], loss)
-    expected.backward()
-    torch.testing.assert_close(value.double(), expected, rtol=2e-5, atol=1e-7)
-    for student_layer, _ in loss.layers:
-        got, want = features[student_layer].grad.double(), exact[student_layer].grad
-        assert (got - want).norm() <= (1e-4 if dtype == torch.float32 else 2**-7) * want.norm() + 1e-6
+        exact = {k: v.detach().double().requires_grad_() for k, v in features.items()}
+        expected = FEATURE_ORACLES[name]([(exact[s], teacher[t].double()) for s, t in loss.layers], loss)
+        expected.backward()
+        torch.testing.assert_close(value.double(), expected, rtol=2e-5, atol=1e-7)
+        for student_layer, _ in loss.layers:
+            gradient, expected_gradient = features[student_layer].grad.double(), exact[student_layer].grad
+            assert (gradient - expected_gradient).norm() <= rounding * expected_gradient.norm() + 1e-6
 
 
 def test_crd_with_a_full_queue_is_its_formula_and_trains_its_heads():
@@ -461,7 +458,7 @@ def test_the_queue_of_crd_is_bounded_and_never_holds_a_sample_against_itself():
         loss(replace(batch, sample_ids=None))
 
 
-def test_feature_shapes_that_fit_no_loss_are_refused():
+def test_layers_and_feature_shapes_that_fit_no_loss_are_refused():
     assert as_vector(torch.ones(2, 3, 4, 4)).shape == (2, 3)
     with pytest.raises(ValueError, match=r"larger than 1×1, which \('deep', 'body'\)"):
         build_loss("attention_transfer", T, LAYERS).build(batch_of().student_features, batch_of().teacher_features)
@@ -472,123 +469,43 @@ def test_feature_shapes_that_fit_no_loss_are_refused():
     for layers in (["layer3"], [("a", "b", "c")], [(1, 2)]):
         with pytest.raises(ValueError, match="layers are pairs"):
             build_loss({"name": "fitnet", "params": {"layers": layers}}, T)
-
-
-# --- the contract of all losses -------------------------------------------------------------------------------------
-
-
-def built(name):
-    torch.manual_seed(0)
-    loss, batch = make(name), batch_of()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        loss.check(5)
-    loss.build(batch.student_features, batch.teacher_features)
-    return loss
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_loss_is_a_finite_float32_scalar_that_trains_the_student_only(name):
-    loss, batch = built(name), batch_of()
-    batch.teacher_logits.requires_grad_()
-    for features in batch.teacher_features.values():
-        features.requires_grad_()
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        value = loss(batch)
-    assert value.shape == ()
-    assert value.dtype == torch.float32
-    assert value.isfinite()
-    value.backward()
-    read = [batch.student_features[s] for s, _ in loss.layers] if loss.needs_features else [batch.student_logits]
-    assert all(x.grad.isfinite().all() and x.grad.abs().sum() > 0 for x in read)
-    assert batch.teacher_logits.grad is None
-    assert all(features.grad is None for features in batch.teacher_features.values())
-    assert all(p.dtype == torch.float32 and p.grad.isfinite().all() for p in loss.parameters())
-    torch.testing.assert_close(built(name)(batch), value)  # autocast made no difference
-
-
-@pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed"])
-@pytest.mark.parametrize("name", NAMES)
-def test_no_loss_looks_at_a_value_on_the_host(name, mixed):
-    """Fake tensors have no values: `.item()`, a branch on a tensor or a boolean index raises."""
-    with FakeTensorMode():
-        built(name)(batch_of(mixed=mixed)).backward()
-
-
-def on_a_gpu(value):
-    if isinstance(value, dict):
-        return {name: on_a_gpu(one) for name, one in value.items()}
-    return value.detach().to("cuda").requires_grad_(value.requires_grad)
-
-
-@pytest.mark.parametrize("mixed", [False, True], ids=["labels", "mixed labels"])
-@pytest.mark.parametrize("name", NAMES)
-def test_on_a_gpu_everything_is_on_the_gpu(name, mixed):
-    """Fake tensors know their device, and no GPU is needed for that."""
-    with FakeTensorMode():
-        batch = LossInput(**{name: on_a_gpu(value) for name, value in vars(batch_of(mixed=mixed)).items()})
-        loss = make(name)
-        loss.build(batch.student_features, batch.teacher_features)
-        assert loss(batch).device.type == "cuda"
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_loss_keeps_its_flags(name):
-    loss, batch = built(name), batch_of()
-    assert isinstance(registry.get("losses", name)(), DistillLoss)
-    unlabelled = replace(batch, target=None)
-    if loss.needs_labels:
-        with pytest.raises(ValueError, match="needs labels"):
-            loss(unlabelled)
-    else:
-        assert loss(unlabelled).isfinite()
-    mixed = replace(batch, target=batch_of(mixed=True).target)
-    if loss.accepts_mixed_labels:
-        assert loss(mixed).isfinite()
-    assert loss.needs_features == bool(loss.layers)
-    if loss.needs_features:
-        with pytest.raises(ValueError, match="layers"):
+    for name in FEATURE_ORACLES:
+        with pytest.raises(ValueError, match="needs layers"):
             build_loss(name, T).check(5)
 
 
-@pytest.mark.parametrize("name", ["kd", "dkd", "dist", "logit_std", "mse_logits"])
-def test_a_student_that_equals_its_teacher_has_nothing_to_learn(name):
-    batch = batch_of()
-    batch = replace(batch, teacher_logits=batch.student_logits.detach())
-    value = built(name)(batch)
-    value.backward()
-    assert value.abs() < 1e-5
-    assert batch.student_logits.grad.norm() < 1e-4
+# --- what some losses share -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["fitnet", "attention_transfer", "similarity_preserving", "rkd"])
-def test_features_that_equal_the_teachers_have_nothing_to_learn(name):
-    x = {"a": torch.randn(5, 4, 3, 3, requires_grad=True)}
-    loss = build_loss(name, T, [("a", "a")])
-    loss.build(x, x)
-    value = loss(replace(batch_of(5), student_features=x, teacher_features=x))
-    value.backward()
-    assert value.abs() < 1e-5
-    assert x["a"].grad.norm() < 1e-4
+def test_a_student_that_equals_its_teacher_has_nothing_to_learn():
+    for name in ("kd", "dkd", "dist", "logit_std", "mse_logits"):
+        batch = batch_of()
+        value = make(name)(replace(batch, teacher_logits=batch.student_logits.detach()))
+        value.backward()
+        assert value.abs() < 1e-5, name
+        assert batch.student_logits.grad.norm() < 1e-4, name
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "review"])
-def test_a_batch_of_one_is_finite(name):
-    batch = batch_of(n=1)
-    value = built(name)(batch)
-    value.backward()
-    assert value.isfinite()
-    assert all(x.grad is None or x.grad.isfinite().all() for x in batch.student_features.values())
+def test_features_that_equal_the_teachers_have_nothing_to_learn():
+    for name in ("fitnet", "attention_transfer", "similarity_preserving", "rkd"):
+        x = {"a": torch.randn(5, 4, 3, 3, requires_grad=True)}
+        loss = build_loss(name, T, [("a", "a")])
+        loss.build(x, x)
+        value = loss(replace(batch_of(5), student_features=x, teacher_features=x))
+        value.backward()
+        assert value.abs() < 1e-5, name
+        assert x["a"].grad.norm() < 1e-4, name
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if "temperature" in vars(registry.get("losses", name)())])
-@pytest.mark.parametrize("temperature", [0, -1.0, math.inf, math.nan, "4", True])
-def test_temperature_must_be_above_0(name, temperature):
-    with pytest.raises(ValueError, match="temperature must be"):
-        build_loss({"name": name, "params": {"temperature": temperature}}, T)
-    if temperature != "4":
-        with pytest.raises(ValueError, match=f"temperature must be .*{temperature}"):
-            build_loss(name, temperature)
+def test_temperature_must_be_above_0():
+    names = [name for name in NAMES if "temperature" in vars(registry.get("losses", name)())]
+    assert {"kd", "dkd", "dist"} <= set(names)
+    for name in names:
+        for temperature in (0, -1.0, math.inf, math.nan, True, "4"):
+            with pytest.raises(ValueError, match=f"temperature must be .*{temperature}"):
+                build_loss({"name": name, "params": {"temperature": temperature}}, T)
+        with pytest.raises(ValueError, match=r"temperature must be .*-2"):
+            build_loss(name, -2)
 
 
 def test_too_few_classes_are_refused_before_the_first_step():
@@ -636,8 +553,24 @@ def test_a_sum_is_the_weighted_sum_of_its_terms(no_mix):
     assert not loss.accepts_mixed_labels
     assert loss.layers == tuple(LAYERS)
     assert len(list(loss.parameters())) == 4
-    with pytest.raises(ValueError, match="switch mixup and cutmix off"):
-        loss(batch_of(mixed=True))
+    for weights in (None, torch.ones(6)):
+        with pytest.raises(ValueError, match=r"NoMix.*mixup"):
+            loss(replace(batch, labels=mix(batch.labels, 5, 0.7), weights=weights))
+
+
+def test_a_sum_weights_samples_if_each_of_its_terms_can(no_mix):
+    batch = replace(batch_of(), weights=torch.arange(6) / 6)
+    kd_value, other = (build_loss(text, T)(batch) for text in ("kd", "logit_std(loss='dkd + nkd')"))
+    value = build_loss("0.5*kd + 2*logit_std(loss='dkd + nkd')", T)(batch)
+    torch.testing.assert_close(value, 0.5 * kd_value + 2 * other)
+    cannot = {"kd + rkd": "RKD", "logit_std(loss='kd + dist')": "DIST", "no_mix(size=1)": "NoMix"}
+    for expression, name in cannot.items():
+        loss = build_loss(expression, T, LAYERS)
+        assert loss.relational == (name != "NoMix")
+        with pytest.raises(ValueError, match=f"^{name} "):
+            loss(batch)
+    with pytest.raises(ValueError, match=r"6 samples.*\(6, 1\)"):
+        build_loss("kd", T)(replace(batch, weights=torch.ones(6, 1)))
 
 
 def test_the_runs_temperature_yields_to_a_terms_own():

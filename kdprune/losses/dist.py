@@ -1,4 +1,7 @@
-"""Distillation from a stronger teacher: match the order and the shape of predictions, not their values."""
+"""Distillation from a stronger teacher: predictions should correlate with the teacher's instead of equalling them.
+
+Shapes: N samples, B samples of all processes, C classes, R rows of D entries.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from kdprune.losses.common.base import DistillLoss, LossInput, non_negative, pos
 from kdprune.losses.common.gather import gather_batch
 from kdprune.registry import register
 
-# added to the product of norms, as by the authors: a class whose probability hardly varies counts as uncorrelated
+# As in the authors' code, added to the product of norms: a class whose probability hardly varies is uncorrelated.
 EPSILON = 1e-8
 
 
@@ -26,8 +29,8 @@ def dist(student_logits_NC: Tensor, teacher_logits_NC: Tensor, temperature: floa
     """T²·[β·(1 − ρ_row) + γ·(1 − ρ_col)] (Huang et al. 2022, section 4).
 
     ρ_row is the correlation of the two predictions for a sample, averaged over samples; ρ_col that of a class's
-    probabilities over the batch, averaged over classes. The batch is that of all processes together, or the loss would
-    change with their number. One sample has no correlation over the batch: the second part is then 0.
+    probabilities over the batch, averaged over classes. The batch is that of all processes together, so that the loss
+    does not depend on their number. The second part is 0 for a batch of one sample, which has no correlation.
     """
     student_NC = F.softmax(student_logits_NC / temperature, dim=1)
     teacher_NC = F.softmax(teacher_logits_NC / temperature, dim=1)
@@ -42,7 +45,8 @@ def dist(student_logits_NC: Tensor, teacher_logits_NC: Tensor, temperature: floa
 class DIST(DistillLoss):
     """DIST (Huang et al., NeurIPS 2022). It reads no labels. T = 1 on ImageNet, 4 on CIFAR."""
 
-    needs_all_logits = True  # how a class varies over the batch cannot be rebuilt from the mass of the others
+    needs_all_logits = True  # the mass of the other classes does not tell how each of them varies
+    relational = True  # by ρ_col
     min_classes = 2
 
     def __init__(self, beta: float = 1.0, gamma: float = 1.0, temperature: float = 1.0) -> None:
@@ -51,7 +55,7 @@ class DIST(DistillLoss):
         self.temperature = positive("temperature", temperature)
 
     def check(self, num_classes: int) -> None:
-        """Refuse fewer than two classes; warn of two, whose correlation is ±1 whatever the prediction."""
+        """Refuse fewer than two classes. Warn of two: the correlation of two numbers is ±1 whatever they are."""
         super().check(num_classes)
         if num_classes == 2:
             warnings.warn("dist with 2 classes: the beta part has no gradient, only gamma teaches", stacklevel=2)

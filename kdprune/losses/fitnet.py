@@ -1,4 +1,4 @@
-"""Hints: the student's features, projected, should equal the teacher's.
+"""Hints: a projection of the student's features should equal the teacher's.
 
 Shapes: N samples, C channels, H×W positions.
 """
@@ -9,23 +9,23 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from kdprune.losses.common.base import LossInput
 from kdprune.losses.common.features import FeatureLoss, as_map, to_smaller
+from kdprune.losses.common.reduction import Reduction, mean_square
 from kdprune.registry import register
 
 
-def hint(student_NCHW: Tensor, teacher_NCHW: Tensor) -> Tensor:
+def hint(student_NCHW: Tensor, teacher_NCHW: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Mean squared difference of two maps of equal width, at the smaller size (Romero et al. 2015, eq. 3, times 2)."""
-    return F.mse_loss(*to_smaller(student_NCHW, teacher_NCHW))
+    return mean_square(*to_smaller(student_NCHW, teacher_NCHW), reduction)
 
 
 @register("losses", "fitnet")
 class FitNet(FeatureLoss):
     """FitNets (Romero et al., ICLR 2015), trained jointly with the task. Summed over pairs; usual weight 100.
 
-    Where the widths differ, a 1×1 convolution (on vectors: a linear layer) maps the student's to the teacher's.
+    Where the widths differ, a 1×1 convolution projects the student's features to the teacher's width.
     """
 
     def __init__(self, layers: Sequence[tuple[str, str]] = ()) -> None:
@@ -39,11 +39,17 @@ class FitNet(FeatureLoss):
         )
 
     def compute(self, batch: LossInput) -> Tensor:
+        return self._sum_over_pairs(batch, "mean")
+
+    def per_sample(self, batch: LossInput) -> Tensor:
+        return self._sum_over_pairs(batch, "none")
+
+    def _sum_over_pairs(self, batch: LossInput, reduction: Reduction) -> Tensor:
         values = [
-            hint(projector(as_map(student)), as_map(teacher))
+            hint(projector(as_map(student)), as_map(teacher), reduction)
             for projector, (student, teacher) in zip(self.projectors, self.pairs(batch), strict=True)
         ]
-        return torch.stack(values).sum()
+        return torch.stack(values).sum(0)
 
 
 def _projector(student_NCHW: Tensor, out_channels: int) -> nn.Module:

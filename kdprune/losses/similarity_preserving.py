@@ -1,4 +1,4 @@
-"""Similarity preserving: what is alike for the teacher should be alike for the student.
+"""Similarity preserving: samples that the teacher finds similar should be similar for the student.
 
 Shapes: N samples, D features (whatever shape, flattened).
 """
@@ -28,8 +28,10 @@ def similarity_preserving(student_ND: Tensor, teacher_ND: Tensor) -> Tensor:
 class SimilarityPreserving(FeatureLoss):
     """Similarity-preserving distillation (Tung & Mori, ICCV 2019), summed over pairs; usual weight 3000.
 
-    Compares the samples that one process holds, as published: with more processes the pairs become fewer.
+    It compares the samples of one process, as published: more processes make fewer pairs.
     """
+
+    relational = True
 
     def compute(self, batch: LossInput) -> Tensor:
         values = [

@@ -1,4 +1,4 @@
-"""What every distillation loss is given and gives back.
+"""The interface of a distillation loss: the batch it reads and the module it is.
 
 Shapes: N samples of the batch, C classes, K classes mixed into one label.
 """
@@ -16,38 +16,46 @@ from torch import Tensor, nn
 
 @dataclass
 class LossInput:
-    """One batch as the losses see it. Logits are as the models gave them (any float type); losses compute in float32.
+    """One batch as a loss reads it. Logits have the models' floating-point type; losses compute in float32.
 
     Attributes:
         student_logits: N×C.
-        teacher_logits: N×C, no gradient. An ensemble comes as one teacher whose softmax at the run's temperature is
-            the average of the members' (see `kdprune.teachers.ensemble`).
-        target: int64 N (class ids), or float N×C (class probabilities, under mixup or cutmix), or None where the
+        teacher_logits: N×C, without gradient. An ensemble counts as one teacher, whose softmax at the run's temperature
+            is the members' average (see `kdprune.teachers.ensemble`).
+        labels: int64 N (class ids), or float N×C (class probabilities, under mixup or cutmix), or None where the
             transfer set has no labels.
-        sample_ids: int64 N, index into the unpruned training set, on the device.
-        student_features, teacher_features: by module path, as the forward hooks saw them; empty unless asked for.
+        sample_ids: int64 N, indices into the unpruned training set, on the device.
+        student_features, teacher_features: outputs of layers by module path; empty unless the loss asks for them.
+        weights: float N, one weight a sample; the loss is then mean_n(weight_n · loss_n). None, the plain mean, is
+            the same as weights of 1.
     """
 
     student_logits: Tensor
     teacher_logits: Tensor
-    target: Tensor | None = None
+    labels: Tensor | None = None
     sample_ids: Tensor | None = None
     student_features: dict[str, Tensor] = field(default_factory=dict)
     teacher_features: dict[str, Tensor] = field(default_factory=dict)
+    weights: Tensor | None = None
 
 
 class DistillLoss(nn.Module):
-    """A distillation loss: a module, because some have parameters (projectors) that train with the student.
+    """A distillation loss. It is a module because some losses have parameters that train with the student.
 
-    A plug-in writes `compute`; `forward` is what the trainer calls. Its life: constructed, `check`ed against the data,
-    `build`t on example features when it `needs_features`, handed to the optimizer, called once a step.
+    A plug-in writes `per_sample`; or `compute`, where the loss is `relational`; or both, where the loss of the whole
+    batch is better computed at once than as the mean of `per_sample`. The trainer calls `forward`.
+
+    The trainer constructs a loss, lets it `check` the data, `build`s it on example features if it `needs_features`,
+    hands its parameters to the optimizer and then calls it once a step.
 
     Attributes:
-        needs_labels: `target` may not be None.
+        needs_labels: `labels` may not be None.
         needs_features: the trainer must record `layers` and call `build` before it makes the optimizer.
-        needs_all_logits: the k largest of the teacher's logits and the mass of the others are not enough.
-        accepts_mixed_labels: `target` may be N×C.
-        min_classes: with fewer the loss teaches nothing.
+        needs_all_logits: the teacher's k largest logits and the probability mass of the others are not enough.
+        accepts_mixed_labels: `labels` may be N×C.
+        relational: there is no loss of a single sample, because samples are compared with each other. Such a loss
+            refuses weights.
+        min_classes: with fewer classes the loss teaches nothing.
         layers: pairs (student module path, teacher module path) whose outputs the loss reads.
     """
 
@@ -55,58 +63,76 @@ class DistillLoss(nn.Module):
     needs_features: bool = False
     needs_all_logits: bool = False
     accepts_mixed_labels: bool = True
+    relational: bool = False
     min_classes: int = 1
     layers: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self) -> None:  # nn.Module's takes anything, and says so in its signature
+    def __init__(self) -> None:  # nn.Module accepts any arguments here; a loss accepts only those that it declares
         super().__init__()
 
     def check(self, num_classes: int) -> None:
-        """Refuse, before the first step, what this loss cannot do (`ValueError`)."""
+        """Refuse data that this loss cannot learn from (`ValueError`), before the first step."""
         if num_classes < self.min_classes:
             name = type(self).__name__
             raise ValueError(f"{name} needs at least {self.min_classes} classes, the data has {num_classes}")
 
+    def check_labels(self, labels: Tensor | None) -> None:
+        """Refuse missing or mixed labels (`ValueError`) where this loss cannot use them."""
+        name = type(self).__name__
+        if self.needs_labels and labels is None:
+            raise ValueError(f"{name} needs labels, and this transfer set has none")
+        if not self.accepts_mixed_labels and labels is not None and labels.ndim == 2:
+            raise ValueError(f"{name} cannot use mixed labels: switch mixup and cutmix off")
+
     def temperatures(self) -> tuple[float, ...]:
-        """Those at which the softmax of the teacher's logits is taken: its own `temperature`, if it has one."""
-        own = getattr(self, "temperature", None)
-        return () if own is None else (own,)
+        """The temperatures at which the loss takes the teacher's softmax: its `temperature`, if it has one."""
+        temperature = getattr(self, "temperature", None)
+        return () if temperature is None else (temperature,)
 
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
-        """Make the parameters that depend on the features' widths, from the features of any one batch."""
+        """Create the parameters whose shapes depend on the features, from the features of any one batch."""
 
     def forward(self, batch: LossInput) -> Tensor:
-        """The loss of a batch, a float32 scalar, averaged over its samples.
+        """The loss of a batch, a float32 scalar: the mean over its samples, weighted if the batch has weights.
 
         Raises:
-            ValueError: labels are missing or mixed where the loss cannot do with that.
+            ValueError: missing or mixed labels that this loss cannot use, or weights where it is relational.
         """
-        name = type(self).__name__
-        if self.needs_labels and batch.target is None:
-            raise ValueError(f"{name} needs labels, and this transfer set has none")
-        if not self.accepts_mixed_labels and batch.target is not None and batch.target.ndim == 2:
-            raise ValueError(f"{name} cannot use mixed labels: switch mixup and cutmix off")
-        # bf16 puts 9.6% of error on a KL divergence at T = 4, so no autocast inside a loss
+        self.check_labels(batch.labels)
+        # bf16 puts an error of 9.6% on a KL divergence at T = 4, so autocast is off inside a loss
         with torch.autocast(batch.student_logits.device.type, enabled=False):
-            return self.compute(_in_float32(batch))
+            batch = _in_float32(batch)
+            if batch.weights is None:
+                return self.compute(batch)
+            return (batch.weights * self.per_sample(batch)).mean()
 
     def compute(self, batch: LossInput) -> Tensor:
-        """What a plug-in writes: the loss of a batch whose logits are float32, outside of autocast."""
-        raise NotImplementedError
+        """The unweighted loss of a batch whose logits are float32, called outside of autocast."""
+        return self.per_sample(batch).mean()
+
+    def per_sample(self, batch: LossInput) -> Tensor:
+        """The loss of each sample, float32 N, of a batch as in `compute`; its mean is `compute` up to rounding.
+
+        Raises:
+            ValueError: the loss of a single sample is not defined.
+        """
+        name = type(self).__name__
+        why = "compares samples with each other" if self.relational else "does not define `per_sample`"
+        raise ValueError(f"{name} {why}, so it has no loss of a single sample and cannot weight samples")
 
 
-def label_parts(target: Tensor) -> tuple[Tensor, Tensor]:
-    """The classes of each label and their shares, for losses that are defined for one class a sample.
+def label_parts(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Split labels into classes and their shares, for losses that are defined for one class a sample.
 
-    A mixed label stands for its two likeliest classes (mixup and cutmix never mix more), with shares that add up to 1,
-    so that `Σ_k share_k · loss(class_k)` is to such a loss what a soft label is to cross-entropy.
+    Such a loss of a mixed label is `Σ_k share_k · loss(class_k)`, as cross-entropy's is. Mixup and cutmix mix two
+    classes at most, so the two likeliest are taken, with shares that add up to 1.
 
     Returns:
         Class ids N×K and shares N×K (float32); K = 1 for class ids, 2 for class probabilities.
     """
-    if target.ndim == 1:
-        return target[:, None], torch.ones(len(target), 1, device=target.device)
-    shares_NK, classes_NK = target.float().topk(min(2, target.shape[1]))
+    if labels.ndim == 1:
+        return labels[:, None], torch.ones(len(labels), 1, device=labels.device)
+    shares_NK, classes_NK = labels.float().topk(min(2, labels.shape[1]))
     return classes_NK, shares_NK / shares_NK.sum(1, keepdim=True)
 
 
@@ -119,17 +145,23 @@ def positive(name: str, value: float) -> float:
 
 def non_negative(name: str, value: float) -> float:
     """`value`, if it is a finite number of at least 0 (`ValueError` otherwise)."""
+    # bool is a Real, but `temperature=True` is a mistake
     if isinstance(value, bool) or not isinstance(value, Real) or not math.isfinite(value) or value < 0:
         raise ValueError(f"{name} must be a finite number, not below 0, got {value!r}")
     return float(value)
 
 
 def _in_float32(batch: LossInput) -> LossInput:
-    """Logits and soft labels in float32, the teacher's cut off from the graph; features are left as they are."""
-    mixed = batch.target is not None and batch.target.is_floating_point()
+    """Cast logits, soft labels and weights to float32 and detach the teacher's logits. Features stay as they are."""
+    labels, weights = batch.labels, batch.weights
+    if weights is not None and weights.shape != batch.student_logits.shape[:1]:
+        # N×1 would broadcast against N to N×N without an error
+        raise ValueError(f"weights must be one for each of the {len(batch.student_logits)} samples, "
+                         f"got shape {tuple(weights.shape)}")  # fmt: skip
     return replace(
         batch,
         student_logits=batch.student_logits.float(),
         teacher_logits=batch.teacher_logits.detach().float(),
-        target=batch.target.float() if mixed and batch.target is not None else batch.target,
+        labels=labels.float() if labels is not None and labels.is_floating_point() else labels,
+        weights=None if weights is None else weights.float(),
     )

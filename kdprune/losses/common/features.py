@@ -1,4 +1,4 @@
-"""What the losses of features share: which layers, their shapes, bringing two of them to one size.
+"""What losses of features share: the pairs of layers, the shapes of their outputs, a common size for two maps.
 
 Shapes: N samples, D features, C channels, H×W positions.
 """
@@ -35,7 +35,7 @@ class FeatureLoss(DistillLoss):
     def features(
         self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Features of each pair of layers in float32, the teacher's cut off from the graph."""
+        """The features of each pair of layers in float32, the teacher's detached."""
         for student_layer, teacher_layer in self.layers:
             student = _find("student", student_layer, student_features)
             teacher = _find("teacher", teacher_layer, teacher_features)
@@ -47,7 +47,7 @@ class FeatureLoss(DistillLoss):
 
 
 def as_map(features: Tensor) -> Tensor:
-    """Features N×C×H×W; of vectors N×C, one position."""
+    """Features as a map N×C×H×W; a vector N×C becomes a map of one position."""
     if features.ndim == 2:
         return features[:, :, None, None]
     if features.ndim != 4:
@@ -56,12 +56,12 @@ def as_map(features: Tensor) -> Tensor:
 
 
 def as_vector(features: Tensor) -> Tensor:
-    """Features N×D: maps are averaged over their positions."""
+    """Features as a vector N×D; a map is averaged over its positions."""
     return as_map(features).mean((2, 3))
 
 
 def to_smaller(a_NCHW: Tensor, b_NCHW: Tensor) -> tuple[Tensor, Tensor]:
-    """Both maps at the smaller height and width of the two, by average pooling. Their channels may differ."""
+    """Pool both maps to the smaller height and the smaller width of the two. Their channels may differ."""
     size = min(a_NCHW.shape[2], b_NCHW.shape[2]), min(a_NCHW.shape[3], b_NCHW.shape[3])
     return F.adaptive_avg_pool2d(a_NCHW, size), F.adaptive_avg_pool2d(b_NCHW, size)
 

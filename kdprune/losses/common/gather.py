@@ -1,4 +1,7 @@
-"""The batch of all processes, for losses that compare samples with each other."""
+"""The batch of all processes, for losses that compare samples with each other.
+
+Without it, the value of such a loss would depend on how many processes share the batch.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,11 @@ from torch import Tensor, distributed
 
 
 def gather_batch(local: Tensor) -> Tensor:
-    """Every process's rows, in the order of the ranks; `local` itself where there is one process.
+    """The rows of all processes, in the order of their ranks; `local` itself in a single process.
 
-    For a loss that every process computes alike from the gathered rows. Only the own rows carry a gradient, times the
-    world size: DDP then averages over the processes, and what comes out is the gradient of one process that holds the
-    whole batch. All processes must hold equally many rows.
+    Meant for a loss that every process computes from the same gathered rows. The gradient flows to this process's rows
+    only, multiplied by the number of processes: after DDP has averaged over processes, it equals that of one process
+    with the whole batch. All processes must hold the same number of rows.
     """
     if not distributed.is_available() or not distributed.is_initialized() or distributed.get_world_size() == 1:
         return local
@@ -22,7 +25,7 @@ def gather_batch(local: Tensor) -> Tensor:
 
 
 def first_row(rows: int) -> int:
-    """Where this process's rows begin in what `gather_batch` gives, each process having as many."""
+    """The index of this process's first row in the result of `gather_batch`, where each process has `rows`."""
     return rows * distributed.get_rank() if distributed.is_available() and distributed.is_initialized() else 0
 
 
@@ -38,5 +41,6 @@ class _Gather(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         world = distributed.get_world_size()
-        # no communication: the other processes' losses are the same function, hence the factor
+        # every process computes the same loss, so the sum of their gradients is this one times their number;
+        # nothing need be sent
         return gradients[0].chunk(world)[distributed.get_rank()] * world

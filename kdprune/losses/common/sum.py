@@ -1,4 +1,7 @@
-"""A loss expression as one module: the weighted sum of its terms."""
+"""A loss expression as one module: the weighted sum of its terms.
+
+Shapes: N samples.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +20,12 @@ Layers = Sequence[tuple[str, str]]
 
 
 class WeightedSum(DistillLoss):
-    """Σ weight·loss, with the needs of all its terms.
+    """Σ weight·loss. It needs what any of its terms needs, and cannot do what one of them cannot.
 
     Args:
         terms: what to add up.
-        temperature: the run's; given to every loss that has a `temperature` and is not told its own.
-        layers: the run's pairs of layers; given likewise to every loss that has `layers`.
+        temperature: the run's, for every loss that takes a `temperature` and whose term does not give one.
+        layers: the run's pairs of layers, likewise for every loss that takes `layers`.
     """
 
     def __init__(self, terms: Sequence[Term], temperature: float, layers: Layers = ()) -> None:
@@ -32,19 +35,24 @@ class WeightedSum(DistillLoss):
         self.needs_labels = any(loss.needs_labels for loss in self._each())
         self.needs_features = any(loss.needs_features for loss in self._each())
         self.accepts_mixed_labels = all(loss.accepts_mixed_labels for loss in self._each())
+        self.relational = any(loss.relational for loss in self._each())
         self.layers = tuple(dict.fromkeys(pair for loss in self._each() for pair in loss.layers))
 
     def check(self, num_classes: int) -> None:
         for loss in self._each():
             loss.check(num_classes)
 
+    def check_labels(self, labels: Tensor | None) -> None:
+        for loss in self._each():
+            loss.check_labels(labels)
+
     def check_targets(self, temperature: float, top_k: bool, several: bool) -> None:
-        """Refuse what targets that are right at one temperature only cannot serve.
+        """Refuse losses that need more of the teacher than its probabilities at the run's temperature.
 
         Args:
             temperature: the run's.
             top_k: the targets are rebuilt from the k largest logits.
-            several: they are the mean of several teachers' probabilities.
+            several: the targets are the mean of several teachers' probabilities.
 
         Raises:
             ValueError: a loss that compares all logits, or probabilities at another temperature.
@@ -71,6 +79,10 @@ class WeightedSum(DistillLoss):
     def compute(self, batch: LossInput) -> Tensor:
         values = [term.weight * loss(batch) for term, loss in zip(self.terms, self._each(), strict=True)]
         return torch.stack(values).sum()
+
+    def per_sample(self, batch: LossInput) -> Tensor:
+        values = [term.weight * loss.per_sample(batch) for term, loss in zip(self.terms, self._each(), strict=True)]
+        return torch.stack(values).sum(0)
 
     def _each(self) -> list[DistillLoss]:
         return cast("list[DistillLoss]", list(self.losses))

@@ -1,4 +1,4 @@
-"""A prediction split into its target class and the rest, without a subtraction from 1.
+"""A prediction split into its target class and the other classes, without computing 1 − p_y by subtraction.
 
 Shapes: N samples, C classes.
 """
@@ -18,7 +18,8 @@ class Split(NamedTuple):
     Attributes:
         target_N: log p_y.
         rest_N: log (1 − p_y).
-        among_rest_NC: log (p_i / (1 − p_y)), the prediction among the other classes; meaningless (but finite) at y.
+        among_rest_NC: log (p_i / (1 − p_y)), the prediction among the other classes; its entry at y is finite but has
+            no meaning.
         is_target_NC: bool, true at y.
     """
 
@@ -35,8 +36,8 @@ class Split(NamedTuple):
 def split(logits_NC: Tensor, label_N: Tensor) -> Split:
     """Split a prediction at its label.
 
-    1 − p_y is a log-sum-exp of the other classes: computed from p_y it would be exactly 0 for a confident model, and
-    its logarithm infinite.
+    log (1 − p_y) is a log-sum-exp over the other classes. Computed from p_y, 1 − p_y would round to 0 for a confident
+    model, and its logarithm would be infinite.
     """
     log_p_NC = F.log_softmax(logits_NC, dim=1)
     is_target_NC = label_N[:, None] == torch.arange(logits_NC.shape[1], device=logits_NC.device)
