@@ -125,7 +125,8 @@ def _evaluate(options: Namespace) -> int:
 
 
 def _list(options: Namespace) -> int:
-    from kdprune.registry import KINDS, names, unknown
+    from kdprune.messages import unknown
+    from kdprune.registry import KINDS, names
 
     kinds = [options.kind] if options.kind else [*KINDS, "models"]
     for kind in kinds:
@@ -166,7 +167,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(0)
     command, *rest = arguments
     if command not in COMMANDS:
-        from kdprune.registry import unknown
+        from kdprune.messages import unknown
 
         sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
     parser = COMMANDS[command][0]()

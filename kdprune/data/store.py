@@ -16,7 +16,7 @@ from kdprune.data.decoding import decode_all
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
 from kdprune.files import read_json, write_json, write_whole
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 log = logging.getLogger("kdprune")
 

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from kdprune.config import TrainConfig
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 
 def check_optimizer(name: str) -> None:
