@@ -16,6 +16,7 @@ LEARNED = "learned"  # weights of teachers, from held-out samples
 # option → (lowest, highest, lowest is allowed, highest is allowed)
 _RANGES = {
     "subset.keep_fraction": (0, 1, False, True),
+    "subset.class_floor": (0, None, True, True),
     "data.image_size": (1, None, True, True),
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
