@@ -33,11 +33,11 @@ from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
-from kdprune.data.subset import select
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
 from kdprune.runs.run_dir import RunDir
+from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
 from kdprune.training.task import Task
@@ -152,7 +152,7 @@ def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool
     images = torch.from_numpy(pixels).to(accelerator.device)
     nobody = np.array([], dtype=np.int64)
     data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
-    subset = select(source.labels, data.fingerprint, 0.5)
+    subset = select(Samples(source.labels, data.fingerprint), 0.5)
     student, teacher = (_built(name, options) for name in _names(options))
     settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
     reader = Reader(source, settings, images, subset.ids, 3, CLASSES, accelerator.device, 0)

@@ -41,11 +41,11 @@ from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, Request, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
-from kdprune.data.subset import select
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
 from kdprune.runs.run_dir import RunDir
+from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.cache import CacheKey, TargetCache
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.targets import CachedTargets, OnlineTargets
@@ -181,7 +181,7 @@ class Bench:
         images = torch.from_numpy(pixels).to(device)
         nobody = np.array([], dtype=np.int64)
         self.data = Data(source, None, "0" * 64, 3, MEAN, STD, images, None, nobody, nobody, 0)
-        self.subset = select(source.labels, self.data.fingerprint, 0.5)
+        self.subset = select(Samples(source.labels, self.data.fingerprint), 0.5)
         settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
         self.reader = Reader(source, settings, images, self.subset.ids, 3, CLASSES, device, 0)
         dtype = DTYPES[accelerator.mixed_precision]

@@ -19,7 +19,7 @@ from kdprune.data import recipe
 from kdprune.data.dataset import Data, open_data
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.stream import total_steps
-from kdprune.data.subset import Subset, class_ids, load_subset, select
+from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.models.build import (
     Built,
     build_student,
@@ -31,6 +31,7 @@ from kdprune.models.features import Features
 from kdprune.models.names import is_remote
 from kdprune.passes.evaluation import evaluate, held_out
 from kdprune.runs.accelerator import DTYPES
+from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.cache import CacheKey, TargetCache, in_bytes
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.targets import CachedTargets, MeanTargets, OnlineTargets
@@ -98,9 +99,14 @@ class Workbench:
         if wanted.file:
             return load_subset(wanted.file, data.fingerprint, len(data.train))
         return select(
-            data.train.labels, data.fingerprint, wanted.keep_fraction, wanted.selector, wanted.balanced,
-            config.seed, data.dropped, class_ids(wanted.without_classes, data.classes),  # type: ignore[arg-type]
-        )  # fmt: skip
+            Samples(data.train.labels, data.fingerprint, data.classes, data.dropped),
+            wanted.keep_fraction,
+            wanted.selector,
+            balanced=wanted.balanced,
+            class_floor=wanted.class_floor,
+            without_classes=class_ids(wanted.without_classes, data.classes),  # type: ignore[arg-type]
+            seed=config.seed,
+        )
 
     def student(self, config: Config) -> Built:
         torch.manual_seed(config.seed)

@@ -1,0 +1,5 @@
+"""Contract checks for plug-ins, to be run on one's own: each raises `AssertionError` with what is broken."""
+
+from kdprune.testing.selectors import check_selector
+
+__all__ = ["check_selector"]
