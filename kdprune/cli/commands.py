@@ -94,8 +94,10 @@ def evaluate_parser() -> ArgumentParser:
 
 
 def list_parser() -> ArgumentParser:
+    from kdprune.registry import KINDS
+
     parser = _parser("List plug-ins and models by name.")
-    parser.add_argument("kind", type=str, nargs="?", help="losses, scorers, selectors or models (default: all).")
+    parser.add_argument("kind", type=str, nargs="?", help=f"{', '.join(KINDS)} or models (default: all).")
     parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
     return parser
 
