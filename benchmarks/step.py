@@ -27,23 +27,27 @@ import torch.nn.functional as F
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from kdprune.alpha import parse as parse_alpha
 from kdprune.config import Config
-from kdprune.data.dataset import Data, no_ids
+from kdprune.data.dataset import no_ids
 from kdprune.data.place import Place
 from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
-from kdprune.data.subset import select
+from kdprune.data.stream import Stream
+from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
+from kdprune.models.spec import Built
+from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
-from kdprune.runs.run_dir import RunDir
+from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
-from kdprune.training.task import Task
-from kdprune.training.trainer import Trainer
+from kdprune.training.checkpoint import Checkpoints
+from kdprune.training.schedule import make_budget
+from kdprune.training.step import Distillation
+from kdprune.training.trainer import Task, Trainer
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 TEMPERATURE, ALPHA, CLASSES = 4.0, 0.9, 100
@@ -153,20 +157,45 @@ def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool
     source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
     images = torch.from_numpy(pixels).to(accelerator.device)
     split = Split(source, 3, images, no_ids())
-    data = Data(split, None, "0" * 64, None, MEAN, STD, 0)
-    subset = select(source.labels, data.fingerprint, 0.5)
+    subset = select(Samples(source.labels, "0" * 64), 0.5)
     student, teacher = (_built(name, options) for name in _names(options))
     settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
     reader = Reader(split, settings, subset.ids, CLASSES, Place(accelerator.device))
     dtype = DTYPES[accelerator.mixed_precision]
     frozen_teacher = make_teacher(teacher, "random", images[:64], accelerator.device, dtype, frozen, False)
     config.train.steps = 10**6
+    targets = OnlineTargets([frozen_teacher], TEMPERATURE)
+    distillation = Distillation(build_loss("kd", TEMPERATURE), targets, lambda _: ALPHA)
+    return steps_of(student, reader, subset, config, distillation, accelerator)
+
+
+def steps_of(
+    student: Built, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
+    accelerator: Accelerator, views: int | None = None,
+) -> Callable[[], None]:  # fmt: skip
+    """One step of the trainer a call."""
+    inputs = place(student, accelerator.device)
+    if distillation is not None:
+        distillation.loss.to(accelerator.device)
     task = Task(
-        RunDir(Path(tempfile.mkdtemp()) / "run", config), student, data, reader, subset,
-        OnlineTargets([frozen_teacher], TEMPERATURE), build_loss("kd", TEMPERATURE), parse_alpha(ALPHA), None, "step",
-    )  # fmt: skip
-    trainer = Trainer(task, accelerator)
-    return trainer.stepper()
+        label="step",
+        student=student,
+        inputs=inputs,
+        reader=reader,
+        order=Stream(subset.ids, config.train.batch_size, 0),
+        budget=make_budget(config.train, len(subset.ids), subset.total),
+        settings=config.train,
+        seed=0,
+        checkpoints=Checkpoints(Path(tempfile.mkdtemp()), {}, 1),
+        distillation=distillation,
+        views=views,
+    )
+    steps = Trainer(task, accelerator).steps()
+
+    def step() -> None:
+        next(steps)
+
+    return step
 
 
 class _Arrays:

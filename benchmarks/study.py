@@ -1,7 +1,8 @@
 """The studies behind docs/alpha.md and docs/losses.md: top-1 of arms at keep fractions, mean and spread over seeds.
 
     python benchmarks/study.py --config configs/cifar10_random50.yaml --data.dataset torch/cifar10 \\
-        --student.model cifar_resnet8 --teacher.models cifar_resnet20 --teacher.train.epochs 15 --teacher.targets cached \\
+        --student.model cifar_resnet8 --teacher.models cifar_resnet20 --teacher.train.epochs 15 \\
+        --teacher.targets cached --seeds.teacher 0 \\
         --keep 0.1:20 0.5:10 --arms none distill.alpha=0.5 "distill.alpha=0.9 distill.loss=dist" --seeds 0 1 2
 
 What this script does not know goes to `kdprune train`; an arm adds options to that, written without dashes, and `none`
@@ -12,8 +13,6 @@ command, and finished runs are not repeated. Prints a Markdown table.
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import shlex
 import statistics
 import sys
@@ -23,8 +22,8 @@ from rich.progress import track
 
 from kdprune.cli import parse
 from kdprune.config import Config
-from kdprune.pipeline.arms import without_teacher
-from kdprune.pipeline.experiment import run
+from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.train import run
 from kdprune.training.interrupt import Interrupted
 
 
@@ -38,8 +37,7 @@ def main() -> None:
     configs = [_config(rest, *one) for one in runs]  # all of them before the first run: a mistake shows at once
     top1: dict[tuple[str, str], list[float]] = {}
     for (keep, arm, seed), config in zip(runs, track(configs, "runs", console=Console(stderr=True)), strict=True):
-        with contextlib.redirect_stdout(io.StringIO()):  # the table of one run
-            summary = run(config)
+        summary = run(config)[0].summary
         top1.setdefault((arm, keep), []).append(100 * summary["test_top1"])
         print(keep, arm, seed, f"{100 * summary['test_top1']:.2f}", file=sys.stderr, flush=True)
     _print(options.arms, options.keep, top1)

@@ -33,28 +33,25 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from frozen_teacher import engines_of, images_per_second
-from step import MEAN, STD, TEMPERATURE, _Arrays
+from step import MEAN, STD, TEMPERATURE, _Arrays, steps_of
 
-from kdprune.alpha import parse as parse_alpha
 from kdprune.config import Config
-from kdprune.data.dataset import Data, no_ids
+from kdprune.data.dataset import no_ids
 from kdprune.data.place import Place
 from kdprune.data.reader import Reader, Request, ViewSettings
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
-from kdprune.data.subset import select
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
-from kdprune.runs.run_dir import RunDir
+from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.key import targets_key
 from kdprune.teachers.targets import CachedTargets, OnlineTargets
 from kdprune.teachers.teacher import Teacher, make_teacher
-from kdprune.training.task import Task
-from kdprune.training.trainer import Trainer
+from kdprune.training.step import Distillation
 
 CLASSES, VIEWS = 100, 2
 WALL, PROCESSOR = 0, 1
@@ -185,8 +182,7 @@ class Bench:
         source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
         images = torch.from_numpy(pixels).to(device)
         split = Split(source, 3, images, no_ids())
-        self.data = Data(split, None, "0" * 64, None, MEAN, STD, 0)
-        self.subset = select(source.labels, self.data.fingerprint, 0.5)
+        self.subset = select(Samples(source.labels, "0" * 64), 0.5)
         settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
         self.reader = Reader(split, settings, self.subset.ids, CLASSES, Place(device))
         dtype = DTYPES[accelerator.mixed_precision]
@@ -206,16 +202,15 @@ class Bench:
         """One training step a call."""
         config = Config()
         config.train.batch_size, config.train.lr, config.train.steps = self.pair.batch, 0.01, 10**6
-        kd, alpha = (None, None) if targets is None else (build_loss("kd", TEMPERATURE), parse_alpha(0.9))
-        run = RunDir(Path(tempfile.mkdtemp()) / "run", config)
-        task = Task(
-            run, self.built(self.pair.student), self.data, self.reader, self.subset, targets, kd, alpha, VIEWS, "step"
-        )
-        return Trainer(task, self.accelerator).stepper()
+        distillation = None
+        if targets is not None:
+            distillation = Distillation(build_loss("kd", TEMPERATURE), targets, lambda _: 0.9)
+        student = self.built(self.pair.student)
+        return steps_of(student, self.reader, self.subset, config, distillation, self.accelerator, VIEWS)
 
     def cache(self, top_k: int | None) -> TargetCache:
         entries = make_entries(CLASSES, top_k)
-        key = targets_key(self.teacher, self.data.fingerprint, self.reader.settings, self.subset.hash, entries)
+        key = targets_key(self.teacher, "0" * 64, self.subset.total, self.reader.settings, self.subset.hash, entries)
         return TargetCache(Path(tempfile.mkdtemp()), key, self.subset.total, entries)
 
     def cached(self) -> CachedTargets:

@@ -6,15 +6,16 @@ data; they publish no formula, so the policies here are families to choose from.
 
 from __future__ import annotations
 
-import ast
 import itertools
 import math
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from kdprune.registry import unknown
+from kdprune import calls
+from kdprune.messages import about, shown, unknown
+
+OPTION = "--distill.alpha"
 
 
 def constant(keep_fraction: float, alpha: float) -> float:
@@ -78,14 +79,30 @@ _POLICIES: dict[str, Callable[..., float]] = {
 _SCHEDULES: dict[str, Callable[..., float]] = {"warmup": warmup, "cosine": cosine, "late": late}
 
 
+_EXAMPLES = (
+    "for example constant(0.9), linear(1.0, 0.5), power(1.0, 0.5, 2), table([[0.1, 1.0], [1.0, 0.5]]), "
+    "'* warmup(0.1)', '* cosine(0.0)', '* late(0.8)'"
+)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A policy or schedule with its arguments; called with the keep fraction or the progress."""
+
+    function: Callable[..., float]
+    arguments: dict[str, Any]
+
+    def __call__(self, place: float) -> float:
+        return self.function(place, **self.arguments)
+
+
 @dataclass(frozen=True)
 class Alpha:
     """A policy over the keep fraction, times schedules over training."""
 
     text: str
-    policy: Callable[..., float]
-    arguments: tuple[Any, ...]
-    schedules: tuple[tuple[Callable[..., float], tuple[Any, ...]], ...] = field(default=())
+    policy: Bound
+    schedules: tuple[Bound, ...] = field(default=())
 
     def at(self, keep_fraction: float, progress: float | None = None) -> float:
         """α for a keep fraction in (0, 1] and, if there are schedules, a progress in [0, 1] (None: without them).
@@ -93,15 +110,17 @@ class Alpha:
         Raises:
             ValueError: the policy gives an α outside [0, 1].
         """
-        alpha = self.policy(keep_fraction, *self.arguments)
+        try:
+            alpha = self.policy(keep_fraction)
+        except ArithmeticError:  # such as a tiny fraction to a large negative power
+            alpha = math.nan
         if not 0 <= alpha <= 1:
             raise ValueError(
-                f"--distill.alpha: {self.text!r} gives α = {alpha:g} at keep fraction {keep_fraction:g}, "
-                "allowed is [0, 1]"
+                f"{OPTION}: {self.text!r} gives α = {alpha:g} at keep fraction {keep_fraction:g}, allowed is [0, 1]"
             )
         if progress is not None:
-            for schedule, arguments in self.schedules:
-                alpha *= schedule(progress, *arguments)
+            for schedule in self.schedules:
+                alpha *= schedule(progress)
         return alpha
 
 
@@ -124,21 +143,24 @@ def search(value: float | str) -> Search | None:
     Raises:
         ValueError: wrong candidates.
     """
-    match = re.fullmatch(r"\s*search\s*(?:\((.*)\))?\s*", str(value))
-    if match is None:
+    if not str(value).lstrip().startswith("search"):
         return None
-    try:
-        lists = ast.literal_eval(f"({match[1]},)") if match[1] and match[1].strip() else ()
-        wanted = Search(*(tuple(float(x) for x in candidates) for candidates in lists))
-        fits = wanted.alphas and all(0 <= a <= 1 for a in wanted.alphas) and all(t > 0 for t in wanted.temperatures)
-    except (SyntaxError, ValueError, TypeError):
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"--distill.alpha: {value!r} given, allowed are search, search([α, …]) with α in [0, 1], or "
-            "search([α, …], [T, …]) with T > 0"
-        )
-    return wanted
+    with about(OPTION):
+        call = calls.parse_call(value)
+        if call.name != "search":
+            return None
+        lists = calls.bind(call, Search, "policy")
+        try:
+            found = Search(**{name: tuple(float(x) for x in candidates) for name, candidates in lists.items()})
+            fits = all(0 <= a <= 1 for a in found.alphas) and all(t > 0 for t in found.temperatures)
+        except (ValueError, TypeError):
+            fits = False
+        if not fits or not found.alphas:
+            raise ValueError(
+                f"{shown(value)} given, allowed are search, search([α, …]) with α in [0, 1], or "
+                "search([α, …], [T, …]) with T > 0"
+            )
+    return found
 
 
 def parse(value: float | str) -> Alpha:
@@ -148,39 +170,41 @@ def parse(value: float | str) -> Alpha:
         ValueError: unknown policy or schedule (with the nearest known one), wrong arguments, a number outside [0, 1].
     """
     text = str(value)
-    policy_text, *schedule_texts = (part.strip() for part in text.split("*"))
-    schedules = tuple(_call(part, _SCHEDULES, text) for part in schedule_texts)
-    try:
-        number = float(policy_text)
-    except ValueError:
-        return Alpha(text, *_call(policy_text, _POLICIES, text), schedules)
-    if not 0 <= number <= 1:
-        raise ValueError(f"--distill.alpha: {text} given, allowed is [0, 1]")
-    return Alpha(text, constant, (number,), schedules)
+    with about(OPTION):
+        products = calls.parse(text)
+        if len(products) != 1:
+            raise ValueError(f"{shown(text)} given, allowed is one policy, and schedules after '*'; {_EXAMPLES}")
+        first, *factors = products[0]
+        return Alpha(text, _policy(first), tuple(_schedule(factor) for factor in factors))
 
 
-def _call(part: str, known: dict[str, Callable[..., float]], text: str) -> tuple[Callable[..., float], tuple[Any, ...]]:
-    match = re.fullmatch(r"(\w+)\s*(?:\((.*)\))?", part)
-    if match is None:
-        raise ValueError(
-            f"--distill.alpha: cannot read {part!r} in {text!r}; allowed are a number or {', '.join(known)}"
-        )
-    name = match[1]
-    if name not in known:
-        kind = "policy" if known is _POLICIES else "schedule"
-        allowed = [*known, "search"] if known is _POLICIES else known
-        raise ValueError("--distill.alpha: " + unknown(kind, name, allowed))
-    try:
-        arguments = ast.literal_eval(f"({match[2]},)") if match[2] and match[2].strip() else ()
-        # A policy is checked at the run's keep fraction, too; a schedule must hold over all of training.
-        places = (0.5,) if known is _POLICIES else (0.0, 0.5, 1.0)
-        results = [float(known[name](place, *arguments)) for place in places]
-    except (SyntaxError, ValueError, TypeError, IndexError, ArithmeticError):
-        raise ValueError(
-            f"--distill.alpha: wrong arguments in {part!r}; for example constant(0.9), linear(1.0, 0.5), "
-            "power(1.0, 0.5, 2), table([[0.1, 1.0], [1.0, 0.5]]), '* warmup(0.1)', '* cosine(0.0)', '* late(0.8)'"
-        ) from None
-    for place, result in zip(places, results, strict=True):
+def _policy(factor: calls.Factor) -> Bound:
+    if not isinstance(factor, calls.Call):
+        if not 0 <= factor <= 1:
+            raise ValueError(f"{factor} given, allowed is [0, 1]")
+        return Bound(constant, {"alpha": float(factor)})
+    if factor.name not in _POLICIES:
+        raise ValueError(unknown("policy", factor.name, [*_POLICIES, "search"]))
+    # Only tried: α is checked at the run's keep fraction, too.
+    return _bound(factor, "policy", _POLICIES, places=(0.5,))
+
+
+def _schedule(factor: calls.Factor) -> Bound:
+    if not isinstance(factor, calls.Call):
+        raise ValueError(f"{factor} given after '*', allowed are schedules: {', '.join(_SCHEDULES)}")
+    if factor.name not in _SCHEDULES:
+        raise ValueError(unknown("schedule", factor.name, _SCHEDULES))
+    return _bound(factor, "schedule", _SCHEDULES, places=(0.0, 0.5, 1.0))
+
+
+def _bound(call: calls.Call, what: str, known: dict[str, Callable[..., float]], places: Sequence[float]) -> Bound:
+    function = known[call.name]
+    bound = Bound(function, calls.bind(call, function, what, supplied=1))
+    for place in places:
+        try:
+            result = float(bound(place))
+        except (ValueError, TypeError, IndexError, ArithmeticError):
+            raise ValueError(f"wrong arguments in {shown(str(call))}; {_EXAMPLES}") from None
         if not 0 <= result <= 1:
-            raise ValueError(f"--distill.alpha: {part!r} gives {result:g} at {place:g}, allowed is [0, 1]")
-    return known[name], arguments
+            raise ValueError(f"{shown(str(call))} gives {result:g} at {place:g}, allowed is [0, 1]")
+    return bound

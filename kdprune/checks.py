@@ -9,7 +9,7 @@ from kdprune import alpha as alpha_policies
 from kdprune.config import Config, TeacherConfig
 from kdprune.data import recipe
 from kdprune.losses.common import expression
-from kdprune.registry import check_name
+from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
 LEARNED = "learned"  # weights of teachers, from held-out samples
@@ -17,6 +17,7 @@ LEARNED = "learned"  # weights of teachers, from held-out samples
 # option → (lowest, highest, lowest is allowed, highest is allowed)
 _RANGES = {
     "subset.keep_fraction": (0, 1, False, True),
+    "subset.class_floor": (0, None, True, True),
     "data.image_size": (1, None, True, True),
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
@@ -66,7 +67,7 @@ def check(config: Config) -> None:
         ValueError: naming the option, what was given and what is allowed.
     """
     check_ranges(config)
-    check_name("selectors", config.subset.selector)
+    read_call("selectors", config.subset.selector, "--subset.selector")
     recipe.parse(config.data.augment)
     recipe.parse(config.teacher.augment or "", "--teacher.augment")
     expression.parse(config.distill.loss)

@@ -10,7 +10,8 @@ import json
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
 from typing import Any, Literal, get_type_hints
 
-from kdprune.registry import unknown
+from kdprune.messages import shown, unknown
+from kdprune.typed import typed, types_of
 
 
 @dataclass
@@ -46,8 +47,9 @@ class SubsetConfig:
 
     Args:
         keep_fraction: Kept samples / all samples, in (0, 1].
-        selector: How the kept samples are chosen.
+        selector: How the kept samples are chosen: a name, or NAME(ARGUMENTS).
         balanced: Give every class its exact share, by largest remainder.
+        class_floor: Keep at least so many samples of every class; the others make room in proportion.
         without_classes: Names or indices of classes of which no sample is kept. keep_fraction still counts all samples,
             those of these classes too, and keeps at most what is left: 1.0 keeps all of it.
         file: A subset.json to use instead of selecting.
@@ -56,6 +58,7 @@ class SubsetConfig:
     keep_fraction: float = 1.0
     selector: str = "random"
     balanced: bool = False
+    class_floor: int = 0
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
 
@@ -219,7 +222,7 @@ class DistillConfig:
             search([a, ...]), search([a, ...], [T, ...]): successive halving on kept samples.
     """
 
-    loss: str | list[str] = "kd"
+    loss: str | list[str | dict[str, Any]] | dict[str, Any] = "kd"
     temperature: float = 4.0
     layers: list[list[str]] = field(default_factory=list)
     alpha: float | str = "linear(1.0, 0.5)"
@@ -330,20 +333,29 @@ def _as_list(value: Any) -> list[Any]:
 
 
 def from_dict(content: dict[str, Any]) -> Config:
-    """The configuration that `to_dict` was given; unknown names are refused."""
+    """The configuration that `to_dict` was given.
+
+    Raises:
+        ValueError: an unknown name, or a value of another type than the setting's; the message names the option.
+    """
+    if not isinstance(content, dict):
+        raise ValueError(f"{shown(content)} given, allowed are settings by name")
     return _build(Config, content)
 
 
-def _build(kind: Any, content: dict[str, Any]) -> Any:
+def _build(kind: Any, content: dict[str, Any], group: str = "") -> Any:
     known = {f.name: f for f in fields(kind)}
-    if wrong := set(content) - set(known):
-        raise ValueError(unknown("setting", min(wrong), known))
-    values = {}
+    if wrong := [name for name in content if name not in known]:
+        raise ValueError(unknown("setting", wrong[0], known))
+    values: dict[str, Any] = {}
     for name, value in content.items():
-        factory = known[name].default_factory
+        factory, option = known[name].default_factory, f"{group}{name}"
         if is_dataclass(factory):
             if not isinstance(value, dict):
-                raise ValueError(f"{name}: {value!r} given, allowed are settings by name")
-            value = _build(factory, value)
-        values[name] = value
+                raise ValueError(f"{option}: {shown(value)} given, allowed are settings by name")
+            values[name] = _build(factory, value, f"{option}.")
+        elif value is None and factory is list:
+            values[name] = []  # null is no item
+        else:
+            values[name] = typed(f"--{option}", value, types_of(kind)[name])
     return kind(**values)

@@ -1,5 +1,6 @@
-"""Plug-ins by kind and name.
+"""Plug-ins by kind and name. Imports nothing heavy.
 
+A kind of plug-in is a folder `kdprune/<kind>/` whose `__init__.py` says what one of them is called: `PLUGIN = "loss"`.
 A built-in plug-in is one file: `kdprune/<kind>/<name>.py` holds the plug-in called `<name>` and registers it with
 `@register("<kind>", "<name>")`. The names are therefore known without importing anything heavy. Third parties add a
 plug-in with an entry point in the group `kdprune.<kind>`, or by calling `register` in their own code.
@@ -7,14 +8,30 @@ plug-in with an entry point in the group `kdprune.<kind>`, or by calling `regist
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
-from importlib.metadata import entry_points
+import re
+from collections.abc import Callable
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-KINDS = ("losses", "scorers", "selectors")
+from kdprune import calls
+from kdprune.messages import about, unknown
+
+_ROOT = Path(__file__).parent
+
+
+def find_kinds(package: Path) -> dict[str, str]:
+    """The kinds of plug-ins in a package, by folder, and what one of each is called. Imports nothing."""
+    found = {}
+    for file in sorted(package.glob("*/__init__.py")):
+        if marker := re.search(r'^PLUGIN = "(\w+)"', file.read_text(encoding="utf-8"), re.MULTILINE):
+            found[file.parent.name] = marker[1]
+    return found
+
+
+KINDS = find_kinds(_ROOT)  # folder → what one is called
 
 _registered: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}
 
@@ -56,18 +73,24 @@ def get(kind: str, name: str) -> Any:
     return _registered[kind][name]
 
 
+def read_call(kind: str, text: object, option: str) -> calls.Call:
+    """A plug-in with its arguments as text, `random` or `window(500)`. Imports no plug-in.
+
+    Raises:
+        ValueError: no such text, or an unknown name; the message names the option that it was given with.
+    """
+    with about(option):
+        call = calls.parse_call(text)
+        check_name(kind, call.name)
+    return call
+
+
 def check_name(kind: str, name: str) -> None:
     """Refuse an unknown name without importing any plug-in."""
-    if name not in names(kind):
-        raise ValueError(unknown(f"{kind[:-2] if kind == 'losses' else kind[:-1]}", name, names(kind)))
-
-
-def unknown(what: str, given: object, allowed: Iterable[str]) -> str:
-    """An error message for a wrong name: what was given, the nearest valid name, all that are allowed."""
-    allowed = list(allowed)
-    near = difflib.get_close_matches(str(given), allowed, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {what} {given!r}{hint} (allowed: {', '.join(allowed)})"
+    _check_kind(kind)
+    if name in _registered[kind] or name in _builtin(kind) or name in _entry_points(kind):
+        return
+    raise ValueError(unknown(KINDS[kind], name, names(kind)))
 
 
 def _check_kind(kind: str) -> None:
@@ -75,10 +98,12 @@ def _check_kind(kind: str) -> None:
         raise ValueError(unknown("kind of plug-in", kind, KINDS))
 
 
-def _builtin(kind: str) -> list[str]:
-    folder = Path(__file__).parent / kind
-    return [file.stem for file in folder.glob("[!_]*.py")]
+@cache
+def _builtin(kind: str) -> frozenset[str]:
+    return frozenset(file.stem for file in (_ROOT / kind).glob("[!_]*.py"))
 
 
-def _entry_points(kind: str) -> dict[str, Any]:
+@cache
+def _entry_points(kind: str) -> dict[str, EntryPoint]:
+    """Looked up once: the scan reads the metadata of every installed package."""
     return {point.name: point for point in entry_points(group=f"kdprune.{kind}")}

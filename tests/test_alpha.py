@@ -60,33 +60,41 @@ def test_without_progress_the_schedules_are_left_out():
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("text", "said"),
     [
-        ("1.5", r"--distill.alpha: 1.5 given, allowed is \[0, 1\]"),
-        ("-0.1", r"allowed is \[0, 1\]"),
-        ("nan", r"allowed is \[0, 1\]"),
-        ("linaer(1, 0.5)", "unknown policy 'linaer'; did you mean 'linear'"),
-        ("searhc", "unknown policy 'searhc'; did you mean 'search'"),
-        ("constant(1) * warmpu(0.1)", "unknown schedule 'warmpu'; did you mean 'warmup'"),
-        ("constant", "wrong arguments in 'constant'; for example constant"),
-        ("constant('a')", "wrong arguments"),
-        ("linear(1.0)", "wrong arguments"),
-        ("linear(1.0, x)", "wrong arguments"),
-        ("linear(__import__('os'), 1)", "wrong arguments"),
-        ("power(1.0, 0.5, 1j)", "wrong arguments"),
-        ("power(1.0, 0.5, -99999)", "wrong arguments"),
-        ("table([])", "wrong arguments"),
-        ("table(3)", "wrong arguments"),
-        ("constant(1) * warmup(0)", "wrong arguments"),
-        ("constant(2)", r"'constant\(2\)' gives 2 at 0.5, allowed is \[0, 1\]"),
-        ("constant(1) * cosine(-0.5)", r"gives -0.5 at 1, allowed is \[0, 1\]"),
-        ("constant(1) *", "cannot read ''"),
-        ("linear(1, 0.5", "cannot read"),
+        ("1.5", "[0, 1]"),
+        ("-0.1", "[0, 1]"),
+        ("linaer(1, 0.5)", "did you mean 'linear'"),
+        ("searhc", "did you mean 'search'"),
+        ("constant(1) * warmpu(0.1)", "did you mean 'warmup'"),
+        ("constant(1) * 0.5", "warmup, cosine, late"),
+        ("linear(1, 0.5) + 0.1", "after '*'"),
+        ("constant", "alpha"),
+        ("linear(1.0)", "a_high"),
+        ("linear(1.0, a_hihg=1)", "did you mean 'a_high'"),
+        ("constant('a')", "constant(0.9)"),
+        ("power(1.0, 0.5, -99999)", "power(1.0, 0.5, 2)"),
+        ("table([])", "table([["),
+        ("table(3)", "table([["),
+        ("constant(1) * warmup(0)", "warmup(0.1)"),
+        ("constant(2)", "gives 2 at 0.5"),
+        ("constant(1) * cosine(-0.5)", "gives -0.5 at 1"),
+        ("constant(1) *", "cannot read"),
     ],
 )
-def test_mistakes(text, message):
-    with pytest.raises(ValueError, match=message):
+def test_mistakes(text, said):
+    with pytest.raises(ValueError, match=r"^--distill\.alpha: ") as caught:
         parse(text)
+    assert said in str(caught.value)
+
+
+def test_arguments_may_be_named():
+    assert parse("linear(a_high=0.5, a_low=1.0)").at(0.5) == parse("linear(1.0, 0.5)").at(0.5) == 0.75
+
+
+def test_an_overflow_at_the_runs_keep_fraction_is_a_mistake_too():
+    with pytest.raises(ValueError, match=r"^--distill\.alpha: .* at keep fraction 0\.001"):
+        parse("power(0.9, 0.9, -500)").at(0.001)
 
 
 def test_an_alpha_outside_its_range_at_the_runs_keep_fraction():

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 from helpers import command, config_of, metrics, options, plain, restored_surroundings, timeless, train
+from kdprune.pipeline.caching import cache
 from test_processes import CPU, launcher
 
 from kdprune.cli import main
 from kdprune.config import Config, relevant
 from kdprune.data.stream import Stream
-from kdprune.pipeline.caching import cache
 from kdprune.teachers.cache import HEADER
 from kdprune.teachers.targets import CachedTargets
 from kdprune.training.interrupt import Interrupted

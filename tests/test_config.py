@@ -42,7 +42,7 @@ def test_values_outside_a_range_are_refused_and_the_option_named(option):
     if high is not None:
         wrong += [high + 1, *([] if with_high else [high])]
     for value in wrong:
-        with pytest.raises(ValueError, match=rf"--{option}: {value} given, allowed is [\[(]"):
+        with pytest.raises(ValueError, match=rf"--{option}: '?{value}'? given, allowed is "):
             check(changed(option, value))
     for value in [*([low] if with_low else []), *([high] if high is not None and with_high else [])]:
         check(changed(option, value))
@@ -51,10 +51,14 @@ def test_values_outside_a_range_are_refused_and_the_option_named(option):
 @pytest.mark.parametrize(
     ("option", "value", "message"),
     [
-        ("subset.selector", "randm", r"unknown selector 'randm'; did you mean 'random'\? \(allowed: .*random"),
+        (
+            "subset.selector",
+            "randm",
+            r"--subset.selector: unknown selector 'randm'; did you mean 'random'\? \(allowed: .*random",
+        ),
         ("data.augment", "flop", "did you mean 'flip'"),
         ("teacher.augment", "flop", "--teacher.augment: unknown part 'flop'; did you mean 'flip'"),
-        ("distill.loss", "kdd", r"unknown loss 'kdd'; did you mean 'kd'\?"),
+        ("distill.loss", "kdd", r"--distill.loss: unknown loss 'kdd'; did you mean 'kd'\?"),
         ("distill.alpha", "linear(3, 2)", "--distill.alpha"),
         ("distill.alpha", "linear(1.0, 1.2)", "allowed is"),
         ("train.checkpoint_every", "often", "--train.checkpoint_every: 'often' given, allowed are epochs"),
@@ -141,13 +145,49 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
         from_dict({"tarin": {}})
     with pytest.raises(ValueError, match="unknown setting 'ephocs'; did you mean 'epochs'"):
         from_dict({"train": {"ephocs": 3}})
-    with pytest.raises(ValueError, match="data: 'digits' given, allowed are settings by name"):
-        from_dict({"data": "digits"})
+    for wrong in ({"data": "digits"}, {"data": None}, ["data"], None):
+        with pytest.raises(ValueError, match="given, allowed are settings by name"):
+            from_dict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        ("train.lr", "fast", "a number"),
+        ("train.lr", True, "a number"),
+        ("train.lr", 10**400, "a number"),
+        ("train.epochs", None, "a number"),
+        ("seed", 1.5, "a whole number"),
+        ("data.workers", True, "a whole number or null"),
+        ("baseline", 1, "true or false"),
+        ("output", None, "text"),
+        ("train.sched", "cosin", "cosine or multistep or poly or none; did you mean cosine?"),
+        ("train.save_epochs", ["a"], "a list of whole numbers"),
+        ("teacher.weights", "lerned", "learned or null; did you mean learned?"),
+        ("distill.layers", ["a"], "a list of lists of texts"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_as_on_the_command_line(option, value, allowed):
+    with pytest.raises(ValueError, match=rf"^--{option}: .* given, allowed is ") as caught:
+        changed(option, value)
+    assert allowed in str(caught.value)
+
+
+def test_text_and_numbers_are_read_as_on_the_command_line():
+    assert changed("train.lr", "1e-3").train.lr == 1e-3  # PyYAML reads this number as text
+    assert changed("train.steps", "7").train.steps == 7
+    assert changed("distill.alpha", "0.5").distill.alpha == "0.5"  # which may be text
+    assert changed("distill.layers", [("a", "b")]).distill.layers == [["a", "b"]]
+    assert changed("train.save_epochs", None).train.save_epochs == []
+    for loss in (["kd", {"name": "dkd", "params": {"beta": 2}}], {"name": "kd", "weight": 0.5}):
+        assert changed("distill.loss", loss).distill.loss == loss
 
 
 @pytest.mark.parametrize("option", leaves())
 def test_the_hash_sees_what_the_result_depends_on_and_nothing_else(option):
-    config = changed(option, ["another", "value"])
+    config = Config()
+    group, _, name = option.rpartition(".")
+    setattr(getattr(config, group) if group else config, name, "another value")
     assert (config_hash(config) == config_hash(Config())) == (option in NOT_IN_HASH)
     assert (option in relevant(config)) == (option not in NOT_IN_HASH)
 

@@ -9,17 +9,18 @@ from pathlib import Path
 import pytest
 
 import kdprune
+from kdprune.registry import KINDS
 
 ROOT = Path(kdprune.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"registry", "config", "checks", "files", "artefact", "_timm"},
+    {"registry", "calls", "messages", "typed", "config", "checks", "files", "artefact", "_timm"},
     {"data"},
     {"models"},
-    {"losses", "alpha", "scorers", "selectors", "teachers"},
-    {"runs"},
+    {*KINDS, "alpha", "teachers"},
+    {"runs", "testing"},
     {"training", "passes"},
     {"pipeline"},
     {"sweep", "report"},
@@ -28,7 +29,7 @@ LAYERS = [
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
 LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression"}
-PLUGINS = ("losses", "scorers", "selectors")
+PLUGINS = tuple(KINDS)
 
 
 def module_of(file: Path) -> str:
@@ -92,7 +93,11 @@ def test_plug_ins_of_a_kind_share_only_what_is_marked_as_shared(kind):
                 assert module.startswith(f"kdprune.{kind}.common"), f"{module_of(file)} imports {module}"
 
 
-@pytest.mark.parametrize("module", sorted(LIGHT | {"kdprune.config", "kdprune.registry", "kdprune.cli.commands"}))
+@pytest.mark.parametrize(
+    "module",
+    [*sorted(LIGHT), "kdprune.cli.commands",
+     *(f"kdprune.{name}" for name in ("calls", "config", "messages", "registry", "typed"))],
+)  # fmt: skip
 def test_light_modules_import_nothing_heavy(module):
     file = ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
     heavy = {"torch", "numpy", "timm", "accelerate", "datasets", "scipy", "PIL", "sklearn"}

@@ -11,15 +11,15 @@ import torch
 from helpers import config_of, train
 from hypothesis import given
 from hypothesis import strategies as st
+from kdprune.pipeline.arms import run_name, teacher_config
+from kdprune.pipeline.workbench import Workbench
 from scipy.optimize import minimize
 
 from kdprune.checks import check
 from kdprune.models.build import load_model
 from kdprune.models.hashing import weights_hash
 from kdprune.pipeline import experiment
-from kdprune.pipeline.arms import run_name, teacher_config
 from kdprune.pipeline.ensemble_weights import _trained_before
-from kdprune.pipeline.workbench import Workbench
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.teachers.ensemble import likeliest
 

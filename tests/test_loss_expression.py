@@ -48,40 +48,19 @@ def test_reads_back_what_it_would_write(terms):
     assert parse([{"name": t.name, "weight": t.weight, "params": t.params} for t in terms]) == terms
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "kd +",
-        "kd - hard",
-        "-kd",
-        "kd*2",
-        "2*3*kd",
-        "2*(kd + hard)",
-        "kd(4)",
-        "kd(**{})",
-        "kd(temperature=x)",
-        "kd(temperature=__import__('os').getpid())",
-        "x.kd",
-        "kd; hard",
-        "attention-transfer",
-        "'kd'",
-        "2",
-        "(lambda: 1)()",
-        "kd\0",
-        "(" * 500 + "kd" + ")" * 500,
-    ],
-)
-def test_bad_syntax_is_quoted(text):
-    with pytest.raises(ValueError, match="cannot read the loss") as caught:
+@pytest.mark.parametrize("text", ["", "kd - hard", "kd*2", "2*3*kd", "2*(kd + hard)", "kd(4)", "kd*hard", "2", "kd +"])
+def test_what_is_no_weighted_sum_of_losses_is_quoted(text):
+    with pytest.raises(ValueError, match=r"^--distill\.loss: cannot read") as caught:
         parse(text)
     assert repr(text) in str(caught.value)
 
 
-@pytest.mark.parametrize("weight", ["-1", "1e999", "True", "'2'", "None"])
+@pytest.mark.parametrize("weight", [-1, 1e999, True, "2", None, 10**400, float("nan")])
 def test_impossible_weights(weight):
     with pytest.raises(ValueError, match="weight of loss 'kd'"):
-        parse(f"{weight}*kd")
+        parse({"name": "kd", "weight": weight})
+    with pytest.raises(ValueError, match=r"^--distill\.loss: "):
+        parse(f"{weight!r}*kd")
 
 
 @pytest.mark.parametrize(
@@ -102,11 +81,20 @@ def test_unknown_names_come_with_the_nearest(expression):
         ({"weight": 2}, "needs a name"),
         ({"name": "kd", "wieght": 2}, "did you mean 'weight'"),
         ({"name": "kd", "params": [1]}, "must be a mapping"),
+        ({"name": ["kd"]}, "needs a name"),
+        ({"name": "kd", "params": {1: 2}}, "must be a mapping"),
     ],
 )
 def test_bad_lists_and_mappings(expression, message):
     with pytest.raises(ValueError, match=message):
         parse(expression)
+
+
+def test_lists_that_hold_themselves_are_refused():
+    loop = ["kd"]
+    loop.append(loop)
+    with pytest.raises(ValueError, match="a loss is a text"):
+        parse(loop)
 
 
 def test_a_long_sum_is_no_trouble():

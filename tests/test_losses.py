@@ -585,7 +585,8 @@ def test_the_runs_temperature_yields_to_a_terms_own():
     [
         ("dkd(alhpa=1)", "unknown parameter of loss dkd 'alhpa'; did you mean 'alpha'.*allowed: alpha, beta, temp"),
         ("mse_logits(temperature=4)", "unknown parameter of loss mse_logits 'temperature'"),
-        ("no_mix", "loss 'no_mix': missing a required argument: 'size'"),
+        ("no_mix", "loss no_mix needs size"),
+        ("kd(temperature='warm')", "temperature must be"),
         ("dkd(alpha=-1)", "alpha must be a finite number, not below 0, got -1"),
         ("logit_std(loss='dkd(gamma=2)')", "unknown parameter of loss dkd 'gamma'"),
         ("logit_std(loss='fitnet')", "logit_std is for losses of logits"),

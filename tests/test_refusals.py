@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from helpers import config_of, train
 
+from kdprune.checks import check
+
 UNTRAINED = {"teacher.models": "cifar_resnet8", "student.model": "cifar_resnet8", "train.steps": 2}
 
 
@@ -12,7 +14,7 @@ UNTRAINED = {"teacher.models": "cifar_resnet8", "student.model": "cifar_resnet8"
     ("settings", "message"),
     [
         ({"teacher.targets": "cached", "teacher.top_k": 20}, r"allowed is \[1, 9\]"),
-        ({"teacher.snapshot": 5, "teacher.train.epochs": 2}, r"save_epochs \[5\] given .*--teacher\.snapshot.*are 1 to 2"),
+        ({"teacher.snapshot": 5, "teacher.train.epochs": 2}, r"save_epochs \[5\] .*--teacher\.snapshot.* 1 to 2"),
         ({"teacher.train.save_epochs": [0], "teacher.train.epochs": 2}, r"save_epochs \[0\] given"),
         ({"distill.loss": "fitnet", "distill.layers": [["layerr3", "layer3"]]}, "layer of the student 'layerr3'"),
         ({"distill.loss": "fitnet", "distill.layers": [["layer3", "layerr3"]]}, "layer of the teacher 'layerr3'"),

@@ -1,5 +1,8 @@
 """Plug-ins by name."""
 
+import subprocess
+import sys
+
 import pytest
 
 from kdprune import registry
@@ -22,12 +25,35 @@ def test_mistakes():
         registry.names("loss")
 
 
+def test_a_new_kind_is_a_folder_with_a_marker(tmp_path):
+    """Nothing is imported: the marker is read, and what else the file says is not run."""
+    for folder, init in [
+        ("pruners", 'PLUGIN = "pruner"  # a kind\nraise SystemExit'),
+        ("passes", ""),
+        ("data", "X = 1"),
+    ]:
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "__init__.py").write_text(init)
+    assert registry.find_kinds(tmp_path) == {"pruners": "pruner"}
+    assert {"losses", "selectors", "scorers"} <= set(registry.KINDS)
+
+
+def test_names_are_listed_without_importing_a_plug_in():
+    code = (
+        "import sys; from kdprune import registry\n"
+        "for kind in registry.KINDS: registry.names(kind)\n"
+        "registry.read_call('selectors', 'random', '--subset.selector')\n"
+        "assert not {'torch', 'numpy', 'kdprune.losses', 'kdprune.selectors'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_a_plug_in_of_ones_own(monkeypatch):
     monkeypatch.setitem(registry._registered, "selectors", {})
 
     @registry.register("selectors", "first")
-    def first(candidates, labels, count, seed, balanced=False):
-        return candidates[:count]
+    def first(pool):
+        return pool.candidates[: pool.count]
 
     assert registry.get("selectors", "first") is first
     assert "first" in registry.names("selectors")

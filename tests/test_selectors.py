@@ -1,37 +1,114 @@
-"""The contract of all selectors, built in or not: run over whatever is registered."""
+"""The contract of all selectors, built in or not, and the check of it: what breaks the contract fails."""
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kdprune import registry
-from kdprune.selectors.random import largest_remainder
-
-NAMES = registry.names("selectors")
-
-
-@st.composite
-def requests(draw):
-    """Labels of a training set, those of its samples that may be chosen, and how many are wanted."""
-    labels = np.array(draw(st.lists(st.integers(0, 4), min_size=1, max_size=80)), dtype=np.int64)
-    allowed = draw(st.lists(st.booleans(), min_size=len(labels), max_size=len(labels)))
-    candidates = np.flatnonzero(allowed) if any(allowed) else np.arange(len(labels))
-    return candidates, labels, draw(st.integers(1, len(candidates)))
+from kdprune.selectors.common.pool import declare
+from kdprune.selectors.common.select import Samples, select
+from kdprune.testing import check_selector
 
 
-@pytest.mark.parametrize("name", NAMES)
-@given(requests(), st.integers(0, 2**31), st.booleans())
-def test_a_selector_keeps_its_contract(name, request_, seed, balanced):
-    candidates, labels, count = request_
-    select = registry.get("selectors", name)
-    ids = select(candidates, labels, count, seed, balanced=balanced)
-    assert ids.dtype == np.int64
-    assert len(ids) == count
-    assert (np.diff(ids) > 0).all()
-    assert np.isin(ids, candidates).all()
-    np.testing.assert_array_equal(ids, select(candidates, labels, count, seed, balanced=balanced))
-    if balanced:
-        classes, sizes = np.unique(labels[candidates], return_counts=True)
-        kept = [(labels[ids] == label).sum() for label in classes]
-        np.testing.assert_array_equal(kept, largest_remainder(sizes, count))
+@pytest.mark.parametrize("name", registry.names("selectors"))
+def test_a_registered_selector_keeps_its_contract(name):
+    check_selector(name)
+
+
+def first(pool):
+    return pool.candidates[: pool.count]
+
+
+def by_score(pool):
+    return np.sort(pool.candidates[np.argsort(pool.scores[pool.candidates], kind="stable")[: pool.count]])
+
+
+def frequent_class_first(pool):
+    order = np.argsort(-np.bincount(pool.labels)[pool.labels[pool.candidates]], kind="stable")
+    return np.sort(pool.candidates[order[: pool.count]])
+
+
+def shuffled(pool):
+    return np.sort(np.random.default_rng(pool.seed + pool.count).permutation(pool.candidates)[: pool.count])
+
+
+@pytest.mark.parametrize(
+    "honest",
+    [first, declare(nested=True)(lambda pool: first(pool)), declare(needs=["scores"], nested=True)(by_score),
+     declare(needs=["labels"])(lambda pool: frequent_class_first(pool)), shuffled],
+)  # fmt: skip
+def test_other_honest_selectors(honest):
+    check_selector(honest)
+
+
+def changing(pool):
+    ids = pool.candidates[: pool.count].copy()
+    pool.candidates[:] = 0
+    return ids
+
+
+MUTANTS = {
+    "one more": lambda pool: pool.candidates[: pool.count + 1],
+    "one less": lambda pool: pool.candidates[: max(1, pool.count - 1)],
+    "descending": lambda pool: first(pool)[::-1],
+    "repeated": lambda pool: np.sort(np.append(first(pool)[1:], first(pool)[-1:])),
+    "positions": lambda pool: np.arange(pool.count),
+    "beyond": lambda pool: np.arange(pool.count) + len(pool.labels),
+    "int32": lambda pool: first(pool).astype(np.int32),
+    "list": lambda pool: first(pool).tolist(),
+    "unseeded": lambda pool: np.sort(np.random.default_rng().permutation(pool.candidates)[: pool.count]),
+    "reads labels": frequent_class_first,
+    "not nested": declare(nested=True)(lambda pool: shuffled(pool)),
+    "changes its input": changing,
+}
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_what_breaks_the_contract_fails_the_check(name):
+    with pytest.raises(AssertionError, match="seed ="):
+        check_selector(MUTANTS[name])
+
+
+@pytest.fixture
+def third_party(tmp_path, monkeypatch):
+    """An installed package of someone else, with a selector of its own."""
+    (tmp_path / "their_selectors.py").write_text(
+        "from kdprune.selectors.common.pool import declare\n"
+        "@declare(nested=True)\n"
+        "def window(pool, start: int, step=1):\n"
+        "    if start < 0:\n"
+        "        raise ValueError('start must not be below 0')\n"
+        "    turned = list(pool.candidates[start:]) + list(pool.candidates[:start])\n"
+        "    import numpy as np\n"
+        "    return np.array(sorted(turned[: pool.count]), dtype=np.int64)\n"
+    )
+    info = tmp_path / "their_selectors-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-selectors\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[kdprune.selectors]\nwindow = their_selectors:window\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(registry._registered, "selectors", dict(registry._registered["selectors"]))
+    registry._entry_points.cache_clear()
+    yield
+    registry._entry_points.cache_clear()
+
+
+def test_a_selector_of_another_package_is_found_takes_parameters_and_is_checked(third_party):
+    assert "window" in registry.names("selectors")
+    check_selector("window(2)")
+    subset = select(Samples(np.zeros(10, dtype=int), "f"), 0.3, "window(start=4)")
+    assert subset.ids.tolist() == [4, 5, 6]
+    assert subset.chosen["selector"] == "window(start=4)"
+    for text, offered in [
+        ("window", "start"),
+        ("window(1, 2, 3)", "start, step"),
+        ("window(strat=1)", "did you mean 'start'"),
+        ("window(1, start=2)", "twice"),
+        ("window(-1)", "start must not be below 0"),
+        ("random(5)", "random takes no parameters"),
+        ("random(speed=5)", "'speed'"),
+        ("windwo(3)", "did you mean 'window'"),
+        ("window(3) + random", "allowed is NAME"),
+    ]:
+        with pytest.raises(ValueError, match=r"^--subset\.selector: ") as caught:
+            select(Samples(np.zeros(10, dtype=int), "f"), 0.3, text)
+        assert offered in str(caught.value)

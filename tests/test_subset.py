@@ -1,183 +1,14 @@
-"""The kept part of a training set: who is in it, and what its file refuses."""
+"""The kept part of a training set as a file, and what that file refuses."""
 
 import json
-import logging
-import subprocess
-import sys
-from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kdprune.data import subset as module
-from kdprune.data.subset import class_ids, load_subset, select
-from kdprune.selectors.random import largest_remainder
+from kdprune.data.subset import Subset, class_ids, load_subset
 
 PRINT = "f" * 64
-
-label_lists = st.lists(st.integers(0, 6), min_size=1, max_size=120).map(lambda x: np.array(x, dtype=np.int64))
-fractions = st.floats(0.001, 1.0)
-seeds = st.integers(0, 1000)
-
-
-def kept(labels, keep, balanced=False, seed=0, **more):
-    return select(labels, PRINT, keep, "random", balanced, seed, **more).ids
-
-
-@pytest.fixture
-def warnings_of(monkeypatch):
-    """Messages of kdprune's logger, whatever others have set up."""
-    messages = []
-    monkeypatch.setattr(logging.getLogger("kdprune"), "warning", lambda text, *args: messages.append(text % args))
-    return messages
-
-
-@given(label_lists, fractions, st.booleans(), seeds)
-def test_exactly_as_many_as_asked_for(labels, keep, balanced, seed):
-    ids = kept(labels, keep, balanced, seed)
-    assert ids.dtype == np.int64
-    assert len(ids) == max(1, round(keep * len(labels)))
-    assert (np.diff(ids) > 0).all()
-    assert ids[0] >= 0
-    assert ids[-1] < len(labels)
-
-
-@given(label_lists, fractions, fractions, seeds)
-def test_a_smaller_subset_is_part_of_a_larger_one(labels, one, other, seed):
-    small, large = sorted((one, other))
-    assert set(kept(labels, small, seed=seed)) <= set(kept(labels, large, seed=seed))
-
-
-@given(st.lists(st.integers(1, 1000), min_size=2, max_size=6), st.integers(1, 10), seeds)
-def test_a_balanced_subset_is_nested_where_every_class_grows(sizes, divisor, seed):
-    labels = np.repeat(np.arange(len(sizes)), [size * divisor for size in sizes])
-    part = kept(labels, 1 / divisor, balanced=True, seed=seed)  # a whole number of each class
-    assert np.bincount(labels[part]).tolist() == sizes
-    assert set(part) <= set(kept(labels, 1.0, balanced=True, seed=seed))
-
-
-def hamilton(sizes: list[int], count: int) -> list[int]:
-    """Largest remainder in exact arithmetic."""
-    exact = [Fraction(size * count, sum(sizes)) for size in sizes]
-    quotas = [int(share) for share in exact]
-    order = sorted(range(len(sizes)), key=lambda c: (quotas[c] - exact[c], c))
-    for c in order[: count - sum(quotas)]:
-        quotas[c] += 1
-    return quotas
-
-
-@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=30), st.data())
-def test_quotas_are_exact(sizes, data):
-    count = data.draw(st.integers(1, sum(sizes)))
-    quotas = largest_remainder(np.array(sizes), count)
-    assert quotas.tolist() == hamilton(sizes, count)
-    assert quotas.sum() == count
-    assert (abs(quotas - np.array(sizes) * (count / sum(sizes))) < 1 + 1e-9).all()
-    assert (quotas <= sizes).all()
-
-
-@given(label_lists, fractions, seeds)
-def test_a_balanced_subset_gives_every_class_its_quota(labels, keep, seed):
-    ids = kept(labels, keep, balanced=True, seed=seed)
-    classes, sizes = np.unique(labels, return_counts=True)
-    found = [(labels[ids] == c).sum() for c in classes]
-    assert found == hamilton(sizes.tolist(), len(ids))
-
-
-@pytest.mark.parametrize("classes", [3, 7, 10, 100])
-def test_the_last_class_does_not_pay_for_the_rounding(classes):
-    labels = np.repeat(np.arange(classes), 50)
-    for keep in (0.1, 0.25, 0.33, 0.5, 0.71):
-        counts = np.bincount(labels[kept(labels, keep, balanced=True)], minlength=classes)
-        assert counts.max() - counts.min() <= 1
-        assert counts[-1] >= int(50 * keep)
-
-
-def test_seeds_choose_differently_and_every_sample_equally_often():
-    labels = np.zeros(40, dtype=np.int64)
-    subsets = [kept(labels, 0.25, seed=seed) for seed in range(400)]
-    counts = np.bincount(np.concatenate(subsets), minlength=40)
-    assert len({tuple(ids) for ids in subsets}) > 395
-    assert (abs(counts - 100) < 6 * (400 * 0.25 * 0.75) ** 0.5).all()
-
-
-def test_the_same_seed_gives_the_same_subset_in_a_fresh_process():
-    script = (
-        "import numpy as np; from kdprune.data.subset import select\n"
-        "for b in (False, True): print(select(np.arange(5000) % 10, 'x', 0.3, 'random', b, 7).hash)"
-    )
-    printed = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    labels = np.arange(5000) % 10
-    assert printed.split() == [select(labels, "y", 0.3, "random", b, 7).hash for b in (False, True)]
-
-
-@given(label_lists, fractions, st.booleans(), st.data())
-def test_unreadable_samples_are_never_chosen(labels, keep, balanced, data):
-    dropped = np.array(sorted(data.draw(st.sets(st.integers(0, len(labels) - 1), max_size=len(labels) - 1))), dtype=int)
-    subset = select(labels, PRINT, keep, "random", balanced, 0, dropped)
-    assert not set(subset.ids) & set(dropped)
-    assert subset.dropped == tuple(dropped)
-    assert len(subset.ids) == min(max(1, round(keep * len(labels))), len(labels) - len(dropped))
-
-
-@pytest.mark.parametrize("keep", [0, -0.1, 1.0001, float("nan"), float("inf")])
-def test_keep_fraction_must_be_in_its_range(keep):
-    with pytest.raises(ValueError, match=r"--subset.keep_fraction: .* given, allowed is \(0, 1\]"):
-        kept(np.zeros(10, dtype=np.int64), keep)
-
-
-def test_an_unknown_selector_and_balance_without_labels():
-    with pytest.raises(ValueError, match="unknown selector 'randon'; did you mean 'random'"):
-        select(np.zeros(10, dtype=np.int64), PRINT, 0.5, "randon")
-    with pytest.raises(ValueError, match=r"--subset.balanced: the data set has samples without a label"):
-        kept(np.full(10, -1), 0.5, balanced=True)
-
-
-def test_a_lost_class_warns(warnings_of):
-    labels = np.array([0] * 99 + [1])
-    seed = next(s for s in range(100) if 99 not in kept(labels, 0.1, seed=s))
-    warnings_of.clear()
-    kept(labels, 0.1, seed=seed)
-    assert len(warnings_of) == 1
-    assert "keeps no sample of 1 classes (1)" in warnings_of[0]
-    assert "--subset.balanced" in warnings_of[0]
-    warnings_of.clear()
-    kept(labels, 1.0)
-    kept(np.full(50, -1), 0.1)
-    assert not warnings_of
-
-
-# --- without classes --------------------------------------------------------------------------------------------------
-
-
-@given(label_lists, fractions, st.booleans(), seeds, st.data())
-def test_a_class_that_is_left_out_is_never_kept(labels, keep, balanced, seed, data):
-    without = data.draw(st.lists(st.sampled_from(range(7)), max_size=3, unique=True))
-    left = int((~np.isin(labels, without)).sum())
-    if not left:
-        with pytest.raises(ValueError, match=r"--subset\.without_classes: .* no sample is left"):
-            kept(labels, keep, balanced, seed, without_classes=without)
-        return
-    subset = select(labels, PRINT, keep, "random", balanced, seed, without_classes=without)
-    assert not np.isin(labels[subset.ids], without).any()
-    assert len(subset.ids) == min(max(1, round(keep * len(labels))), left)  # the fraction counts all samples
-    assert subset.chosen.get("without_classes", []) == without
-    assert subset.total == len(labels)
-
-
-def test_a_lost_class_is_no_surprise_where_it_was_asked_for(warnings_of, monkeypatch):
-    said = []
-    monkeypatch.setattr(logging.getLogger("kdprune"), "info", lambda text, *args: said.append(text % args))
-    labels = np.arange(100) % 5
-    kept(labels, 1.0, without_classes=[1, 3])
-    assert not warnings_of
-    assert said == ["the subset keeps no sample of 2 classes (1, 3), as --subset.without_classes asks"]
-    labels[4] = 6
-    kept(labels[:5], 0.2, without_classes=[1, 3])
-    assert len(warnings_of) == 1
-    assert "(1" not in warnings_of[0]
 
 
 def test_classes_by_name_or_index():
@@ -192,16 +23,12 @@ def test_classes_by_name_or_index():
             class_ids([wrong], names)
 
 
-def test_classes_cannot_be_left_out_of_unlabelled_data():
-    with pytest.raises(ValueError, match=r"--subset\.without_classes: the data set has samples without a label"):
-        kept(np.array([0, 1, -1]), 0.5, without_classes=[0])
-
-
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
 def example(count: int = 60):
-    return select(np.arange(count) % 3, PRINT, 0.5, "random", True, 5, np.array([4, 9]))
+    chosen = {"selector": "random", "keep_fraction": 0.5, "balanced": True, "seed": 5}
+    return Subset(np.arange(count)[1::2], count, PRINT, chosen, (4, 10))
 
 
 @pytest.mark.parametrize("inline", [100_000, 10])
@@ -214,12 +41,12 @@ def test_a_file_gives_back_what_was_saved(tmp_path, monkeypatch, inline):
     assert (again.ids == subset.ids).all()
     assert again.ids.dtype == np.int64
     assert again.hash == subset.hash
-    assert (again.total, again.fingerprint, again.chosen, again.dropped) == (60, PRINT, subset.chosen, (4, 9))
+    assert (again.total, again.fingerprint, again.chosen, again.dropped) == (60, PRINT, subset.chosen, (4, 10))
     assert again.keep_fraction == 0.5
     assert {file.name for file in tmp_path.iterdir()} == {"subset.json", *(["subset.ids.npy"] if inline == 10 else [])}
     content = json.loads(path.read_text())
     assert content["kept"] == 30
-    assert content["chosen"] == {"selector": "random", "keep_fraction": 0.5, "balanced": True, "seed": 5}
+    assert content["chosen"] == subset.chosen
 
 
 def edited(path, **changes):
@@ -251,7 +78,23 @@ def hash_of(ids) -> str:
         ({"ids": [5, 5], "hash": hash_of([5, 5])}, "without repetition"),
         ({"ids": [], "hash": hash_of(np.array([], dtype=int))}, "ids must be"),
         ({"ids": ["a"]}, "its ids cannot be read"),
+        ({"ids": [1.5]}, "its ids cannot be read"),
+        ({"ids": [True]}, "its ids cannot be read"),
+        ({"ids": [2**63]}, "its ids cannot be read"),
+        ({"ids": {"0": 1}}, "its ids cannot be read"),
+        ({"ids": None}, "its ids cannot be read"),
         ({"total": ...}, "damaged: it has no 'total'"),
+        ({"total": "60"}, "'total' is '60'"),
+        ({"total": True}, "'total' is True"),
+        ({"total": 0}, "'total' is 0"),
+        ({"total": 60.0}, "'total' is 60.0"),
+        ({"hash": 7}, "'hash' is 7"),
+        ({"hash": None}, "'hash' is None"),
+        ({"dataset_fingerprint": ["f"]}, "'dataset_fingerprint' is"),
+        ({"chosen": "random"}, "'chosen' is 'random'"),
+        ({"dropped": 3}, "'dropped' is 3"),
+        ({"dropped": ["4"]}, "'dropped' is"),
+        ({"dropped": [-1]}, "'dropped' is"),
         ({"ids": ...}, "damaged: it has neither 'ids' nor 'ids_file'"),
     ],
 )
@@ -275,6 +118,9 @@ def test_what_is_no_subset_file_at_all(tmp_path):
     (tmp_path / "b.json").write_text("{")
     with pytest.raises(ValueError, match="is not valid JSON"):
         load_subset(tmp_path / "b.json")
+    (tmp_path / "c.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="nested too deep"):
+        load_subset(tmp_path / "c.json")
     with pytest.raises(FileNotFoundError):
         load_subset(tmp_path / "none.json")
 
@@ -291,3 +137,25 @@ def test_a_damaged_binary_file_is_refused(tmp_path, monkeypatch, damage):
         binary.write_bytes({"changed": content[:-8] + b"\x01" * 8, "cut": content[:-5], "empty": b""}[damage])
     with pytest.raises((ValueError, FileNotFoundError), match=r"hash|cannot be read|subset.ids.npy"):
         load_subset(path)
+
+
+@pytest.mark.parametrize(
+    "name", ["../subset.ids.npy", "a/subset.ids.npy", "a\\b.npy", "C:b.npy", "", ".", "..", "a\0.npy", 3, None, ["a"]]
+)
+def test_the_ids_stand_in_the_same_folder_or_nowhere(tmp_path, monkeypatch, name):
+    monkeypatch.setattr(module, "INLINE", 10)
+    path = tmp_path / "folder" / "subset.json"
+    example().save(path)
+    path.with_suffix(".ids.npy").rename(tmp_path / "subset.ids.npy")  # where the first of these names points
+    for other in (name, str(tmp_path / "subset.ids.npy")):
+        with pytest.raises(ValueError, match=r"'ids_file' is .* in the same folder"):
+            load_subset(edited(path, ids_file=other))
+
+
+@pytest.mark.parametrize("array", [np.array([1.0]), np.array(["1"]), np.array([True]), np.array([1], dtype=np.uint64)])
+def test_a_binary_file_of_something_else_is_refused(tmp_path, monkeypatch, array):
+    monkeypatch.setattr(module, "INLINE", 10)
+    example().save(tmp_path / "subset.json")
+    np.save(tmp_path / "subset.ids.npy", array)
+    with pytest.raises(ValueError, match="its ids cannot be read"):
+        load_subset(tmp_path / "subset.json")

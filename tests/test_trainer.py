@@ -15,11 +15,11 @@ import safetensors.torch
 import timm
 import torch
 from helpers import metrics, timeless, train
+from kdprune.pipeline.report import evaluate_run
 from PIL import Image
 
 from kdprune.config import Config, config_hash
 from kdprune.data.sources import open_source
-from kdprune.pipeline.report import evaluate_run
 from kdprune.runs.run_dir import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training import trainer as module

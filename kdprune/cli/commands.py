@@ -95,8 +95,10 @@ def evaluate_parser() -> ArgumentParser:
 
 
 def list_parser() -> ArgumentParser:
+    from kdprune.registry import KINDS
+
     parser = _parser("List plug-ins and models by name.")
-    parser.add_argument("kind", type=str, nargs="?", help="losses, scorers, selectors or models (default: all).")
+    parser.add_argument("kind", type=str, nargs="?", help=f"{', '.join(KINDS)} or models (default: all).")
     parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
     return parser
 
@@ -163,7 +165,8 @@ def _is_main_process() -> bool:
 
 
 def _list(options: Namespace) -> int:
-    from kdprune.registry import KINDS, names, unknown
+    from kdprune.messages import unknown
+    from kdprune.registry import KINDS, names
 
     kinds = [options.kind] if options.kind else [*KINDS, "models"]
     for kind in kinds:
@@ -206,7 +209,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(0)
     command, *rest = arguments
     if command not in COMMANDS:
-        from kdprune.registry import unknown
+        from kdprune.messages import unknown
 
         sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
     parser = COMMANDS[command][0]()

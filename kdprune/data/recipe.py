@@ -5,11 +5,12 @@ A recipe is text, parts joined by '+': `crop(4)+flip+cutout(8)`. Imports nothing
 
 from __future__ import annotations
 
-import math
-import re
+import inspect
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from kdprune.registry import unknown
+from kdprune import calls
+from kdprune.messages import about, shown, unknown
 
 
 @dataclass(frozen=True)
@@ -43,16 +44,31 @@ class Recipe:
         return self.mixup > 0 or self.cutmix > 0
 
 
-# part → (value when none is given, lowest, highest, what it is)
-_PARTS: dict[str, tuple[float, float, float, str]] = {
-    "crop": (-1, -1, 10**4, "padding in pixels"),
-    "rrc": (0.08, 0.0, 1.0, "smallest area"),
-    "flip": (0.5, 0.0, 1.0, "probability"),
-    "cutout": (16, 1, 10**4, "side in pixels"),
-    "erase": (0.25, 0.0, 1.0, "probability"),
-    "jitter": (0.4, 0.0, 1.0, "strength"),
-    "mixup": (0.2, 0.0, 100.0, "parameter of the Beta distribution"),
-    "cutmix": (1.0, 0.0, 100.0, "parameter of the Beta distribution"),
+class _Part(NamedTuple):
+    """What may stand in the brackets of a part: one number."""
+
+    parameter: str
+    default: float
+    lowest: float
+    highest: float
+    what: str
+    whole: bool = False
+
+    @property
+    def signature(self) -> inspect.Signature:
+        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
+        return inspect.Signature([inspect.Parameter(self.parameter, kind, default=self.default)])
+
+
+_PARTS = {
+    "crop": _Part("pad", -1, -1, 10**4, "padding in pixels", whole=True),
+    "rrc": _Part("min_area", 0.08, 0.0, 1.0, "smallest area"),
+    "flip": _Part("p", 0.5, 0.0, 1.0, "probability"),
+    "cutout": _Part("side", 16, 1, 10**4, "side in pixels", whole=True),
+    "erase": _Part("p", 0.25, 0.0, 1.0, "probability"),
+    "jitter": _Part("strength", 0.4, 0.0, 1.0, "strength"),
+    "mixup": _Part("a", 0.2, 0.0, 100.0, "parameter of the Beta distribution"),
+    "cutmix": _Part("a", 1.0, 0.0, 100.0, "parameter of the Beta distribution"),
 }
 
 
@@ -62,37 +78,31 @@ def parse(text: str, option: str = "--data.augment") -> Recipe:
     Raises:
         ValueError: an unknown part (with the nearest known one), a value outside its range, or `crop` beside `rrc`.
     """
-    if text.strip() in ("", "none"):
+    if isinstance(text, str) and text.strip() in ("", "none"):
         return Recipe()
     values: dict[str, float] = {}
-    for part in text.split("+"):
-        match = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([^()]*?)\s*\))?\s*", part)
-        if match is None:
-            raise ValueError(f"{option}: cannot read {part!r} in {text!r}; a part is NAME or NAME(VALUE)")
-        name, value = match[1], match[2]
-        if name not in _PARTS:
-            raise ValueError(f"{option}: " + unknown("part", name, [*_PARTS, "none"]))
-        if name in values:
-            raise ValueError(f"{option}: {name!r} stands twice in {text!r}")
-        values[name] = _value(name, value, option)
-    if "crop" in values and "rrc" in values:
-        raise ValueError(f"{option}: crop and rrc given, allowed is one of the two")
-    for name in ("crop", "cutout"):
-        if name in values:
-            values[name] = int(values[name])
+    with about(option):
+        for product in calls.parse(text):
+            call = product[0]
+            if len(product) > 1 or not isinstance(call, calls.Call):
+                raise ValueError(f"{shown(text)} given; a part is NAME or NAME(VALUE), and '+' joins parts")
+            if call.name not in _PARTS:
+                raise ValueError(unknown("part", call.name, [*_PARTS, "none"]))
+            if call.name in values:
+                raise ValueError(f"{call.name!r} stands twice in {shown(text)}")
+            values[call.name] = _value(call)
+        if "crop" in values and "rrc" in values:
+            raise ValueError("crop and rrc given, allowed is one of the two")
     return Recipe(**values)  # type: ignore[arg-type]
 
 
-def _value(name: str, text: str | None, option: str) -> float:
-    default, low, high, what = _PARTS[name]
-    if text is None or text == "":
-        return default
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    whole = name in ("crop", "cutout")
-    if not low <= value <= high or (whole and value != int(value)):
-        kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{option}: {name}({text}) given; {what}, allowed is {kind} in [{low:g}, {high:g}]")
-    return value
+def _value(call: calls.Call) -> float:
+    part = _PARTS[call.name]
+    value = calls.bind(call, part.signature, "part").get(part.parameter, part.default)
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not part.lowest <= value <= part.highest or (part.whole and value != int(value)):
+        kind = "a whole number" if part.whole else "a number"
+        raise ValueError(
+            f"{shown(str(call))} given; {part.what}, allowed is {kind} in [{part.lowest:g}, {part.highest:g}]"
+        )
+    return int(value) if part.whole else float(value)

@@ -119,8 +119,7 @@ def _decode(artefact: Artefact, source: Source, shape: Shape, decoding: Decoding
         errors.update(_write_pixels(file, source, shape, decoding))
         for name in (UNREADABLE, IMAGES):  # of a store that is about to be replaced
             (folder / name).unlink(missing_ok=True)
-        artefact.discard()
-        artefact.begin()
+        artefact.reopen()
 
     try:
         write_whole(folder / IMAGES, write)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdprune import registry
 from kdprune.files import read_json, write_json, write_whole
+from kdprune.messages import did_you_mean, listed, shown
 
 FORMAT = "kdprune subset 1"
 INLINE = 100_000  # more kept ids than this stand in a binary file beside the JSON
-
-log = logging.getLogger("kdprune")
 
 
 @dataclass(frozen=True)
@@ -29,7 +25,7 @@ class Subset:
         ids: ascending, int64 K, positions in the unpruned training set.
         total: samples of the unpruned training set.
         fingerprint: of the data set that the ids belong to.
-        chosen: how: selector, keep_fraction, balanced, seed.
+        chosen: how: selector, keep_fraction, balanced, seed; class_floor and without_classes where they were given.
         dropped: sample ids of unreadable images, which nothing was allowed to choose.
     """
 
@@ -78,13 +74,12 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
         FileNotFoundError: no such file.
     """
     path = Path(path)
-    content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a subset file: its 'format' should be {FORMAT!r}")
-    if missing := {"dataset_fingerprint", "total", "chosen", "dropped", "hash"} - set(content):
-        raise ValueError(f"{path} is damaged: it has no {sorted(missing)[0]!r}")
-    ids = _read_ids(path, content)
-    subset = Subset(ids, content["total"], content["dataset_fingerprint"], content["chosen"], tuple(content["dropped"]))
+    content = _read(path)
+    subset = Subset(
+        _read_ids(path, content), content["total"], content["dataset_fingerprint"], content["chosen"],
+        tuple(content["dropped"]),
+    )  # fmt: skip
+    ids = subset.ids
     if subset.hash != content["hash"]:
         raise ValueError(f"{path}: the ids do not match the hash in the file, so one of them was changed")
     if fingerprint is not None and subset.fingerprint != fingerprint:
@@ -99,62 +94,58 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
     return subset
 
 
+# key of a subset file → what it holds, and the test of it
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "dataset_fingerprint": ("text", lambda value: isinstance(value, str)),
+    "total": ("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1),
+    "chosen": ("settings by name", lambda value: isinstance(value, dict)),
+    "dropped": ("a list of sample ids", lambda value: isinstance(value, list) and all(map(_is_id, value))),
+    "hash": ("text", lambda value: isinstance(value, str)),
+}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The content of a subset file, with every field of its type."""
+    try:
+        content = read_json(path)
+    except RecursionError:
+        raise ValueError(f"{path} is not a subset file: it is nested too deep") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise ValueError(f"{path} is not a subset file: its 'format' should be {FORMAT!r}")
+    for name, (what, fits) in _FIELDS.items():
+        if name not in content:
+            raise ValueError(f"{path} is damaged: it has no {name!r}")
+        if not fits(content[name]):
+            raise ValueError(f"{path} is damaged: {name!r} is {shown(content[name])}, and should be {what}")
+    return content
+
+
 def _read_ids(path: Path, content: dict[str, Any]) -> np.ndarray:
     if "ids_file" not in content and "ids" not in content:
         raise ValueError(f"{path} is damaged: it has neither 'ids' nor 'ids_file'")
     try:
-        if "ids" in content:
-            return np.array(content["ids"], dtype=np.int64).reshape(-1)
-        return np.load(path.parent / content["ids_file"], allow_pickle=False).astype(np.int64).reshape(-1)
-    except (ValueError, TypeError, OverflowError, EOFError) as error:
+        ids = np.array(content["ids"]) if "ids" in content else _load_array(path, content["ids_file"])
+        if ids.size and not np.issubdtype(ids.dtype, np.signedinteger):
+            raise ValueError(f"they are {ids.dtype}, and should be whole numbers")
+        return ids.astype(np.int64).reshape(-1)
+    except (ValueError, TypeError, OverflowError, EOFError, MemoryError) as error:
         raise ValueError(f"{path}: its ids cannot be read: {error}") from None
 
 
-def select(
-    labels: np.ndarray,
-    fingerprint: str,
-    keep_fraction: float,
-    selector: str = "random",
-    balanced: bool = False,
-    seed: int = 0,
-    dropped: np.ndarray | None = None,
-    without_classes: Sequence[int] = (),
-) -> Subset:
-    """Choose a subset of round(keep_fraction · N) samples, at least one and at most what may be chosen.
+def _load_array(path: Path, name: object) -> np.ndarray:
+    """The array in the file `name` beside `path`; a subset file never points elsewhere."""
+    if not isinstance(name, str) or not name.strip(".") or any(character in name for character in "/\\:\0"):
+        raise ValueError(f"'ids_file' is {shown(name)}, and should be the name of a file in the same folder")
+    # Mapped, so that a header which promises more than the file holds is refused before memory is taken for it.
+    return np.load(path.parent / name, allow_pickle=False, mmap_mode="r")
 
-    keep_fraction counts all N samples, whatever is excluded: kept / all means the same in every run.
 
-    Args:
-        labels: int64 N, -1 where there is no label.
-        fingerprint: of the data set.
-        keep_fraction: kept / all, in (0, 1].
-        selector: registered name.
-        balanced: exact share for every class.
-        seed: the same seed gives the same subset everywhere.
-        dropped: sample ids that must not be chosen.
-        without_classes: classes of which no sample must be chosen.
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
-    Raises:
-        ValueError: keep_fraction outside (0, 1]; `balanced` or `without_classes` without labels; nothing is left.
-    """
-    if not 0 < keep_fraction <= 1:
-        raise ValueError(f"--subset.keep_fraction: {keep_fraction} given, allowed is (0, 1]")
-    if balanced and (labels < 0).any():
-        raise ValueError("--subset.balanced: the data set has samples without a label, so classes cannot be balanced")
-    dropped = np.array([], dtype=np.int64) if dropped is None else dropped
-    if len(without_classes) and (labels < 0).any():
-        raise ValueError("--subset.without_classes: the data set has samples without a label")
-    excluded = np.flatnonzero(np.isin(labels, without_classes))
-    candidates = np.setdiff1d(np.arange(len(labels)), np.union1d(dropped, excluded))
-    if not len(candidates):
-        raise ValueError("--subset.without_classes: all classes are given, so that no sample is left")
-    count = min(max(1, round(keep_fraction * len(labels))), len(candidates))
-    ids = registry.get("selectors", selector)(candidates, labels, count, seed, balanced=balanced)
-    warn_of_lost_classes(labels, ids, without_classes)
-    chosen = {"selector": selector, "keep_fraction": keep_fraction, "balanced": balanced, "seed": seed}
-    if len(without_classes):
-        chosen["without_classes"] = list(without_classes)
-    return Subset(ids, len(labels), fingerprint, chosen, tuple(int(i) for i in dropped))
+
+def _is_id(value: Any) -> bool:
+    return _is_whole(value) and 0 <= value < 2**63
 
 
 def class_ids(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
@@ -166,29 +157,8 @@ def class_ids(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
     ids = {str(index): index for index in range(len(classes))} | {name: i for i, name in enumerate(classes)}
     for item in wanted:
         if item not in ids:
-            near = difflib.get_close_matches(item, classes, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
             raise ValueError(
-                f"--subset.without_classes: unknown class {item!r}{hint} "
-                f"(allowed: {_some(classes)}, or an index from 0 to {len(classes) - 1})"
+                f"--subset.without_classes: unknown class {item!r}{did_you_mean(item, classes)} "
+                f"(allowed: {listed(classes)}, or an index from 0 to {len(classes) - 1})"
             )
     return sorted({ids[item] for item in wanted})
-
-
-def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: Sequence[int] = ()) -> None:
-    """Warn when a class of the full set has no sample left; only say so where that was asked for."""
-    if len(without_classes):
-        log.info(
-            "the subset keeps no sample of %d classes (%s), as --subset.without_classes asks",
-            len(without_classes), _some(without_classes),
-        )  # fmt: skip
-    lost = np.setdiff1d(labels[labels >= 0], np.append(labels[ids], without_classes))
-    if len(lost):
-        log.warning(
-            "the subset of %d samples keeps no sample of %d classes (%s): keep more, or use --subset.balanced true",
-            len(ids), len(lost), _some(lost),
-        )  # fmt: skip
-
-
-def _some(classes: Sequence[Any] | np.ndarray) -> str:
-    return ", ".join(map(str, classes[:10])) + (" …" if len(classes) > 10 else "")

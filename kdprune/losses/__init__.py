@@ -1,0 +1,1 @@
+PLUGIN = "loss"  # a kind of plug-ins, found by kdprune.registry

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 
 class Features:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import timm
 from timm.models import get_pretrained_cfg
+
+from kdprune.messages import did_you_mean
 
 # Importing them registers our own models in timm.
 from kdprune.models import cifar_resnet, mlp  # noqa: F401
@@ -28,8 +28,9 @@ def check_model_name(name: str) -> None:
         return
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture):
+        hint = did_you_mean(architecture, timm.list_models(), most=5)
         raise ValueError(
-            f"unknown model {name!r}{_hint(architecture, timm.list_models())} (timm's names, 'cifar_resnet20' and its "
+            f"unknown model {name!r}{hint} (timm's names, 'cifar_resnet20' and its "
             f"like, 'mlp_800', or 'hf-hub:ORG/MODEL'; timm.list_models('*PART*') lists them)"
         )
     if tag:
@@ -42,11 +43,5 @@ def _check_tag(name: str, architecture: str) -> None:
     except RuntimeError:
         tagged = [known for known in timm.list_pretrained(f"{architecture}.*") if known.startswith(f"{architecture}.")]
         allowed = ", ".join(tagged) or "none"
-        raise ValueError(
-            f"unknown pretrained tag in {name!r}{_hint(name, tagged)} (weights of {architecture}: {allowed})"
-        ) from None
-
-
-def _hint(given: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(given, allowed, n=5)
-    return f"; did you mean {' or '.join(map(repr, near))}?" if near else ""
+        hint = did_you_mean(name, tagged, most=5)
+        raise ValueError(f"unknown pretrained tag in {name!r}{hint} (weights of {architecture}: {allowed})") from None

@@ -14,7 +14,7 @@ from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
 from kdprune.models.names import check_model_name
 from kdprune.models.spec import Built, InputSpec
-from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_weights
+from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_header, read_weights
 
 
 def save_model(path: str | Path, built: Built) -> None:
@@ -36,6 +36,12 @@ def save_model(path: str | Path, built: Built) -> None:
     }
     content = safetensors.torch.save(state, metadata={METADATA_KEY: json.dumps(header)})
     write_whole(path, lambda file: file.write(content))
+
+
+def stored_hash(path: str | Path) -> str | None:
+    """The hash of the weights that a file says it holds; None for files of others. Reads no tensor."""
+    header = read_header(path)
+    return None if header is None else header.get(WEIGHTS_HASH)
 
 
 def load_model(path: str | Path) -> Built:

@@ -82,4 +82,3 @@ def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
             "alpha": config.distill.alpha,
         },
     }
-

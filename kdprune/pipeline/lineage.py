@@ -78,5 +78,3 @@ def _teacher(teacher: dict[str, Any], seen: frozenset[Path]) -> Node:
     if run.resolve() not in seen:
         node.inputs.append(lineage(run, seen))
     return node
-
-

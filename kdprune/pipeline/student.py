@@ -101,7 +101,9 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
     if judges is not None:
         return [HeldOut(partial(accuracy, data.train, judges), "test", every)]
     parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if len(data.validation) else []
-    return parts + ([] if data.test is None else [HeldOut(partial(accuracy, data.test, data.test.readable), "test", every)])
+    return parts + (
+        [] if data.test is None else [HeldOut(partial(accuracy, data.test, data.test.readable), "test", every)]
+    )
 
 
 def _export(job: Job, run: RunDir, model: nn.Module, path: Any, epoch: int | None) -> None:

@@ -50,7 +50,7 @@ def student_result(job: Job, state: TrainState) -> dict[str, Any]:
     """What a training came to: accuracy at the last epoch, budget, speed."""
     row: dict[str, Any] = state.history[-1] if state.history else {}
     seen = state.total * job.config.train.batch_size
-    validation = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
+    validation: dict[str, Any] = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
     return {
         "test_top1": row.get("test_top1"),
         "test_loss": row.get("test_loss"),
@@ -71,9 +71,7 @@ def _described(
         return [{"name": EMA, "source": "the student", "parameters": parameters, "test_top1": test_top1}]
     if targets is None:
         return []
-    return [
-        {**teacher.summary(), "weight": weight} for teacher, weight in zip(teachers, targets.weights, strict=True)
-    ]
+    return [{**teacher.summary(), "weight": weight} for teacher, weight in zip(teachers, targets.weights, strict=True)]
 
 
 def _cost(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, result: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
 from kdprune.files import check_space, in_bytes
@@ -66,9 +65,8 @@ def open_caches(job: Job, teachers: list[Teacher]) -> list[TargetCache]:
     what = f"cached targets of {views} views of {len(ids):,} samples"
     folders = ", ".join(str(cache.folder) for cache in caches)
     log.info("%s: %s in all, %s of them to be added, in %s", what, in_bytes(in_all), in_bytes(required), folders)
-    check_space(
-        caches[0].folder, required, what, "use a smaller --teacher.views, --teacher.top_k, or another disk with --teacher.cache"
-    )
+    advice = "use a smaller --teacher.views, --teacher.top_k, or another disk with --teacher.cache"
+    check_space(caches[0].folder, required, what, advice)
     return caches
 
 
@@ -85,5 +83,3 @@ def count_views(job: Job) -> int:
     """How many different views of a sample the run meets."""
     epochs = job.budget.epochs
     return min(job.config.teacher.views or epochs, epochs)
-
-

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdprune.checks import EMA
-from kdprune.config import Config, TeacherConfig, TeacherTrainConfig
+from kdprune.config import Config, TeacherConfig
 from kdprune.data.dataset import Data
 from kdprune.data.reader import plain_batches
 from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
@@ -157,7 +157,9 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
     if data.test is not None:
         batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
         teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
-        log.info("teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route)
+        log.info(
+            "teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route
+        )
         warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)
     warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
     return teacher

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-
 from kdprune.artefact import FILE, damage, read_record
 from kdprune.data.dataset import cache_root
 from kdprune.files import read_json
@@ -100,5 +99,3 @@ def _key(folder: Path) -> dict:
     except ValueError:
         return {}
     return {} if record is None else record["key"]
-
-

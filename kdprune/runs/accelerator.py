@@ -27,14 +27,13 @@ def make_accelerator(precision: str, log_with: list[str], project_dir: str) -> A
     torch.backends.cudnn.benchmark = False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about GPU features that a CPU machine lacks
-        accelerator = Accelerator(
+        return Accelerator(
             cpu=_only_a_cpu(),
             mixed_precision=resolve_precision(precision),
             log_with=log_with or None,
             project_dir=project_dir,
             kwargs_handlers=[InitProcessGroupKwargs(timeout=timedelta(hours=2))],
         )
-    return accelerator
 
 
 def _only_a_cpu() -> bool:

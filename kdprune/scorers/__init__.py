@@ -1,0 +1,1 @@
+PLUGIN = "scorer"  # a kind of plug-ins, found by kdprune.registry

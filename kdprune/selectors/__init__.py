@@ -1,0 +1,1 @@
+PLUGIN = "selector"  # a kind of plug-ins, found by kdprune.registry

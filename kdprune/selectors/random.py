@@ -1,42 +1,23 @@
-"""Random selection, over all samples or with exact quotas for each class."""
+"""Random selection."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 
-from kdprune.data.counter import key, permutation
+from kdprune.data.counter import bits, key
 from kdprune.registry import register
+from kdprune.selectors.common.pool import Pool, declare
 
 
 @register("selectors", "random")
-def random(candidates: np.ndarray, labels: np.ndarray, count: int, seed: int, balanced: bool = False) -> np.ndarray:
-    """Keep `count` of the candidates, uniformly at random.
+@declare(nested=True)
+def random(pool: Pool) -> np.ndarray:
+    """Keep the candidates with the smallest hashes of (seed, sample id): a uniformly random choice.
 
-    A sample's place is a hash of (seed, sample id), so a smaller count keeps a part of what a larger one keeps.
-
-    Args:
-        candidates: sample ids to choose from, int64 M.
-        labels: class of every sample of the unpruned training set, int64 N.
-        count: how many to keep, 1 to M.
-        seed: of the selection.
-        balanced: give every class its share of `count` by its size, exact by largest remainder.
-
-    Returns:
-        the kept sample ids, ascending, int64.
+    A hash depends on nothing else, so a smaller count keeps a part of what a larger one keeps.
     """
-    order = permutation(key(seed, "subset"), torch.from_numpy(candidates)).numpy()
-    if not balanced:
-        return np.sort(order[:count])
-    classes, place, sizes = np.unique(labels[order], return_inverse=True, return_counts=True)
-    quotas = largest_remainder(sizes, count)
-    parts = [order[place == index][:quota] for index, quota in zip(range(len(classes)), quotas, strict=True)]
-    return np.sort(np.concatenate(parts))
-
-
-def largest_remainder(sizes: np.ndarray, count: int) -> np.ndarray:
-    """Whole numbers in proportion to `sizes` that add up to `count` (Hamilton's method; ties go to the first class)."""
-    quotas, remainders = np.divmod(sizes * count, sizes.sum())
-    missing = count - quotas.sum()
-    quotas[np.argsort(-remainders, kind="stable")[:missing]] += 1
-    return quotas
+    hashes_M = bits(key(pool.seed, "subset"), torch.from_numpy(pool.candidates)).numpy()
+    # The hash is a bijection of the id, so no two are equal; a partition is linear where sorting is not.
+    largest_kept = np.partition(hashes_M, pool.count - 1)[pool.count - 1]
+    return pool.candidates[hashes_M <= largest_kept]

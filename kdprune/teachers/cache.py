@@ -43,6 +43,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from kdprune.artefact import Artefact, Key, key_hash
 from kdprune.files import in_bytes
@@ -296,8 +297,15 @@ def damaged_entries(folder: Path, key: Key) -> tuple[int, list[str]]:
     return len(views), problems
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Form:
-    """The form of entries that are checked and not decoded."""
+    """The form of entries that are checked and never decoded."""
 
     words: int
+    about: str = ""
+
+    def encode(self, logits_NC: Tensor, like_NW: Tensor | None = None) -> Tensor:
+        raise AssertionError
+
+    def decode(self, words_NW: Tensor, temperature: float) -> Tensor:
+        raise AssertionError

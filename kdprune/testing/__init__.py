@@ -1,5 +1,6 @@
-"""Contract checks for plug-ins, for the tests of the packages that bring them."""
+"""Contract checks for plug-ins, to be run on one's own: each raises `AssertionError` with what is broken."""
 
 from kdprune.testing.losses import check_loss
+from kdprune.testing.selectors import check_selector
 
-__all__ = ["check_loss"]
+__all__ = ["check_loss", "check_selector"]

@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 
 from kdprune.config import TrainConfig
 from kdprune.data.stream import total_steps
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 
 @dataclass(frozen=True)

@@ -123,9 +123,7 @@ class Trainer:
     def steps(self, stop: StopRequest | None = None) -> Iterator[int]:
         """Train, and give the step that was just done; a caller that stops asking stops the training."""
         state, stop = self.state, stop or StopRequest()
-        watch = Watch(
-            self.accelerator, state.total, self.settings.checkpoint_every, self.task.budget.epoch, stop
-        )
+        watch = Watch(self.accelerator, state.total, self.settings.checkpoint_every, self.task.budget.epoch, stop)
         batches = iter(self.task.reader.read(self._requests()))
         epoch = self.task.order.epoch_of(state.step)
         self.prepared.train()

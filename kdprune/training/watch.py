@@ -60,7 +60,9 @@ class Watch:
 
     def note(self, loss: Tensor, step: int) -> None:
         """Remember on the device whether a step's loss was finite."""
-        self._first_not_finite = torch.where(loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step))
+        self._first_not_finite = torch.where(
+            loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step)
+        )
 
     def look(self, step: int) -> Findings:
         """Look, if it is time to, after `step` steps."""

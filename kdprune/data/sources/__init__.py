@@ -11,7 +11,7 @@ from kdprune.data.sources.huggingface import open_huggingface
 from kdprune.data.sources.indexable import from_indexable
 from kdprune.data.sources.paths import existing_folder, nearest_sibling
 from kdprune.data.sources.torchvision import DATASETS, open_torchvision
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 __all__ = ["Source", "check_same_classes", "from_indexable", "open_source"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from kdprune.data.images import ImageError
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 log = logging.getLogger("kdprune")
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from pathlib import Path
+
+from kdprune.messages import did_you_mean
 
 
 def existing_folder(name: str | Path, root: str | Path | None) -> Path | None:
@@ -25,5 +26,4 @@ def nearest_sibling(name: str | Path) -> str:
     if not path.parent.is_dir():
         return f" ({path.parent} does not exist either)"
     folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()]
-    near = difflib.get_close_matches(path.name, folders, n=1)
-    return f"; did you mean '{Path(name).parent / near[0]}'?" if near else ""
+    return did_you_mean(path.name, folders, write=lambda near: f"'{Path(name).parent / near}'")

@@ -7,7 +7,7 @@ from typing import Any
 
 from kdprune.data.sources.base import Source
 from kdprune.data.sources.indexable import Indexable
-from kdprune.registry import unknown
+from kdprune.messages import unknown
 
 # name in lower case → (class in torchvision.datasets, its argument for the split, values for train and test)
 DATASETS: dict[str, tuple[str, str, Any, Any]] = {

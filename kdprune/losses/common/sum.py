@@ -5,7 +5,6 @@ Shapes: N samples.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -13,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from kdprune import registry
+from kdprune.calls import Call, bind
 from kdprune.losses.common.base import DistillLoss, LossInput
-from kdprune.losses.common.expression import Term, parse
+from kdprune.losses.common.expression import OPTION, Expression, Term, parse
+from kdprune.messages import about
 
 Layers = Sequence[tuple[str, str]]
 
@@ -88,28 +89,21 @@ class WeightedSum(DistillLoss):
         return cast("list[DistillLoss]", list(self.losses))
 
 
-def build_loss(
-    expression: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]], temperature: float, layers: Layers = ()
-) -> WeightedSum:
+def build_loss(expression: Expression, temperature: float, layers: Layers = ()) -> WeightedSum:
     """The loss that `expression` writes (see `kdprune.losses.common.expression`).
 
     Raises:
         ValueError: the expression cannot be read, or names a loss, a parameter or a value that is not allowed.
     """
-    return WeightedSum(parse(expression), temperature, layers)
+    with about(OPTION):
+        return WeightedSum(parse(expression), temperature, layers)
 
 
 def _make(term: Term, defaults: Mapping[str, Any]) -> DistillLoss:
     """Construct a term's loss, with the run's values for what the term leaves open."""
     plugin = registry.get("losses", term.name)
-    signature = inspect.signature(plugin)
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in signature.parameters.values())
-    for given in term.params:
-        if given not in signature.parameters and not open_ended:
-            raise ValueError(registry.unknown(f"parameter of loss {term.name}", given, signature.parameters))
-    params = {name: value for name, value in defaults.items() if name in signature.parameters} | term.params
+    params = bind(Call(term.name, kwargs=term.params), plugin, "loss", defaults=defaults)
     try:
-        signature.bind(**params)
-    except TypeError as error:
-        raise ValueError(f"loss {term.name!r}: {error}") from None
-    return cast("DistillLoss", plugin(**params))
+        return cast("DistillLoss", plugin(**params))
+    except TypeError as error:  # a value of a type that the loss cannot do with
+        raise ValueError(f"loss {term.name}: {error}") from error
