@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import json
 import logging
 import os
 import re
@@ -37,12 +38,12 @@ def config_of(output: Path, options: dict[str, Any] | None = None) -> Config:
     return from_dict(content)
 
 
-def train(output: Path, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], Path]:
+def train(output: Path, options: dict[str, Any] | None = None, *observers: Any) -> tuple[dict[str, Any], Path]:
     """Train in this process; the summary and the run directory."""
     from kdprune.pipeline.train import run
 
     with restored_surroundings():
-        result = run(config_of(output, options))[0]
+        result = run(config_of(output, options), observers=observers)[0]
         return result.summary, result.path
 
 
@@ -82,6 +83,13 @@ def start(*words: object, log: Path, **environment: str) -> subprocess.Popen[byt
 def options(**settings: object) -> list[str]:
     """train__steps=5 → ['--train.steps=5']."""
     return [f"--{name.replace('__', '.')}={value}" for name, value in settings.items()]
+
+
+def unfinish(folder: Path) -> None:
+    """Make an artefact one that was stopped just before its end."""
+    record = json.loads((folder / "artefact.json").read_text())
+    del record["files"]
+    (folder / "artefact.json").write_text(json.dumps(record))
 
 
 def metrics(run: Path) -> list[dict[str, str]]:

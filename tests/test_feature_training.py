@@ -32,7 +32,7 @@ def trainers(monkeypatch):
     made, original = [], Trainer.fit
 
     def watched(self):
-        made.append((self, copy.deepcopy(self.task.kd)))
+        made.append((self, copy.deepcopy(self.task.distillation.loss)))
         return original(self)
 
     monkeypatch.setattr(Trainer, "fit", watched)
@@ -42,7 +42,7 @@ def trainers(monkeypatch):
 def test_the_parameters_of_a_loss_are_trained_and_only_weights_decay(tmp_path, settings, trainers):
     train(tmp_path, settings)
     ((trainer, before),) = trainers
-    after = dict(trainer.task.kd.named_parameters())
+    after = dict(trainer.task.distillation.loss.named_parameters())
     assert len(after) == 6  # two heads and a projector, weights and biases
     for name, parameter in before.named_parameters():
         assert not torch.equal(parameter, after[name]), name
@@ -56,7 +56,7 @@ def test_the_gradients_of_a_loss_are_clipped_too(tmp_path, settings, trainers, l
     plain = {"train.steps": 1, "train.opt": "momentum", "train.momentum": 0.0, "train.weight_decay": 0.0}
     train(tmp_path, {**settings, **plain, "train.sched": "none", "train.lr": 1.0, "train.clip_grad": limit})
     ((trainer, before),) = trainers
-    after = dict(trainer.task.kd.named_parameters())
+    after = dict(trainer.task.distillation.loss.named_parameters())
     moved = torch.stack([(after[name] - p).norm() for name, p in before.named_parameters()]).norm()
     assert (moved < 1.1e-4) == (limit is not None)
 
@@ -93,5 +93,5 @@ def test_two_processes_do_what_one_does(tmp_path, settings):
 def test_a_search_leaves_no_hooks_on_the_teacher(tmp_path, settings, trainers):
     train(tmp_path, {**settings, "distill.alpha": "search([0.2, 0.5, 0.8])"})
     assert len(trainers) == 6  # five candidates and the run
-    (teacher,) = trainers[-1][0].task.targets.teachers
+    (teacher,) = trainers[-1][0].task.distillation.targets.teachers
     assert sum(len(module._forward_hooks) for module in teacher.engine.network.modules()) == 1

@@ -11,16 +11,18 @@ import torch
 from helpers import config_of, train
 from hypothesis import given
 from hypothesis import strategies as st
-from kdprune.pipeline.arms import run_name, teacher_config
-from kdprune.pipeline.workbench import Workbench
 from scipy.optimize import minimize
 
 from kdprune.checks import check
 from kdprune.models.build import load_model
 from kdprune.models.hashing import weights_hash
-from kdprune.pipeline import experiment
-from kdprune.pipeline.ensemble_weights import _trained_before
+from kdprune.pipeline import job
+from kdprune.pipeline.ensemble_weights import _seen_before
+from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.session import open_session
+from kdprune.pipeline.teachers import TeacherRequest
 from kdprune.runs.accelerator import make_accelerator
+from kdprune.runs.run_dir import read_config
 from kdprune.teachers.ensemble import likeliest
 
 
@@ -86,8 +88,8 @@ def test_each_teacher_answers_at_its_own_temperature(tmp_path):
 
 def test_the_judges_are_training_samples_that_no_teacher_saw(tmp_path, monkeypatch):
     found = []
-    original = experiment.unseen
-    monkeypatch.setattr(experiment, "unseen", lambda *args: found.append(original(*args)) or found[-1])
+    original = job.unseen
+    monkeypatch.setattr(job, "unseen", lambda *args: found.append(original(*args)) or found[-1])
     train(tmp_path, {**ENSEMBLE, "train.steps": 1, "teacher.train.epochs": 1, "teacher.generations": 2})
     (ids,) = found
     seen = [np.array(read(path)["ids"]) for path in (tmp_path / "teachers").glob("*/subset.json")]
@@ -132,12 +134,14 @@ def test_what_a_teachers_own_teacher_saw_is_not_unseen(tmp_path):
     """One tenth taught by nine others: nothing is left, or a tenth if that teacher is not counted."""
     part = {"teacher.models": "mlp_64", "teacher.train_fraction": 0.9, "subset.keep_fraction": 0.1, "train.steps": 2}
     _, student = train(tmp_path, part)
-    bench = Workbench(config_of(tmp_path), make_accelerator("no", [], str(tmp_path)))
-    seen = np.unique(np.concatenate(_trained_before(bench, str(student), None)))
+    config = config_of(tmp_path)
+    data = open_session(config, make_accelerator("no", [], str(tmp_path))).data
+    request = TeacherRequest(str(student), None, True)
+    seen = np.unique(np.concatenate(_seen_before(data, request)))
     assert len(seen) == 1212  # nine tenths of 1,347: a smaller subset of a seed is part of a larger one
     (teacher,) = (tmp_path / "teachers").iterdir()
     shutil.rmtree(teacher)
-    assert len(np.concatenate(_trained_before(bench, str(student), None))) == 135
+    assert len(np.concatenate(_seen_before(data, request))) == 135
 
 
 def test_one_teacher_has_no_weights_to_learn(tmp_path):
@@ -150,8 +154,9 @@ def test_each_generation_is_taught_by_the_one_before(tmp_path):
     summary, _ = train(tmp_path, options)
     recipe, sources, seeds = config_of(tmp_path, options), [], []
     while recipe.teacher.models:
-        recipe = teacher_config(recipe, "mlp_64")
-        sources.append(tmp_path / "teachers" / run_name(recipe))
+        recipe = teacher_recipe(recipe, "mlp_64")
+        (source,) = (path for path in (tmp_path / "teachers").iterdir() if read_config(path) == recipe)
+        sources.append(source)
         seeds.append(recipe.seed)
     assert seeds == [2, 1, 0]
     assert summary["teacher"][0]["source"] == str(sources[0])

@@ -4,14 +4,16 @@ import json
 
 import numpy as np
 import pytest
-from helpers import config_of, train
+from helpers import config_of, train, unfinish
 
 from kdprune.alpha import MEASURED, Search, parse, search
 from kdprune.checks import check
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
-from kdprune.pipeline.search import HELD_OUT, _arm, _split, halvings
-from kdprune.training import trainer as trainer_module
+from kdprune.pipeline import search as search_module
+from kdprune.pipeline import student as student_module
+from kdprune.pipeline import train as train_module
+from kdprune.pipeline.search import HELD_OUT, halvings, shortened, split
 
 
 @pytest.mark.parametrize(
@@ -57,10 +59,10 @@ def test_auto_is_the_table_of_what_was_measured():
 
 def test_the_held_out_fifth_is_kept_samples_and_apart_from_the_rest():
     subset = Subset(np.arange(0, 300, 3), 300, "f" * 64)
-    part, held_out = _split(subset, seed=1)
+    part, held_out = split(subset, seed=1)
     assert len(held_out) == HELD_OUT * 100
     assert np.array_equal(np.sort(np.concatenate([part.ids, held_out])), subset.ids)
-    assert not np.array_equal(held_out, _split(subset, seed=2)[1])
+    assert not np.array_equal(held_out, split(subset, seed=2)[1])
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def searched(tmp_path_factory, settings):
 
 def test_the_run_takes_what_the_search_found(searched):
     summary, run = searched
-    found = json.loads((run / "search.json").read_text())
+    found = json.loads((run / "search" / "search.json").read_text())
     assert summary["alpha"] == found["alpha"]
     assert [len(rung["candidates"]) for rung in found["rungs"]] == [3, 2]
     assert [round(rung["epochs"]) for rung in found["rungs"]] == [1, 2]  # a quarter, then half of the run's four
@@ -94,7 +96,7 @@ def test_one_cache_serves_all_candidates(searched):
     And the run after them asks it only for what they have not met, entry by entry.
     """
     summary, run = searched
-    cost = json.loads((run / "search.json").read_text())["cost"]
+    cost = json.loads((run / "search" / "search.json").read_text())["cost"]
     assert 0 < cost["teacher_forward_samples"] < cost["forward_samples"] / 3
     assert len(list((run.parent / "targets").iterdir())) == 1
     asked = cost["teacher_forward_samples"] + summary["cost"]["target_caching"]["forward_samples"]
@@ -103,13 +105,13 @@ def test_one_cache_serves_all_candidates(searched):
 
 def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkeypatch):
     seen = []
-    original = trainer_module.plain_batches
+    original = student_module.plain_batches
 
     def watched(split, *args):
         seen.append(split.source.split)
         return original(split, *args)
 
-    monkeypatch.setattr(trainer_module, "plain_batches", watched)
+    monkeypatch.setattr(student_module, "plain_batches", watched)
     train(tmp_path, {**settings, "train.eval_every": 100})
     assert seen == ["train"] * 5 + ["test"]
 
@@ -117,11 +119,11 @@ def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkey
 def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path, settings, searched):
     summary, run = searched
     again, other = train(tmp_path, settings)
-    first, second = (json.loads((path / "search.json").read_text())["rungs"] for path in (run, other))
+    first, second = (json.loads((path / "search" / "search.json").read_text())["rungs"] for path in (run, other))
     assert first == second
     assert again["test_loss"] == summary["test_loss"]
-    for path in (other / "search.json", other / "summary.json"):
-        path.unlink()
+    for path in (other, other / "search"):
+        unfinish(path)
     kept = {path: path.stat().st_mtime_ns for path in other.glob("search/*/summary.json")}
     train(tmp_path, settings)
     assert len(kept) == 5
@@ -129,13 +131,14 @@ def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path
 
 
 def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings, monkeypatch):
-    partners, original = [], trainer_module.Trainer.fit
+    partners, original = [], search_module.train_student
 
-    def watched(self):
-        partners.append((set(self.task.reader.kept.tolist()), self.task.held_out))
-        return original(self)
+    def watched(job, run, targets, judges=None, label=None):
+        partners.append((set(job.reader().kept.tolist()), judges))
+        return original(job, run, targets, judges, label)
 
-    monkeypatch.setattr(trainer_module.Trainer, "fit", watched)
+    for module in (search_module, train_module):
+        monkeypatch.setattr(module, "train_student", watched)
     summary, run = train(
         tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1, "teacher.targets": "online"}
     )
@@ -152,7 +155,7 @@ def test_a_temperature_that_was_found_is_the_runs(tmp_path, settings):
     summary, run = train(
         tmp_path, {**settings, "distill.alpha": "search([1.0], [0.5, 8.0])", "distill.temperature": 3.0}
     )
-    found = json.loads((run / "search.json").read_text())
+    found = json.loads((run / "search" / "search.json").read_text())
     (rung,) = found["rungs"]
     assert {candidate["temperature"] for candidate in rung["candidates"]} == {0.5, 8.0}
     assert len({candidate["loss"] for candidate in rung["candidates"]}) == 2
@@ -177,7 +180,7 @@ def test_a_candidates_schedule_is_the_runs_made_shorter(tmp_path, length):
 
     steps, marks = places(config.train, kept)
     for fraction in (0.25, 0.5):
-        short, own = places(_arm(config, (1.0, 4.0), fraction).train, round(kept * (1 - HELD_OUT)))
+        short, own = places(shortened(config, fraction).train, round(kept * (1 - HELD_OUT)))
         assert short == pytest.approx(steps * fraction * (1 - HELD_OUT), abs=1)
         assert own == pytest.approx(marks, rel=0.05)
 

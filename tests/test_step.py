@@ -14,7 +14,7 @@ from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
-from kdprune.training.step import MEASURED, DistillStep
+from kdprune.training.step import MEASURED, Distillation, DistillStep
 
 CPU = torch.device("cpu")
 T = 3.0
@@ -55,7 +55,8 @@ def case():
 
 def step_of(case, **options) -> DistillStep:
     _, inputs, student, teacher_logits = case
-    return DistillStep(student, inputs, Given(teacher_logits), build_loss("kd", T), **options)
+    distillation = Distillation(build_loss("kd", T), Given(teacher_logits), lambda _: 1.0)
+    return DistillStep(student, inputs, distillation, **options)
 
 
 def literal(case, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -78,17 +79,17 @@ def test_the_loss_is_the_weighted_sum_and_smoothing_is_for_the_cross_entropy(cas
         case[0].target = torch.softmax(torch.randn(7, 5), 1)
     result = step_of(case, smoothing=smoothing)(case[0], alpha)
     ce, divergence = literal(case, smoothing)
-    assert result["task_loss"].item() == pytest.approx(ce.item(), rel=1e-5)
-    assert result["kd_loss"].item() == pytest.approx(divergence.item(), rel=1e-5)
-    assert result["loss"].item() == pytest.approx(((1 - alpha) * ce + alpha * divergence).item(), rel=1e-5)
-    assert result["output"].shape == (7, 5)
+    assert result.task_loss.item() == pytest.approx(ce.item(), rel=1e-5)
+    assert result.kd_loss.item() == pytest.approx(divergence.item(), rel=1e-5)
+    assert result.loss.item() == pytest.approx(((1 - alpha) * ce + alpha * divergence).item(), rel=1e-5)
+    assert result.output.shape == (7, 5)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 1.0])
 def test_at_its_ends_alpha_leaves_one_gradient(case, alpha):
     student = case[2]
     result = step_of(case)(case[0], alpha)
-    got = torch.autograd.grad(result["loss"], list(student.parameters()))
+    got = torch.autograd.grad(result.loss, list(student.parameters()))
     expected = torch.autograd.grad(literal(case)[int(alpha)], list(student.parameters()))
     for a, b in zip(got, expected, strict=True):
         assert torch.allclose(a, b, atol=1e-5)
@@ -96,32 +97,32 @@ def test_at_its_ends_alpha_leaves_one_gradient(case, alpha):
 
 def test_without_a_teacher_the_loss_is_the_cross_entropy(case):
     batch, inputs, student, _ = case
-    result = DistillStep(student, inputs, None, None)(batch, 0.7)
-    assert result["loss"].item() == result["task_loss"].item() == pytest.approx(literal(case)[0].item(), rel=1e-5)
-    assert result["kd_loss"] == 0
+    result = DistillStep(student, inputs, None)(batch, 0.7)
+    assert result.loss.item() == result.task_loss.item() == pytest.approx(literal(case)[0].item(), rel=1e-5)
+    assert result.kd_loss == 0
 
 
 def test_without_labels_there_is_no_cross_entropy(case):
     case[0].target = torch.full((7,), -1)
     result = step_of(case, labelled=False)(case[0], 1.0)
-    assert result["task_loss"] == 0
-    assert result["loss"].item() == pytest.approx(result["kd_loss"].item())
-    assert result["loss"].isfinite()
+    assert result.task_loss == 0
+    assert result.loss.item() == pytest.approx(result.kd_loss.item())
+    assert result.loss.isfinite()
 
 
 def test_what_is_measured_is_summed_over_the_batch(case):
     batch, inputs, student, teacher = case
     result = step_of(case)(batch, 0.3)
-    measured = dict(zip(MEASURED, result["measured"].tolist(), strict=True))
+    measured = dict(zip(MEASURED, result.measured.tolist(), strict=True))
     guess = student(inputs(batch.images)).argmax(1)
     p = torch.softmax(teacher / T, 1)
     assert measured["samples"] == 7
     for name in ("loss", "task_loss", "kd_loss"):
-        assert measured[name] == pytest.approx(7 * result[name].item(), rel=1e-5)
+        assert measured[name] == pytest.approx(7 * getattr(result, name).item(), rel=1e-5)
     assert measured["correct"] == (guess == batch.target).sum()
     assert measured["agreement"] == (guess == teacher.argmax(1)).sum()
     assert measured["teacher_entropy"] == pytest.approx(-(p * p.log()).sum().item(), rel=1e-4)
-    assert not result["measured"].requires_grad
+    assert not result.measured.requires_grad
 
 
 @pytest.mark.parametrize("fold", [False, True])
@@ -136,18 +137,17 @@ def test_a_teacher_is_out_of_reach_of_training(case, fold):
     teacher = make_teacher(built, "here", batch.images, CPU, torch.float32, fold, False)
     before = copy.deepcopy(built.model.state_dict()), copy.deepcopy(teacher.engine.network.state_dict())
     answers = teacher(batch.images)
-    targets = OnlineTargets([teacher], T)
-    step = DistillStep(student, inputs, targets, build_loss("kd", T))
+    loss = build_loss("kd", T)
+    step = DistillStep(student, inputs, Distillation(loss, OnlineTargets([teacher], T), lambda _: 0.5))
     optimizer = torch.optim.SGD(student.parameters(), lr=0.1)
     for _ in range(5):
-        for module in (student, teacher.engine, step.kd):
+        for module in (student, loss):
             module.train()
         result = step(batch, 0.5)
-        result["loss"].backward()
+        result.loss.backward()
         optimizer.step()
-    assert not teacher.engine.training
     assert not any(module.training for module in teacher.engine.network.modules())
-    assert not list(teacher.engine.parameters())
+    assert not isinstance(teacher.engine, torch.nn.Module)  # so nothing finds it
     assert all(p.grad is None and not p.requires_grad for p in teacher.engine.network.parameters())
     for now, then in zip((built.model, teacher.engine.network), before, strict=True):
         assert all(torch.equal(tensor, then[name]) for name, tensor in now.state_dict().items())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,6 +25,7 @@ from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import requested_teachers
+from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget, make_budget
 from kdprune.training.trainer import check_batch
 
@@ -36,6 +38,7 @@ class Job:
         student: before its first step, on the host.
         loss: of distillation; None for plain training.
         judges: training samples by which the weights of teachers are learned; None unless that is asked for.
+        observers: who looks on while the student is trained, beside those that every run has.
     """
 
     config: Config
@@ -46,6 +49,7 @@ class Job:
     budget: Budget
     loss: WeightedSum | None
     judges: np.ndarray | None = None
+    observers: Sequence[Observer] = ()
 
     @property
     def labelled(self) -> bool:
@@ -57,11 +61,12 @@ class Job:
         return Reader(data.train, self.views, self.subset.ids, data.num_classes, self.session.place)
 
 
-def make_job(config: Config, session: Session, student: Built | None = None) -> Job:
+def make_job(config: Config, session: Session, student: Built | None = None, observers: Sequence[Observer] = ()) -> Job:
     """Put a run together, and refuse what cannot be, before any teacher is trained for it.
 
     Args:
         student: in place of the one that the settings name.
+        observers: who looks on while it is trained.
 
     Raises:
         ValueError: whatever does not fit together, said in terms of the options.
@@ -80,7 +85,7 @@ def make_job(config: Config, session: Session, student: Built | None = None) -> 
             if not teacher.has_weights:
                 rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session.data))
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
-    return Job(config, session, subset, student, views, budget, loss, judges)
+    return Job(config, session, subset, student, views, budget, loss, judges, observers)
 
 
 def make_student(config: Config, data: Data) -> Built:

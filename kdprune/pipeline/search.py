@@ -174,6 +174,7 @@ def _candidate(job: Job, candidate: Candidate, fraction: float, part: Subset) ->
         student=make_student(config, job.session.data),
         budget=make_budget(config.train, len(part.ids), part.total),
         loss=build_loss(config.distill.loss, candidate[1], job.loss.layers),
+        observers=(),
     )
 
 

@@ -69,7 +69,7 @@ def train_student(
         distillation=None if targets is None else distil(job, targets, inputs, reader),
         labelled=job.labelled,
         views=None if targets is None else config.teacher.views,
-        observers=observers,
+        observers=[*observers, *job.observers],
         report=run.write_metrics,
     )
     state = Trainer(task, accelerator).fit()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from kdprune.runs.run_dir import RunDir
 from kdprune.runs.trackers import start_trackers, stop_trackers
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
+from kdprune.training.observers import Observer
 from kdprune.training.schedule import check_optimizer
 
 log = logging.getLogger("kdprune")
@@ -50,8 +51,12 @@ class Result:
     summary: dict[str, Any]
 
 
-def run(config: Config, data: Data | None = None) -> list[Result]:
+def run(config: Config, data: Data | None = None, observers: Sequence[Observer] = ()) -> list[Result]:
     """Train what the configuration says: the student, and the baseline without a teacher if one is asked for.
+
+    Args:
+        data: opened already, in place of `config.data`.
+        observers: who looks on while the student is trained.
 
     Raises:
         ValueError: a setting that does not fit; said before any training, with what is allowed.
@@ -68,16 +73,17 @@ def run(config: Config, data: Data | None = None) -> list[Result]:
             arms.append(without_teacher(config))
         else:
             log.warning("%s has no labels: the baseline without a teacher is left out", config.data.dataset)
-    return [train(arm, session) for arm in arms]
+    return [train(arm, session, observers=observers) for arm in arms]
 
 
-def train(config: Config, session: Session, folder: Path | None = None) -> Result:
+def train(config: Config, session: Session, folder: Path | None = None, observers: Sequence[Observer] = ()) -> Result:
     """One run: its subset, its teachers, its student; a finished one is found.
 
     Args:
         folder: of run directories (default: the output).
+        observers: who looks on while the student is trained.
     """
-    job = make_job(config, session)
+    job = make_job(config, session, observers=observers)
     teachers = load_teachers(config, session, train)
     run = open_run(job, teachers, folder or Path(config.output))
     with owned(run, session.accelerator):
