@@ -20,7 +20,7 @@ from kdprune.pipeline.arms import run_name, teacher_config
 from kdprune.pipeline.ensemble_weights import _trained_before
 from kdprune.pipeline.workbench import Workbench
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.teachers.ensemble import likeliest
+from kdprune.teachers.ensemble import max_likelihood_weights
 
 
 def log_p(teachers, samples, seed):
@@ -35,7 +35,7 @@ def likelihood(weights, log_p_KN):
 def test_no_other_weights_make_the_labels_likelier(teachers, samples, seed):
     """Against a general constrained optimizer (SLSQP) on the same concave function."""
     p = log_p(teachers, samples, seed)
-    ours = likeliest(p, tolerance=1e-9)
+    ours = max_likelihood_weights(p, tolerance=1e-9)
     assert math.isclose(sum(ours), 1, abs_tol=1e-9)
     assert min(ours) >= 0
     other = minimize(
@@ -47,13 +47,15 @@ def test_no_other_weights_make_the_labels_likelier(teachers, samples, seed):
 
 def test_equal_teachers_keep_equal_weights_and_a_useless_one_loses_its_own():
     p = log_p(1, 100, 0)
-    assert likeliest(p.expand(3, 100)) == pytest.approx([1 / 3] * 3)
-    assert likeliest(torch.cat([p, torch.full((1, 100), -60.0, dtype=p.dtype)])) == pytest.approx([1, 0], abs=1e-6)
+    assert max_likelihood_weights(p.expand(3, 100)) == pytest.approx([1 / 3] * 3)
+    assert max_likelihood_weights(torch.cat([p, torch.full((1, 100), -60.0, dtype=p.dtype)])) == pytest.approx(
+        [1, 0], abs=1e-6
+    )
 
 
 def test_a_teacher_that_is_certain_and_wrong_does_no_harm():
     p = torch.tensor([[-900.0, -0.1], [-0.5, -0.5]], dtype=torch.float64)
-    assert likeliest(p)[1] > 0.5
+    assert max_likelihood_weights(p)[1] > 0.5
 
 
 ENSEMBLE = {

@@ -16,7 +16,7 @@ from kdprune.files import read_json
 from kdprune.models.locate import resolve_teacher, run_of
 from kdprune.passes.evaluation import held_out
 from kdprune.pipeline.arms import teacher_config
-from kdprune.teachers.ensemble import likeliest
+from kdprune.teachers.ensemble import max_likelihood_weights
 from kdprune.teachers.teacher import Teacher
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def learn(bench: Workbench, config: Config, teachers: list[Teacher], ids: np.nda
             for teacher, own in zip(teachers, config.teacher.temperatures or [temperature] * len(teachers), strict=True)
         ]
     )
-    weights = likeliest(log_p_KN)
+    weights = max_likelihood_weights(log_p_KN)
     log.info(
         "weights of the teachers, learned on %d samples that none was trained on: %s",
         len(ids), ", ".join(f"{t.built.name} {w:.3f}" for t, w in zip(teachers, weights, strict=True)),

@@ -98,21 +98,15 @@ class TargetCache:
             ValueError: a file is truncated.
             PermissionError: entries are missing, and nothing may be written.
         """
-        needed, of_a_new_file = 0, None
+        # The same for every view without a file, and a run may have hundreds of them.
+        of_a_new_file = self._column_bytes + _PAGE * int(self._pages(ids_N).sum())
+        needed = 0
         for view in range(views):
             opened = self._map(view)
-            if opened is None:
-                if of_a_new_file is None:  # the same for all of them, and a run may have hundreds
-                    of_a_new_file = self._column_bytes + _PAGE * int(self._pages(ids_N).sum())
-                needed += of_a_new_file
-                missing = len(ids_N) > 0
-            else:
-                missing_ids = ids_N[opened.checksums[ids_N] == 0]
-                missing = len(missing_ids) > 0
-                taken = self._pages(np.flatnonzero(opened.checksums))
-                needed += _PAGE * int((self._pages(missing_ids) & ~taken).sum())
-            if missing:
+            missing = ids_N if opened is None else ids_N[opened.checksums[ids_N] == 0]
+            if len(missing):
                 self._check_writable(view)
+                needed += of_a_new_file if opened is None else self._added_bytes(opened, missing)
         return needed
 
     def have(self, view: int, ids_N: np.ndarray) -> np.ndarray:
@@ -172,6 +166,11 @@ class TargetCache:
 
     def _seed(self, view: int) -> int:
         return seed_of(self._key_hash, view)
+
+    def _added_bytes(self, opened: _View, missing_N: np.ndarray) -> int:
+        """Space that entries take in a file, beside what others have taken: neighbours share pages."""
+        taken = self._pages(np.flatnonzero(opened.checksums))
+        return _PAGE * int((self._pages(missing_N) & ~taken).sum())
 
     def _pages(self, ids_N: np.ndarray) -> np.ndarray:
         """Which pages of the file hold a part of these samples' entries, bool."""
