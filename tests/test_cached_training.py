@@ -316,7 +316,7 @@ def test_files_are_looked_at_before_the_first_step_and_not_when_they_are_needed(
     mine = cached(settings, folder)
     fill(tmp_path, mine)
     last = folder / f"view_{VIEWS - 1:05d}.bin"
-    os.truncate(last, 5000)
+    os.truncate(last, 9000)
     assert kdprune("train", tmp_path, mine) == 2
     said = plain(capsys.readouterr().err)
     assert f"error: {last} is truncated" in said
@@ -349,9 +349,9 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     folder = tmp_path / "targets"
     mine = cached(settings, folder)
     fill(tmp_path, mine)
-    os.truncate(folder / "view_00000.bin", 5000)
+    os.truncate(folder / "view_00000.bin", 9000)
     assert kdprune("train", tmp_path, mine) == 2
-    assert f"error: {folder / 'view_00000.bin'} is truncated: 5,000 bytes" in plain(capsys.readouterr().err)
+    assert f"error: {folder / 'view_00000.bin'} is truncated: 9,000 bytes" in plain(capsys.readouterr().err)
     (folder / "view_00000.bin").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))

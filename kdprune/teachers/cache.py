@@ -25,8 +25,8 @@ What does not fit is computed again. So there are no locks and no flags, and any
 
 **A full disk is an error and never a signal**: a store into a mapped hole of a full disk kills the process with SIGBUS,
 so writes go through `pwrite`, whose ENOSPC is an exception. Reads go through a read-only map, which costs no call of
-the operating system for each entry, and never touch a hole among the entries: on file systems in memory (/dev/shm)
-even reading one takes a page.
+the operating system for each entry. On file systems in memory (/dev/shm) even reading a hole takes a page, so the space
+of the checksums is reserved when a file is made, and an entry is read only if it has a checksum.
 
 Shapes: N samples of a request, W 16-bit words of an entry.
 """
@@ -188,13 +188,8 @@ class TargetCache:
                 size = path.stat().st_size
             except FileNotFoundError:
                 return None
-            if size == 0:  # between its creation and its first length
+            if not self._is_made(path, size):
                 return None
-            if size != self.bytes_per_view:
-                raise ValueError(
-                    f"{path} is truncated: {size:,} bytes, {self.bytes_per_view:,} expected. Remove this file; its "
-                    "entries will be computed again"
-                )
             if len(self._open) >= OPEN_VIEWS:
                 del self._open[next(iter(self._open))]
             whole = np.asarray(np.memmap(path, np.uint8, "r"))  # a memmap's own indexing is slow
@@ -209,15 +204,27 @@ class TargetCache:
             self._artefact.begin()  # a run with another key may have taken the folder as long as it was empty
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            if os.fstat(file).st_size == 0:
-                os.ftruncate(file, self.bytes_per_view)  # all that do it at once set the same length
+            if not self._is_made(path, os.fstat(file).st_size):
+                # Whoever else does it at once does the same; neither call touches what another has written meanwhile.
+                # The checksums' space comes first, since they are read where there is nothing, too (see above).
                 if hasattr(os, "posix_fallocate"):
-                    # Its zeros are read, too; fallocate keeps what is there, so it may come after another's checksums.
                     os.posix_fallocate(file, 0, self._column_bytes)
+                os.ftruncate(file, self.bytes_per_view)
         except BaseException:
             os.close(file)
             raise
         return file
+
+    def _is_made(self, path: Path, size: int) -> bool:
+        """Whether a file has its full length, which it gets last: up to there no entry is in it."""
+        if size <= self._column_bytes:
+            return False
+        if size != self.bytes_per_view:
+            raise ValueError(
+                f"{path} is truncated: {size:,} bytes, {self.bytes_per_view:,} expected. Remove this file; its entries "
+                "will be computed again"
+            )
+        return True
 
     def _check_writable(self, view: int) -> None:
         path = self._path(view)
