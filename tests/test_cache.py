@@ -220,7 +220,7 @@ def test_the_announced_size_is_what_the_disk_then_takes(tmp_path_factory, first,
         assert path.stat().st_size == cache.bytes_per_view
 
 
-@pytest.mark.parametrize("length", [1, 4096, COLUMN + ENTRY * TOTAL - 1, COLUMN + ENTRY * TOTAL + 1])
+@pytest.mark.parametrize("length", [COLUMN + 1, COLUMN + ENTRY * TOTAL - 1, COLUMN + ENTRY * TOTAL + 1])
 def test_a_file_of_the_wrong_length_is_refused_by_name(tmp_path, length):
     fill(opened(tmp_path), 0, IDS)
     os.truncate(file_of(tmp_path), length)
@@ -231,9 +231,10 @@ def test_a_file_of_the_wrong_length_is_refused_by_name(tmp_path, length):
     assert not opened(tmp_path).have(0, IDS).any()
 
 
-def test_an_empty_file_is_one_that_is_being_made(tmp_path):
+@pytest.mark.parametrize("length", [0, 1, COLUMN])
+def test_a_file_without_room_for_entries_is_one_that_is_being_made(tmp_path, length):
     cache = opened(tmp_path)
-    file_of(tmp_path).touch()
+    file_of(tmp_path).write_bytes(bytes(length))
     assert not cache.have(0, IDS).any()
     fill(cache, 0, IDS)
     assert whole(cache, 0, IDS)
@@ -294,6 +295,24 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_
     assert not stored[ids].all()
     fill(cache, 0, ids)
     assert whole(cache, 0, np.concatenate([ids, IDS[600:]]))
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="there is no call that could fail")
+def test_a_disk_that_is_full_when_a_file_is_made_leaves_none_that_looks_made(tmp_path, monkeypatch):
+    """In /dev/shm, reading a checksum that has no space would end the process with SIGBUS."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    cache = opened(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "posix_fallocate", full)
+        with pytest.raises(OSError, match="are free"):
+            fill(cache, 0, IDS)
+    assert file_of(tmp_path).stat().st_size == 0
+    assert not cache.have(0, IDS).any()
+    fill(cache, 0, IDS)
+    assert whole(cache, 0, IDS)
 
 
 def test_an_error_that_is_not_about_space_stays_what_it_is(tmp_path, monkeypatch):

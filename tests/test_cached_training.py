@@ -12,13 +12,16 @@ import numpy as np
 import pytest
 import torch
 from helpers import command, config_of, metrics, options, plain, restored_surroundings, timeless, train
-from kdprune.pipeline.caching import cache
 from test_processes import CPU, launcher
 
+from kdprune.artefact import FILE
 from kdprune.cli import main
 from kdprune.config import Config, relevant
+from kdprune.data.dataset import open_data
 from kdprune.data.stream import Stream
-from kdprune.teachers.cache import HEADER
+from kdprune.data.subset import Subset
+from kdprune.pipeline.cache import CacheResult, cache
+from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.targets import CachedTargets
 from kdprune.training.interrupt import Interrupted
 
@@ -46,7 +49,7 @@ def passes(summary: dict[str, Any]) -> int:
     return summary["cost"]["target_caching"]["forward_samples"] + online
 
 
-def fill(output: Path, settings: dict[str, Any], verify: bool = False) -> dict[str, Any]:
+def fill(output: Path, settings: dict[str, Any], verify: bool = False) -> CacheResult:
     """`kdprune cache` in this process."""
     with restored_surroundings():
         return cache(config_of(output, settings), verify)
@@ -106,7 +109,7 @@ def test_with_fewer_views_student_and_teacher_meet_the_same_ones_again(tmp_path,
         assert torch.equal(ids, expected_ids)
         assert torch.equal(views, epochs % 2)
     assert 2 * KEPT <= passes(summary) <= 2 * KEPT + 3 * BATCH
-    assert sorted(os.listdir(tmp_path / "targets")) == [HEADER, "view_00000.bin", "view_00001.bin"]
+    assert sorted(os.listdir(tmp_path / "targets")) == [FILE, "view_00000.bin", "view_00001.bin"]
     monkeypatch.undo()
     online, other = train(tmp_path, {**settings, "teacher.views": 2})
     assert close(run, other)
@@ -116,8 +119,8 @@ def test_with_fewer_views_student_and_teacher_meet_the_same_ones_again(tmp_path,
 def test_a_filled_cache_serves_any_batch_size_and_any_number_of_epochs(tmp_path, settings):
     folder = tmp_path / "targets"
     filled = fill(tmp_path, cached(settings, folder))
-    assert filled["written"] == VIEWS * KEPT
-    assert fill(tmp_path, cached(settings, folder))["written"] == 0
+    assert filled.written == VIEWS * KEPT
+    assert fill(tmp_path, cached(settings, folder)).written == 0
     for batch, steps in ((64, 22), (32, 30), (101, 12), (404, 4)):
         summary, _ = train(tmp_path, cached(settings, folder, train__batch_size=batch, train__steps=steps))
         assert passes(summary) == 0
@@ -138,7 +141,7 @@ def test_two_processes_fill_what_one_reads(tmp_path, settings):
     summary, run = train(tmp_path, cached(settings, folder))
     assert passes(summary) == 0
     assert close(run, train(tmp_path, settings)[1])
-    assert fill(tmp_path, cached(settings, folder), verify=True)["error"] < 5e-3  # on a GPU, TF32 against a CPU
+    assert fill(tmp_path, cached(settings, folder), verify=True).error < 5e-3  # on a GPU, TF32 against a CPU
 
 
 def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
@@ -181,63 +184,116 @@ def test_filling_can_be_stopped_and_goes_on(tmp_path, settings, monkeypatch, cap
         assert kdprune("cache", tmp_path, mine) == 130
     assert "SIGTERM: stopped with 320 of 1,616 entries; the same command goes on" in capsys.readouterr().err
     result = fill(tmp_path, mine, verify=True)
-    assert result["written"] == VIEWS * KEPT - 5 * BATCH
-    assert result["error"] < 1e-3
+    assert result.written == VIEWS * KEPT - 5 * BATCH
+    assert result.error < 1e-3
     assert passes(train(tmp_path, mine)[0]) == 0
 
 
-def damage(path: Path, entry_bytes: int, row: int) -> None:
-    """Turn over every bit of one entry, which begins after a page of flags."""
+def subset_file(path: Path, keep: np.ndarray) -> dict[str, Any]:
+    """Settings of a run on these sample ids of the digits."""
+    data = open_data(Config().data)
+    Subset(keep, len(data.train), data.fingerprint, {"selector": "by hand"}).save(path)
+    return {"subset.file": str(path)}
+
+
+def test_two_subsets_pay_the_teacher_for_each_sample_once(tmp_path, settings):
+    """Targets belong to samples, whatever the subset: the second run computes what the first had no use for."""
+    own = {**settings, "teacher.targets": "cached", "teacher.views": 2, "train.steps": None, "train.epochs": 2}
+    del own["subset.keep_fraction"]
+    first, second = np.arange(0, 600), np.arange(300, 1300, 2)
+    low, high = (subset_file(tmp_path / f"{name}.json", ids) for name, ids in (("low", first), ("high", second)))
+    assert fill(tmp_path, {**own, **low}).written == 2 * len(first)
+    summary, run = train(tmp_path, {**own, **high, "name": "high"})
+    steps = 2 * len(second) // BATCH
+    new = 2 * len(np.setdiff1d(second, first)) - (2 * len(second) - steps * BATCH)  # the last batch is not full
+    assert new <= summary["cost"]["target_caching"]["forward_samples"] <= 2 * len(np.setdiff1d(second, first))
+    fill(tmp_path, {**own, **high})
+    both = subset_file(tmp_path / "both.json", np.union1d(first, second))
+    assert fill(tmp_path, {**own, **both}, verify=True).written == 0
+    assert passes(train(tmp_path, {**own, **both, "name": "both"})[0]) == 0
+    assert len(list((tmp_path / "targets").iterdir())) == 1
+    online, other = train(tmp_path, {**own, **high, "teacher.targets": "online", "name": "online"})
+    assert float(metrics(run)[-1]["test_loss"]) == pytest.approx(float(metrics(other)[-1]["test_loss"]), rel=2e-4)
+    assert passes(online) == steps * BATCH
+    # Partners of mixed samples are drawn from the kept ones, so there each subset has views of its own.
+    for keep in (low, high):
+        mixed = {**own, **keep, "data.augment": "crop(1)+mixup", "teacher.cache": str(tmp_path / "mixed")}
+        if keep is low:
+            fill(tmp_path, mixed)
+        else:
+            with pytest.raises(ValueError, match="subset: "):
+                fill(tmp_path, mixed)
+
+
+def damage(path: Path, entry_bytes: int, sample_id: int) -> None:
+    """Turn over every bit of one entry, which begins after the pages of checksums."""
     content = bytearray(path.read_bytes())
-    start = 4096 + row * entry_bytes
+    start = 8192 + sample_id * entry_bytes
     content[start : start + entry_bytes] = bytes(255 - byte for byte in content[start : start + entry_bytes])
     path.write_bytes(content)
 
 
 @pytest.mark.parametrize(("top_k", "entry_bytes"), [(None, 20), (3, 18)])
-def test_verify_finds_a_damaged_entry(tmp_path, settings, capsys, top_k, entry_bytes):
+def test_verify_heals_what_is_damaged_and_finds_what_is_wrong(tmp_path, settings, capsys, top_k, entry_bytes):
     few = {**settings, "subset.keep_fraction": 0.15}  # 202 entries of a view: all are verified
     mine = cached(few, tmp_path / "targets", **({} if top_k is None else {"teacher__top_k": top_k}))
     assert kdprune("cache --verify", tmp_path, mine) == 0
     assert "verified 202 entries in each of 7 views: relative error at most" in capsys.readouterr().err
     file = tmp_path / "targets" / "view_00005.bin"
     whole = file.read_bytes()
-    assert len(whole) == 4096 + 202 * entry_bytes
-    damage(file, entry_bytes, 77)
+    assert len(whole) == 8192 + 1347 * entry_bytes
+    sample_id = int(np.flatnonzero(np.frombuffer(whole, np.uint32, 1347))[77])
+    damage(file, entry_bytes, sample_id)
+    result = fill(tmp_path, mine, verify=True)
+    assert (result.written, result.healed) == (0, 1)
+    assert result.error < 5e-3
+
+    cache, written = TargetCache.write, []
+
+    def wrong(self, view, ids, words):  # a bug, say; its checksum is right
+        cache(self, view, ids, words + 3000 * ((view == 5) & (ids == sample_id))[:, None].astype(np.int16))
+        written.append(ids)
+
+    file.unlink()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TargetCache, "write", wrong)
+        fill(tmp_path, mine)
+    assert written
     assert kdprune("cache --verify", tmp_path, mine) == 2
     said = plain(capsys.readouterr().err)
-    assert f"error: {tmp_path / 'targets'}: the entry of sample " in said
-    assert "in view 5 is off by" in said
-    assert "remove the folder" in said
+    assert f"{tmp_path / 'targets'}: the entry of sample {sample_id} in view 5 is off by" in said
     file.unlink()
     assert kdprune("cache --verify", tmp_path, mine) == 0
 
 
-def test_verify_finds_the_targets_of_other_weights(tmp_path, settings, digits_teacher, capsys):
-    """As if somebody had put them there by hand: the header says that they are this teacher's."""
-    fill(tmp_path, cached(settings, tmp_path / "targets"))
-    young = {**settings, "teacher.models": f"{digits_teacher}@1"}
-    fill(tmp_path, cached(young, tmp_path / "other"))
-    for file in (tmp_path / "other").glob("view*"):
-        shutil.copy(file, tmp_path / "targets")
-    assert kdprune("cache --verify", tmp_path, cached(settings, tmp_path / "targets")) == 2
-    assert "from what the teacher says now" in plain(capsys.readouterr().err)
+def test_a_damaged_entry_is_computed_again_by_training(tmp_path, settings, caplog):
+    mine = cached(settings, tmp_path / "targets")
+    _, whole = train(tmp_path, mine)
+    file = tmp_path / "targets" / "view_00001.bin"
+    for sample_id in np.flatnonzero(np.fromfile(file, np.uint32, 1347))[[3, 50]]:
+        damage(file, 20, sample_id)
+    for name, computed in (("again", 2), ("and again", 0)):
+        caplog.clear()
+        summary, run = train(tmp_path, {**mine, "name": name})
+        assert passes(summary) == computed
+        assert caplog.text.count("do not fit their checksums") == bool(computed)
+        assert close(run, whole)
 
 
 def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, settings, digits_teacher, capsys):
     folder = tmp_path / "targets"
     fill(tmp_path, cached(settings, folder))
     others = {
-        "teacher": {"teacher.models": f"{digits_teacher}@1"},
-        "subset": {"subset.keep_fraction": 0.4},
-        "views": {"data.augment": "crop(2)"},
+        "teacher.weights": {"teacher.models": f"{digits_teacher}@1"},
+        "views.recipe.crop": {"data.augment": "crop(2)"},
+        "views.seed": {"seed": 1},
         "entries": {"teacher.top_k": 3},
         "precision": {"train.precision": "bf16"},
     }
     for name, change in others.items():
         assert kdprune("train", tmp_path, {**cached(settings, folder), **change}) == 2
         said = plain(capsys.readouterr().err)
-        assert f"{folder} holds targets of something else: {name} (" in said
+        assert f"{folder} holds cached targets of something else ({name}: " in said
         assert said.count(" there, ") == 1
         assert "Traceback" not in said
     assert passes(train(tmp_path, cached(settings, folder))[0]) == 0  # nothing was lost
@@ -260,7 +316,7 @@ def test_files_are_looked_at_before_the_first_step_and_not_when_they_are_needed(
     mine = cached(settings, folder)
     fill(tmp_path, mine)
     last = folder / f"view_{VIEWS - 1:05d}.bin"
-    os.truncate(last, 5000)
+    os.truncate(last, 9000)
     assert kdprune("train", tmp_path, mine) == 2
     said = plain(capsys.readouterr().err)
     assert f"error: {last} is truncated" in said
@@ -271,16 +327,16 @@ def test_what_was_trained_before_the_disk_failed_is_kept(tmp_path, settings, mon
     mine = cached(settings, tmp_path / "targets", name="mine", train__grad_accum=2)
     _, whole = train(tmp_path / "whole", mine)
     shutil.rmtree(tmp_path / "targets")
-    asked, original = [], CachedTargets._fill
+    written, original = [], TargetCache.write
 
-    def failing(self, *batch):
-        asked.append(batch)
-        if len(asked) == 20:  # the second part of the tenth step
+    def failing(self, *entries):
+        if len(written) == 19:  # the second part of the tenth step
             raise OSError(28, "No space left on device")
-        return original(self, *batch)
+        written.append(entries)
+        return original(self, *entries)
 
     with monkeypatch.context() as patch:
-        patch.setattr(CachedTargets, "_fill", failing)
+        patch.setattr(TargetCache, "write", failing)
         with pytest.raises(OSError, match="No space left"):
             train(tmp_path / "broken", mine)
     (checkpoint,) = (tmp_path / "broken" / "mine" / "checkpoints").iterdir()
@@ -293,15 +349,15 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     folder = tmp_path / "targets"
     mine = cached(settings, folder)
     fill(tmp_path, mine)
-    os.truncate(folder / "view_00000.bin", 5000)
+    os.truncate(folder / "view_00000.bin", 9000)
     assert kdprune("train", tmp_path, mine) == 2
-    assert f"error: {folder / 'view_00000.bin'} is truncated: 5,000 bytes" in plain(capsys.readouterr().err)
+    assert f"error: {folder / 'view_00000.bin'} is truncated: 9,000 bytes" in plain(capsys.readouterr().err)
     (folder / "view_00000.bin").unlink()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
         for words in ("train", "cache"):
-            assert kdprune(words, tmp_path, mine) == 2
-            assert "views of 404 samples need" in plain(capsys.readouterr().err)
+            assert kdprune(words, tmp_path, mine) == 1
+            assert "4 views of 404 samples need" in plain(capsys.readouterr().err)
     summary, _ = train(tmp_path, mine)
     assert KEPT <= passes(summary) <= KEPT + BATCH
 
@@ -376,8 +432,8 @@ def test_a_teacher_that_joins_another_pays_for_itself_alone(tmp_path, settings, 
     fill(tmp_path, own)
     (folder,) = (tmp_path / "targets").iterdir()
     result = fill(tmp_path, {**own, "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"]}, verify=True)
-    assert str(folder) in result["folders"]
-    assert len(result["folders"]) == len(set(result["folders"])) == 2
+    assert str(folder) in result.folders
+    assert len(result.folders) == len(set(result.folders)) == 2
     summary, _ = train(tmp_path, {**own, "teacher.models": [f"{digits_teacher}@1", str(digits_teacher)]})
     assert passes(summary) == 0
 

@@ -17,8 +17,8 @@ def ensembles(draw):
     generator = torch.Generator().manual_seed(draw(st.integers(0, 1000)))
     logits = [4 * torch.randn(n, classes, generator=generator) for _ in range(teachers)]
     weights = normalised(draw(st.lists(st.floats(0.01, 1), min_size=teachers, max_size=teachers)), teachers)
-    own = draw(st.lists(temperatures, min_size=teachers, max_size=teachers))
-    return logits, weights, own, torch.randn(n, classes, generator=generator)
+    each = draw(st.lists(temperatures, min_size=teachers, max_size=teachers))
+    return logits, weights, each, torch.randn(n, classes, generator=generator)
 
 
 def gradient(loss_of, student: torch.Tensor) -> torch.Tensor:
@@ -54,18 +54,18 @@ def test_equal_weights_make_the_sum_over_teachers_k_times_the_mean(case, t):
 
 @given(ensembles(), temperatures)
 def test_probabilities_are_averaged_each_at_its_own_temperature(case, t):
-    logits, weights, own, _ = case
-    combined = combine(logits, t, weights, own)
-    mean = sum(w * (z.double() / k).softmax(1) for w, z, k in zip(weights, logits, own, strict=True))
+    logits, weights, each, _ = case
+    combined = combine(logits, t, weights, each)
+    mean = sum(w * (z.double() / k).softmax(1) for w, z, k in zip(weights, logits, each, strict=True))
     assert combined.dtype == torch.float32
     assert torch.allclose((combined.double() / t).softmax(1), mean, atol=1e-5)
 
 
 @given(ensembles(), temperatures)
 def test_a_single_teacher_is_handed_through(case, t):
-    (logits, *_), _, (own, *_), _ = case
+    (logits, *_), _, (own_t, *_), _ = case
     assert torch.equal(combine([logits], t, [1.0], [t]), logits)
-    assert torch.allclose((combine([logits], t, [1.0], [own]) / t).softmax(1), (logits / own).softmax(1), atol=1e-5)
+    assert torch.allclose((combine([logits], t, [1.0], [own_t]) / t).softmax(1), (logits / own_t).softmax(1), atol=1e-5)
 
 
 @given(ensembles(), temperatures)
@@ -77,12 +77,12 @@ def test_twice_the_same_teacher_is_that_teacher(case, t):
 
 @given(ensembles(), temperatures)
 def test_a_teacher_of_weight_zero_says_nothing(case, t):
-    logits, _, own, _ = case
+    logits, _, each, _ = case
     loud = [*logits, torch.full_like(logits[0], 50.0)]
     weights = normalised([1.0] * len(logits) + [0.0], len(loud))
-    combined = combine(loud, t, weights, [*own, 1.0])
+    combined = combine(loud, t, weights, [*each, 1.0])
     assert combined.isfinite().all()
-    assert torch.allclose(combined, combine(logits, t, normalised(None, len(logits)), own), atol=1e-4 * t)
+    assert torch.allclose(combined, combine(logits, t, normalised(None, len(logits)), each), atol=1e-4 * t)
 
 
 def test_low_precision_logits_and_confident_teachers_stay_finite():

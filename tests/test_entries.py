@@ -47,7 +47,7 @@ def wide(draw: st.DrawFn) -> tuple[Tensor, int]:
     return torch.tensor(draw(st.lists(row, min_size=1, max_size=4))), draw(st.integers(1, classes - 1))
 
 
-def there_and_back(z: Tensor, k: int, temperature: float) -> Tensor:
+def roundtrip(z: Tensor, k: int, temperature: float) -> Tensor:
     entries = TopK(z.shape[1], k)
     return entries.decode(entries.encode(z), temperature)
 
@@ -86,13 +86,13 @@ def test_all_logits_come_back_within_float16(case):
 def test_logits_beyond_float16_stay_finite():
     z = torch.tensor([[1e6, -1e6, 0.0, 1.0]])
     assert AllLogits(4).decode(AllLogits(4).encode(z), 1).tolist() == [[65504, -65504, 0, 1]]
-    assert there_and_back(z, 1, 2.0).isfinite().all()
+    assert roundtrip(z, 1, 2.0).isfinite().all()
 
 
 @given(wide(), st.sampled_from([0.5, 1.0, 4.0]))
 def test_the_k_largest_come_back_within_float16_at_any_temperature(case, temperature):
     z, k = case
-    back = there_and_back(z, k, temperature)
+    back = roundtrip(z, k, temperature)
     assert back.dtype == torch.float32
     kept = is_top(z, k)
     assert torch.allclose(back[kept], z[kept], rtol=2**-11, atol=2**-24)
@@ -103,7 +103,7 @@ def test_the_k_largest_come_back_within_float16_at_any_temperature(case, tempera
 def test_the_tail_has_the_true_mass_at_temperature_one(case):
     z, k = case
     kept = is_top(z, k)
-    level = there_and_back(z, k, 1.0)[~kept].view(len(z), -1)[:, 0]
+    level = roundtrip(z, k, 1.0)[~kept].view(len(z), -1)[:, 0]
     truth = tail_level(z, kept, 1.0)
     assert torch.allclose(level.double(), truth, rtol=2**-11, atol=TINY)
 
@@ -123,7 +123,7 @@ def test_the_tail_is_right_to_second_order_for_high_temperatures(case, temperatu
     own = (rise - variance / 2).abs() * (variance / (2 * rise)).clamp(min=1)
     order = (span**3 / (36 * 3**0.5) + own) / temperature**2
     rounding = (mean.abs() + variance / temperature) * 2**-11 + TINY
-    level = there_and_back(z, k, temperature)[~kept].view(len(z), -1)[:, 0]
+    level = roundtrip(z, k, temperature)[~kept].view(len(z), -1)[:, 0]
     assert ((level - tail_level(z, kept, temperature)).abs() <= 1.1 * order + rounding).all()
 
 
@@ -135,7 +135,7 @@ def test_the_tail_stays_within_what_any_logits_allow(case, temperature):
     n = z.shape[1] - k
     one = tail_level(z, kept, 1.0)
     other = one + (1 - temperature) * math.log(n)
-    level = there_and_back(z, k, temperature)[~kept].view(len(z), -1)[:, 0].double()
+    level = roundtrip(z, k, temperature)[~kept].view(len(z), -1)[:, 0].double()
     truth = tail_level(z, kept, temperature)
     for m, slack in ((truth, 1e-9), (level, one.abs() * 2**-11 + (1 + temperature) * TINY)):
         assert (m >= torch.minimum(one, other) - slack).all()
@@ -150,7 +150,7 @@ def test_the_tail_has_nearly_its_mass_at_the_temperatures_in_between(shape, size
     z = realistic(shape, classes, seed)
     kept = is_top(z, k)
     for temperature, limit in ((2.0, 0.04), (4.0, 0.03), (20.0, 0.004)):
-        error = tail_mass(there_and_back(z, k, temperature), kept, temperature) - tail_mass(z, kept, temperature)
+        error = tail_mass(roundtrip(z, k, temperature), kept, temperature) - tail_mass(z, kept, temperature)
         assert error.abs().max() < limit
 
 
@@ -161,7 +161,7 @@ def test_even_very_wide_logits_keep_a_tail_of_the_right_kind(shape, seed):
     z = 10 * realistic(shape, 100, seed)
     kept = is_top(z, 20)
     for temperature in (1.5, 2.0, 4.0):
-        error = tail_mass(there_and_back(z, 20, temperature), kept, temperature) - tail_mass(z, kept, temperature)
+        error = tail_mass(roundtrip(z, 20, temperature), kept, temperature) - tail_mass(z, kept, temperature)
         assert error.abs().max() < 0.1
 
 
@@ -175,7 +175,7 @@ def test_a_student_learns_nearly_what_the_true_teacher_says(shape, temperature):
     """
     z = realistic(shape, 100, 0, 256)
     student = 0.7 * z + realistic("normal", 100, 1, 256) / 2
-    back = there_and_back(z, 10, temperature)
+    back = roundtrip(z, 10, temperature)
     p, rebuilt = (F.softmax(logits.double() / temperature, 1) for logits in (z, back))
     frozen = F.softmax(z.double(), 1) * is_top(z, 10)
     frozen /= frozen.sum(1, keepdim=True)
@@ -196,7 +196,7 @@ def test_classes_beyond_int16():
     classes = 2**16
     z = torch.zeros(2, classes)
     z[0, 40_000], z[0, 65_535], z[1, 32_768], z[1, 5] = 9, 7, 8, 6
-    back = there_and_back(z, 2, 1.0)
+    back = roundtrip(z, 2, 1.0)
     assert back.topk(2).indices.tolist() == [[40_000, 65_535], [32_768, 5]]
     with pytest.raises(ValueError, match="65537 classes given"):
         TopK(classes + 1, 2)
@@ -205,7 +205,7 @@ def test_classes_beyond_int16():
 def test_all_but_one_kept_is_everything():
     z = realistic("few", 10, 0)
     for temperature in (0.5, 1.0, 4.0):
-        assert torch.allclose(there_and_back(z, 9, temperature), z, rtol=2**-10, atol=TINY)
+        assert torch.allclose(roundtrip(z, 9, temperature), z, rtol=2**-10, atol=TINY)
 
 
 @pytest.mark.parametrize("k", [0, -1, 10, 11])

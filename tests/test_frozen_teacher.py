@@ -13,7 +13,7 @@ from torch import nn
 from kdprune.models.build import build_student
 from kdprune.teachers import frozen
 from kdprune.teachers.folding import fold_batchnorms
-from kdprune.teachers.frozen import FrozenTeacher, can_compile, freeze
+from kdprune.teachers.frozen import can_compile, freeze
 
 CPU = torch.device("cpu")
 
@@ -89,21 +89,19 @@ def test_the_model_is_left_as_it_was():
 
 
 @pytest.mark.parametrize("fold", [True, False])
-def test_training_mode_has_no_effect(fold):
+def test_nothing_that_walks_over_modules_can_reach_a_teacher(fold):
+    """Not even where a student keeps it: a teacher in training mode would answer with batch statistics and dropout."""
     _, x, teacher = teacher_of(fold=fold)
     before = teacher(x)
-    student = nn.ModuleDict({"teacher": teacher}).train()
-    assert not teacher.training
+    student = nn.Linear(2, 2)
+    student.teacher = teacher
+    student.train().to(torch.float64)
+    assert not isinstance(teacher, nn.Module)
+    assert student.state_dict().keys() == {"weight", "bias"}
+    assert len(list(student.parameters())) == 2
     assert not any(module.training for module in teacher.network.modules())
-    assert torch.equal(student["teacher"](x), before)
-
-
-def test_nothing_is_seen_by_optimizers_and_checkpoints():
-    _, _, teacher = teacher_of()
-    assert not list(teacher.parameters())
-    assert not list(teacher.buffers())
-    assert not teacher.state_dict()
-    assert [module for module in teacher.modules() if module is not teacher] == []
+    assert not any(parameter.requires_grad for parameter in teacher.network.parameters())
+    assert torch.equal(student.teacher(x), before)
 
 
 def test_targets_have_no_graph_and_can_be_saved_for_backward():
@@ -249,9 +247,3 @@ def test_the_route_and_its_error_are_logged(caplog):
         teacher_of(dtype=torch.bfloat16)
     assert "7 of 7 BatchNorm layers folded" in caplog.text
     assert "teacher: folded, torch.bfloat16, logits off by" in caplog.text
-
-
-def test_a_teacher_is_a_module_that_moves_nothing():
-    _, x, teacher = teacher_of()
-    assert isinstance(teacher.to(torch.float64), FrozenTeacher)
-    assert teacher(x).dtype == torch.float32

@@ -78,3 +78,21 @@ def test_two_models_of_different_size_and_normalisation_see_the_same_view():
     for size in (4, 8, 13):
         x = Inputs(spec(3, size), CPU, True)(flat)
         assert torch.allclose(x.double(), normalised(flat[..., :1, :1], spec()).expand_as(x), atol=1e-5)
+
+
+def test_in_front_of_a_model_it_takes_views_and_adds_no_weights():
+    model = torch.nn.Conv2d(3, 2, 3)
+    deployed = torch.nn.Sequential(Inputs(spec()), model).eval()
+    images = pixels()
+    with torch.no_grad():
+        assert torch.equal(deployed(images), model(Inputs(spec(), CPU, False)(images)))
+        exported = torch.export.export(deployed, (images,)).module()
+        assert torch.equal(exported(images), deployed(images))
+    assert not list(deployed[0].parameters())
+    assert deployed.state_dict().keys() == {"1.weight", "1.bias"}
+
+
+def test_its_buffers_follow_the_model_to_a_device():
+    inputs = torch.nn.Sequential(Inputs(spec())).to("meta")[0]
+    assert inputs.scale.device == inputs.shift.device == torch.device("meta")
+    assert Inputs(spec(), torch.device("meta")).scale.device.type == "meta"

@@ -8,7 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from helpers import config_of, train
+from helpers import config_of, train, unfinish
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -23,7 +23,7 @@ from kdprune.pipeline.session import open_session
 from kdprune.pipeline.teachers import TeacherRequest
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.runs.run_dir import read_config
-from kdprune.teachers.ensemble import likeliest
+from kdprune.teachers.ensemble import max_likelihood_weights
 
 
 def log_p(teachers, samples, seed):
@@ -38,7 +38,7 @@ def likelihood(weights, log_p_KN):
 def test_no_other_weights_make_the_labels_likelier(teachers, samples, seed):
     """Against a general constrained optimizer (SLSQP) on the same concave function."""
     p = log_p(teachers, samples, seed)
-    ours = likeliest(p, tolerance=1e-9)
+    ours = max_likelihood_weights(p, tolerance=1e-9)
     assert math.isclose(sum(ours), 1, abs_tol=1e-9)
     assert min(ours) >= 0
     other = minimize(
@@ -50,13 +50,15 @@ def test_no_other_weights_make_the_labels_likelier(teachers, samples, seed):
 
 def test_equal_teachers_keep_equal_weights_and_a_useless_one_loses_its_own():
     p = log_p(1, 100, 0)
-    assert likeliest(p.expand(3, 100)) == pytest.approx([1 / 3] * 3)
-    assert likeliest(torch.cat([p, torch.full((1, 100), -60.0, dtype=p.dtype)])) == pytest.approx([1, 0], abs=1e-6)
+    assert max_likelihood_weights(p.expand(3, 100)) == pytest.approx([1 / 3] * 3)
+    assert max_likelihood_weights(torch.cat([p, torch.full((1, 100), -60.0, dtype=p.dtype)])) == pytest.approx(
+        [1, 0], abs=1e-6
+    )
 
 
 def test_a_teacher_that_is_certain_and_wrong_does_no_harm():
     p = torch.tensor([[-900.0, -0.1], [-0.5, -0.5]], dtype=torch.float64)
-    assert likeliest(p)[1] > 0.5
+    assert max_likelihood_weights(p)[1] > 0.5
 
 
 ENSEMBLE = {
@@ -71,7 +73,7 @@ def test_the_better_teacher_counts_more_and_the_summary_says_how_much(tmp_path):
     assert worse["test_top1"] < better["test_top1"] - 0.1
     assert 0 <= worse["weight"] < 0.3 < better["weight"]
     assert worse["weight"] + better["weight"] == pytest.approx(1)
-    (run / "summary.json").unlink()
+    unfinish(run)
     again, _ = train(tmp_path, ENSEMBLE)
     assert [teacher["weight"] for teacher in again["teacher"]] == [teacher["weight"] for teacher in summary["teacher"]]
     assert again["test_loss"] == summary["test_loss"]

@@ -17,28 +17,34 @@ import pytest
 import torch
 from helpers import command, metrics, only_run, options, plain, start, train
 
-from kdprune.training.step import DistillStep
+from kdprune.training.observers import Observer
 
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
 WATCH = """
 import json, os, sys
-from kdprune.cli import main
-from kdprune.training.step import DistillStep
+from kdprune.cli import parse
+from kdprune.pipeline.train import run
+from kdprune.training.observers import Observer
 
-seen, original = [], DistillStep.__call__
+class Watch(Observer):
+    seen = []
 
-def watched(self, batch, alpha):
-    result = original(self, batch, alpha)
-    seen.append([batch.ids.tolist(), batch.views.tolist(), result["loss"].item(), result["kd_loss"].item()])
-    return result
+    def batch(self, batch, result):
+        self.seen.append([batch.ids.tolist(), batch.views.tolist(), result.loss.item(), result.kd_loss.item()])
 
-DistillStep.__call__ = watched
-status = main(["train", *sys.argv[2:]])
+run(parse(["train", *sys.argv[2:]])[1].config_object, observers=[Watch()])
 with open(os.path.join(sys.argv[1], f"rank{os.environ.get('RANK', 0)}.json"), "w") as file:
-    json.dump(seen, file)
-sys.exit(status)
+    json.dump(Watch.seen, file)
 """
+
+
+class Watch(Observer):
+    def __init__(self) -> None:
+        self.seen: list[tuple[list[int], list[int], float, float]] = []
+
+    def batch(self, batch, result) -> None:
+        self.seen.append((batch.ids.tolist(), batch.views.tolist(), result.loss.item(), result.kd_loss.item()))
 
 
 def free_port() -> int:
@@ -65,16 +71,10 @@ def arguments(settings: dict[str, Any], output: Path, **more: object) -> list[st
     return [f"--output={output}", *options(**settings, **more)]
 
 
-def test_two_processes_do_what_one_does(tmp_path, monkeypatch, settings):
-    one, original = [], DistillStep.__call__
-
-    def watched(self, batch, alpha):
-        result = original(self, batch, alpha)
-        one.append((batch.ids.tolist(), batch.views.tolist(), result["loss"].item(), result["kd_loss"].item()))
-        return result
-
-    monkeypatch.setattr(DistillStep, "__call__", watched)
-    summary, alone = train(tmp_path / "one", settings)
+def test_two_processes_do_what_one_does(tmp_path, settings):
+    watch = Watch()
+    summary, alone = train(tmp_path / "one", settings, watch)
+    one = watch.seen
     script = tmp_path / "watch.py"
     script.write_text(WATCH)
     done = command(script, tmp_path, *arguments(settings, tmp_path / "two"), launcher=launcher(), **CPU)

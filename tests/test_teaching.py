@@ -10,7 +10,7 @@ from helpers import config_of, metrics, train
 from kdprune.checks import check
 from kdprune.models.build import build_student
 from kdprune.models.features import Features, channels_first, last_stages
-from kdprune.teachers.ensemble import combine, trusted
+from kdprune.teachers.ensemble import combine, correctness_weights
 from kdprune.teachers.targets import MeanTargets
 
 
@@ -22,7 +22,7 @@ def test_a_teacher_counts_as_much_as_it_believes_the_label():
     """Against the definition, sample by sample: w_k·p_k(y) / Σ_j w_j·p_j(y)."""
     zs, weights = [logits(8, 5, seed=k) for k in range(3)], [0.2, 0.3, 0.5]
     target = torch.arange(8) % 5
-    ours = torch.stack(trusted(zs, weights, target))
+    ours = torch.stack(correctness_weights(zs, weights, target))
     for n in range(8):
         belief = [w * z[n].double().softmax(0)[target[n]] for w, z in zip(weights, zs, strict=True)]
         expected = torch.stack(belief) / sum(belief)
@@ -32,10 +32,12 @@ def test_a_teacher_counts_as_much_as_it_believes_the_label():
 def test_one_hot_probabilities_are_class_ids_and_mixed_ones_are_averaged():
     zs, target = [logits(6, 4, seed=k) for k in range(2)], torch.tensor([0, 1, 2, 3, 0, 1])
     one_hot = torch.nn.functional.one_hot(target, 4).float()
-    for a, b in zip(trusted(zs, [0.5, 0.5], target), trusted(zs, [0.5, 0.5], one_hot), strict=True):
+    for a, b in zip(
+        correctness_weights(zs, [0.5, 0.5], target), correctness_weights(zs, [0.5, 0.5], one_hot), strict=True
+    ):
         assert torch.allclose(a, b, atol=1e-6)
     half = torch.full((6, 4), 0.25)  # every teacher believes a uniform label alike
-    assert torch.allclose(torch.stack(trusted(zs, [0.5, 0.5], half)), torch.full((2, 6), 0.5), atol=1e-6)
+    assert torch.allclose(torch.stack(correctness_weights(zs, [0.5, 0.5], half)), torch.full((2, 6), 0.5), atol=1e-6)
 
 
 def test_weights_for_each_sample_average_probabilities():
@@ -47,10 +49,10 @@ def test_weights_for_each_sample_average_probabilities():
 
 def test_confidently_wrong_teachers_leave_finite_weights():
     zs = [torch.tensor([[500.0, 0.0]]), torch.tensor([[0.0, 500.0]])]
-    weights = trusted(zs, [0.5, 0.5], torch.tensor([1]))
+    weights = correctness_weights(zs, [0.5, 0.5], torch.tensor([1]))
     assert torch.equal(torch.stack(weights), torch.tensor([[0.0], [1.0]]))
     assert combine(zs, 4.0, weights, [4.0, 4.0]).isfinite().all()
-    mixed = trusted([torch.tensor([[500.0, 0.0, 1.0]])] * 2, [0.3, 0.7], torch.tensor([[0.0, 0.5, 0.5]]))
+    mixed = correctness_weights([torch.tensor([[500.0, 0.0, 1.0]])] * 2, [0.3, 0.7], torch.tensor([[0.0, 0.5, 0.5]]))
     assert torch.allclose(torch.stack(mixed), torch.tensor([[0.3], [0.7]]))
 
 

@@ -7,7 +7,6 @@ import json
 import math
 import os
 import signal
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,16 +14,16 @@ import safetensors.torch
 import timm
 import torch
 from helpers import metrics, timeless, train
-from kdprune.pipeline.report import evaluate_run
 from PIL import Image
 
+from kdprune.artefact import LOCK
 from kdprune.config import Config, config_hash
 from kdprune.data.sources import open_source
+from kdprune.pipeline.evaluate import evaluate_run
 from kdprune.runs.run_dir import read_config
 from kdprune.teachers.frozen import can_compile
-from kdprune.training import trainer as module
 from kdprune.training.interrupt import Interrupted
-from kdprune.training.step import DistillStep
+from kdprune.training.observers import MovingAverage, Observer
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -63,7 +62,8 @@ def kd_run(tmp_path_factory, digits_teacher):
 def test_a_run_directory_holds_what_was_promised(kd_run):
     summary, run = kd_run
     assert {file.name for file in run.iterdir() if file.is_file()} == {
-        "config.yaml", "environment.json", "metrics.csv", "subset.json", "student.safetensors", "summary.json",
+        "artefact.json", ".lock", "config.yaml", "environment.json", "metrics.csv", "subset.json",
+        "student.safetensors", "summary.json",
     }  # fmt: skip
     assert not list(run.glob("checkpoints/*"))
     assert json.loads((run / "summary.json").read_text()) == summary
@@ -102,7 +102,7 @@ def test_the_student_loads_into_timms_model_and_scores_the_same(kd_run):
     model = timm.create_model("mlp_64", num_classes=10, in_chans=1, img_size=8)
     model.load_state_dict(weights(run), strict=True)
     assert sum(p.numel() for p in model.parameters()) == summary["student"]["parameters"]
-    again = evaluate_run(run, as_json=True)
+    again = evaluate_run(run).result
     assert again["top1"] == summary["test_top1"]
     assert again["loss"] == pytest.approx(summary["test_loss"])
 
@@ -138,10 +138,9 @@ def test_what_a_row_says_of_a_teacher(kd_run):
         assert float(row["train_loss"]) == pytest.approx(mixture, rel=1e-4)
 
 
-def test_a_finished_run_trains_nothing(kd_run, monkeypatch):
+def test_a_finished_run_trains_nothing(kd_run):
     summary, run = kd_run
-    before = {file: file.stat().st_mtime_ns for file in run.rglob("*")}
-    monkeypatch.setattr(module.Trainer, "fit", lambda _: pytest.fail("trained again"))
+    before = {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.name != LOCK}
     config = read_config(run)
     again, same = train(
         run.parent,
@@ -150,7 +149,7 @@ def test_a_finished_run_trains_nothing(kd_run, monkeypatch):
     )  # fmt: skip
     assert again == summary
     assert same == run
-    assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
+    assert {file: file.stat().st_mtime_ns for file in run.rglob("*") if file.name != LOCK} == before
 
 
 def test_a_name_that_is_taken_by_other_settings_is_refused(tmp_path):
@@ -185,21 +184,30 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert not (tmp_path / "wild" / "summary.json").exists()
 
 
+class Weights(Observer):
+    """Copies a model's weights after every step."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, torch.Tensor]] = []
+
+    def watch(self, model: torch.nn.Module) -> None:
+        self.model = model
+
+    def step(self, step: int) -> None:
+        self.seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
+
+
 def test_the_moving_average_is_what_comes_out(tmp_path, monkeypatch):
-    seen = []
-    original = module.ModelEmaV3.update
-
-    def update(self, model, step=None):
-        seen.append({name: tensor.clone() for name, tensor in model.state_dict().items()})
-        original(self, model, step=step)
-
-    monkeypatch.setattr(module.ModelEmaV3, "update", update)
-    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6})
+    observer, original = Weights(), MovingAverage.__init__
+    monkeypatch.setattr(
+        MovingAverage, "__init__", lambda self, model, decay: (observer.watch(model), original(self, model, decay))[1]
+    )
+    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6}, observer)
     _, without = train(tmp_path / "none", {"train.steps": 6})
-    assert len(seen) == 6
-    assert close(seen[-1], weights(without), 1e-6)  # the student itself is trained as ever
-    average = seen[0]  # timm's first update copies
-    for state in seen[1:]:
+    assert len(observer.seen) == 6
+    assert close(observer.seen[-1], weights(without), 1e-6)  # the student itself is trained as ever
+    average = observer.seen[0]  # timm's first update copies
+    for state in observer.seen[1:]:
         average = {name: 0.8 * value + 0.2 * state[name] for name, value in average.items()}
     assert close(weights(run), average, 1e-5)
 
@@ -406,28 +414,22 @@ def test_without_labels_and_without_a_held_out_part(tmp_path, unlabelled, digits
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def steps(monkeypatch):
-    """Counts the steps of a run in `steps.done`; in step `steps.stop_in`, a SIGTERM comes."""
-    counter = SimpleNamespace(done=0, stop_in=None)
-    original = DistillStep.__call__
+class Steps(Observer):
+    """Counts the steps of a run; in step `stop_in`, a SIGTERM comes."""
 
-    def counted(self, batch, alpha):
-        counter.done += 1
-        if counter.done == counter.stop_in:
+    def __init__(self, stop_in: int | None = None) -> None:
+        self.done, self.stop_in = 0, stop_in
+
+    def step(self, step: int) -> None:
+        self.done += 1
+        if step == self.stop_in:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch, alpha)
-
-    monkeypatch.setattr(DistillStep, "__call__", counted)
-    return counter
 
 
-def interrupted(tmp_path, steps, settings, step: int):
+def interrupted(tmp_path, settings, step: int):
     """Train until a SIGTERM comes in a step; the folder of checkpoints."""
-    steps.stop_in = step
     with pytest.raises(Interrupted, match=rf"SIGTERM: stopped at step {step} of 22;.*The same command goes on"):
-        train(tmp_path, settings)
-    steps.done, steps.stop_in = 0, None
+        train(tmp_path, settings, Steps(step))
     return tmp_path / "mine" / "checkpoints"
 
 
@@ -444,49 +446,50 @@ def uninterrupted(tmp_path_factory, resumable):
     return train(tmp_path_factory.mktemp("whole"), resumable)[1]
 
 
-@pytest.mark.parametrize("damage", ["none", "newest", "all"])
-def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(
-    tmp_path, steps, resumable, uninterrupted, damage
-):
-    folder = interrupted(tmp_path, steps, resumable, 13)
+@pytest.mark.parametrize("damage", ["none", "newest", "all", "a bit"])
+def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(tmp_path, resumable, uninterrupted, damage):
+    folder = interrupted(tmp_path, resumable, 13)
     files = sorted(folder.glob("step_*.pth"))
     assert [file.name for file in files] == ["step_000000012.pth", "step_000000013.pth"]
-    for file in {"none": [], "newest": files[-1:], "all": files}[damage]:
-        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    _, run = train(tmp_path, resumable)
-    assert steps.done == 22 - {"none": 13, "newest": 12, "all": 0}[damage]
+    for file in {"none": [], "newest": files[-1:], "all": files, "a bit": files[-1:]}[damage]:
+        stored = bytearray(file.read_bytes())
+        if damage == "a bit":
+            stored[len(stored) // 2] ^= 4
+        file.write_bytes(stored if damage == "a bit" else stored[: len(stored) // 2])
+    steps = Steps()
+    _, run = train(tmp_path, resumable, steps)
+    assert steps.done == 22 - {"none": 13, "newest": 12, "all": 0, "a bit": 12}[damage]
     assert content(run) == content(uninterrupted)
     assert timeless(run) == timeless(uninterrupted)
     assert not list(folder.glob("*"))
 
 
-def test_what_a_kill_left_half_written_is_gone_in_the_end(tmp_path, steps, resumable):
+def test_what_a_kill_left_half_written_is_gone_in_the_end(tmp_path, resumable):
     """A `kill -9` inside a checkpoint leaves its temporary file, as large as the checkpoint."""
-    folder = interrupted(tmp_path, steps, resumable, 13)
+    folder = interrupted(tmp_path, resumable, 13)
     (folder / ".step_000000014.pth.ab12.tmp").write_bytes(b"half")
     train(tmp_path, resumable)
     assert not list(folder.glob("*")) + list(folder.glob(".*"))
 
 
-def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, steps, resumable, uninterrupted):
-    interrupted(tmp_path, steps, resumable, int(metrics(uninterrupted)[0]["step"]))
+def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, resumable, uninterrupted):
+    interrupted(tmp_path, resumable, int(metrics(uninterrupted)[0]["step"]))
     _, run = train(tmp_path, resumable)
     assert timeless(run) == timeless(uninterrupted)
     assert content(run) == content(uninterrupted)
 
 
-def test_a_stop_in_the_last_step_of_all_finishes_the_run(tmp_path, steps, resumable, uninterrupted):
-    steps.stop_in = 22
+def test_a_stop_in_the_last_step_of_all_finishes_the_run(tmp_path, resumable, uninterrupted):
     with contextlib.suppress(Interrupted):
-        train(tmp_path, resumable)
+        train(tmp_path, resumable, Steps(22))
     _, run = train(tmp_path, resumable)
     assert content(run) == content(uninterrupted)
     assert timeless(run) == timeless(uninterrupted)
 
 
-def test_a_snapshot_survives_going_on(tmp_path, steps, resumable):
+def test_a_snapshot_survives_going_on(tmp_path, resumable):
     settings = {**resumable, "train.save_epochs": [1]}
-    folder = interrupted(tmp_path, steps, settings, 15)
+    folder = interrupted(tmp_path, settings, 15)
     before = (folder / "epoch_0001.safetensors").read_bytes()
     train(tmp_path, settings)
     assert (folder / "epoch_0001.safetensors").read_bytes() == before

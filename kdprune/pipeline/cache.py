@@ -102,7 +102,8 @@ def _fill(job: Job, targets: CachedTargets) -> int:
     def requests() -> Iterator[Request]:
         for view in range(views):
             for ids in torch.from_numpy(missing(view)).split(size):
-                yield ids, torch.full_like(ids, view)
+                if len(ids):
+                    yield ids, torch.full_like(ids, view)
 
     written = 0
     total = sum(len(missing(view)) for view in range(views))
@@ -124,7 +125,9 @@ def _heal(job: Job, targets: CachedTargets) -> int:
     healed = 0
     for view in range(count_views(job)):
         ids = torch.from_numpy(np.unique(np.concatenate([cache.damaged(view) for cache in targets.caches])))
-        for batch in job.reader().read((part, torch.full_like(part, view)) for part in ids.split(VERIFIED)):
+        for batch in job.reader().read(
+            (part, torch.full_like(part, view)) for part in ids.split(VERIFIED) if len(part)
+        ):
             targets.logits(batch)
         healed += len(ids)
     return healed

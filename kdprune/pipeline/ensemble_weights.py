@@ -21,7 +21,7 @@ from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import TeacherRequest, requested_teachers
-from kdprune.teachers.ensemble import likeliest
+from kdprune.teachers.ensemble import max_likelihood_weights
 from kdprune.teachers.teacher import Teacher
 
 log = logging.getLogger("kdprune")
@@ -58,7 +58,7 @@ def learn(config: Config, session: Session, teachers: Sequence[Teacher], ids: np
     log_p_KN = torch.stack(
         [_of_labels(session, teacher, ids, temperature / t) for teacher, t in zip(teachers, own, strict=True)]
     )
-    weights = likeliest(log_p_KN)
+    weights = max_likelihood_weights(log_p_KN)
     log.info(
         "weights of the teachers, learned on %d samples that none was trained on: %s",
         len(ids),

@@ -25,8 +25,8 @@ What does not fit is computed again. So there are no locks and no flags, and any
 
 **A full disk is an error and never a signal**: a store into a mapped hole of a full disk kills the process with SIGBUS,
 so writes go through `pwrite`, whose ENOSPC is an exception. Reads go through a read-only map, which costs no call of
-the operating system for each entry, and never touch a hole among the entries: on file systems in memory (/dev/shm)
-even reading one takes a page.
+the operating system for each entry. On file systems in memory (/dev/shm) even reading a hole takes a page, so the space
+of the checksums is reserved when a file is made, and an entry is read only if it has a checksum.
 
 Shapes: N samples of a request, W 16-bit words of an entry.
 """
@@ -38,6 +38,7 @@ import itertools
 import logging
 import os
 import shutil
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,21 +101,15 @@ class TargetCache:
             ValueError: a file is truncated.
             PermissionError: entries are missing, and nothing may be written.
         """
-        needed, of_a_new_file = 0, None
+        # The same for every view without a file, and a run may have hundreds of them.
+        of_a_new_file = self._column_bytes + _PAGE * int(self._pages(ids_N).sum())
+        needed = 0
         for view in range(views):
             opened = self._map(view)
-            if opened is None:
-                if of_a_new_file is None:  # the same for all of them, and a run may have hundreds
-                    of_a_new_file = self._column_bytes + _PAGE * int(self._pages(ids_N).sum())
-                needed += of_a_new_file
-                missing = len(ids_N) > 0
-            else:
-                missing_ids = ids_N[opened.checksums[ids_N] == 0]
-                missing = len(missing_ids) > 0
-                taken = self._pages(np.flatnonzero(opened.checksums))
-                needed += _PAGE * int((self._pages(missing_ids) & ~taken).sum())
-            if missing:
+            missing = ids_N if opened is None else ids_N[opened.checksums[ids_N] == 0]
+            if len(missing):
                 self._check_writable(view)
+                needed += of_a_new_file if opened is None else self._added_bytes(opened, missing)
         return needed
 
     def have(self, view: int, ids_N: np.ndarray) -> np.ndarray:
@@ -175,6 +170,11 @@ class TargetCache:
     def _seed(self, view: int) -> int:
         return seed_of(self._key_hash, view)
 
+    def _added_bytes(self, opened: _View, missing_N: np.ndarray) -> int:
+        """Space that entries take in a file, beside what others have taken: neighbours share pages."""
+        taken = self._pages(np.flatnonzero(opened.checksums))
+        return _PAGE * int((self._pages(missing_N) & ~taken).sum())
+
     def _pages(self, ids_N: np.ndarray) -> np.ndarray:
         """Which pages of the file hold a part of these samples' entries, bool."""
         first = (self._column_bytes + ids_N * self.bytes_per_entry) // _PAGE
@@ -191,13 +191,8 @@ class TargetCache:
                 size = path.stat().st_size
             except FileNotFoundError:
                 return None
-            if size == 0:  # between its creation and its first length
+            if not self._is_made(path, size):
                 return None
-            if size != self.bytes_per_view:
-                raise ValueError(
-                    f"{path} is truncated: {size:,} bytes, {self.bytes_per_view:,} expected. Remove this file; its "
-                    "entries will be computed again"
-                )
             if len(self._open) >= OPEN_VIEWS:
                 del self._open[next(iter(self._open))]
             whole = np.asarray(np.memmap(path, np.uint8, "r"))  # a memmap's own indexing is slow
@@ -212,15 +207,27 @@ class TargetCache:
             self._artefact.begin()  # a run with another key may have taken the folder as long as it was empty
         file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
         try:
-            if os.fstat(file).st_size == 0:
-                os.ftruncate(file, self.bytes_per_view)  # all that do it at once set the same length
+            if not self._is_made(path, os.fstat(file).st_size):
+                # Whoever else does it at once does the same; neither call touches what another has written meanwhile.
+                # The checksums' space comes first, since they are read where there is nothing, too (see above).
                 if hasattr(os, "posix_fallocate"):
-                    # Its zeros are read, too; fallocate keeps what is there, so it may come after another's checksums.
                     os.posix_fallocate(file, 0, self._column_bytes)
+                os.ftruncate(file, self.bytes_per_view)
         except BaseException:
             os.close(file)
             raise
         return file
+
+    def _is_made(self, path: Path, size: int) -> bool:
+        """Whether a file has its full length, which it gets last: up to there no entry is in it."""
+        if size <= self._column_bytes:
+            return False
+        if size != self.bytes_per_view:
+            raise ValueError(
+                f"{path} is truncated: {size:,} bytes, {self.bytes_per_view:,} expected. Remove this file; its entries "
+                "will be computed again"
+            )
+        return True
 
     def _check_writable(self, view: int) -> None:
         path = self._path(view)
@@ -282,8 +289,11 @@ def damaged_entries(folder: Path, key: Key) -> tuple[int, list[str]]:
     Returns:
         How many views there are, and what is wrong, a line each.
     """
-    cache = TargetCache(folder, key, key["samples"], _Form(key["entries"]["words"]))
-    views = [int(path.stem.removeprefix("view_")) for path in sorted(folder.glob("view_*.bin"))]
+    paths, total = sorted(folder.glob("view_*.bin")), key["samples"]
+    # A file that is longer or shorter than the others is found by its length.
+    length = statistics.mode(path.stat().st_size for path in paths) if paths else 0
+    cache = TargetCache(folder, key, total, _Form((length - _whole_pages(4 * total)) // (2 * total)))
+    views = [int(path.stem.removeprefix("view_")) for path in paths]
     problems = []
     for view in views:
         try:

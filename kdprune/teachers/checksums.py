@@ -1,13 +1,14 @@
 """A 32-bit checksum of each entry of a cache, which also says that the entry is there.
 
-Multilinear hashing (Carter & Wegman 1979; Lemire & Kaser 2014, arXiv 1202.4961, §3): with fixed odd 64-bit numbers
-a and the 16-bit words x of the entry,
+Multilinear hashing (Carter & Wegman 1979; Lemire & Kaser 2014, arXiv 1202.4961): with fixed odd 64-bit numbers a and
+the 16-bit words x of the entry,
 
-    h = (Σ_j a_j·x_j + a_W·id + seed) mod 2⁶⁴, of which the upper 32 bits count.
+    h = (Σ_j a_j·x_j + a_W·id + seed) mod 2⁶⁴, of which the upper 32 bits are kept.
 
-Two entries that differ agree in these for 2⁻³⁰ of all choices of a, so that damage goes unseen once in a thousand
-million times: enough against disks, kills and hands, and no protection against an attacker. It is one product of a
-matrix and a vector, so a batch is checked in microseconds without a loop over its entries.
+Let two entries differ by d ≠ 0 in word j, |d| < 2¹⁶. Their checksums are equal only if a_j·d falls into an interval of
+2³³ numbers that the other words place, and it does so for fewer than 2⁻³⁰ of all odd a_j. So damage goes unnoticed once
+in a thousand million times: enough against disks and kills, and no protection against an attacker. And it is the
+product of a matrix and a vector, so that a batch is checked in microseconds, without a loop over its entries.
 
 Shapes: N entries, W words of an entry.
 """

@@ -111,8 +111,8 @@ def freeze(
     if teacher is None or not _agrees(teacher, example, reference):
         _agrees(plain, example, reference)
         return plain
-    wanted = can_compile(device) if compile == "auto" else compile
-    return _compiled(teacher, example, reference) if wanted else teacher
+    compile = can_compile(device) if compile == "auto" else compile
+    return _compiled(teacher, example, reference) if compile else teacher
 
 
 def can_compile(device: torch.device) -> bool:

@@ -35,7 +35,7 @@ def targets_key(
         "data": fingerprint,
         "views": views.key(),
         "subset": subset_hash if views.recipe.mixes else None,
-        "entries": {"form": entries.about, "words": entries.words},
+        "entries": entries.about,
         "samples": total,
         "precision": str(teacher.engine.dtype).removeprefix("torch."),
     }

@@ -15,7 +15,7 @@ from torch import Tensor
 from kdprune.data.reader import Batch
 from kdprune.models.features import Features
 from kdprune.teachers.cache import TargetCache
-from kdprune.teachers.ensemble import combine, normalised, trusted
+from kdprune.teachers.ensemble import combine, correctness_weights, normalised
 from kdprune.teachers.teacher import Teacher
 
 
@@ -54,7 +54,9 @@ class OnlineTargets:
     def __call__(self, batch: Batch) -> Tensor:
         """Logits N×C of the teachers as one, float32, without gradient."""
         logits = self.logits(batch)
-        weights = trusted(logits, self.weights, batch.target) if self.by_correctness else self.weights
+        weights: Sequence[float | Tensor] = self.weights
+        if self.by_correctness:
+            weights = correctness_weights(logits, self.weights, batch.target)
         return combine(logits, self.temperature, weights, self.temperatures)
 
     def state_dict(self) -> dict[str, Any]:
