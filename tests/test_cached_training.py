@@ -432,7 +432,7 @@ def test_a_teacher_that_joins_another_pays_for_itself_alone(tmp_path, settings, 
     fill(tmp_path, own)
     (folder,) = (tmp_path / "targets").iterdir()
     result = fill(tmp_path, {**own, "teacher.models": [str(digits_teacher), f"{digits_teacher}@1"]}, verify=True)
-    assert str(folder) in result.folders
+    assert folder in result.folders
     assert len(result.folders) == len(set(result.folders)) == 2
     summary, _ = train(tmp_path, {**own, "teacher.models": [f"{digits_teacher}@1", str(digits_teacher)]})
     assert passes(summary) == 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
 from kdprune.checks import check
@@ -86,12 +87,19 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     job = make_job(config, session, observers=observers)
     teachers = load_teachers(config, session, train)
     run = open_run(job, teachers, folder or Path(config.output))
-    with owned(run, session.accelerator):
-        if run.finished:
-            log.info("%s is finished", run.path)
-        else:
-            fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+    if not _finished(run):  # a finished run may lie where nothing can be written, so it is not locked
+        with owned(run, session.accelerator):
+            if not _finished(run):  # another command may have finished it meanwhile
+                fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+    log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
+
+
+def _finished(run: RunDir) -> bool:
+    """Whether a run is finished, as the main process sees it: all must go the same way."""
+    seen = [run.finished]
+    broadcast_object_list(seen)
+    return seen[0]
 
 
 def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:
