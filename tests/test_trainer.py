@@ -367,7 +367,7 @@ def test_snapshots_are_kept_at_the_epochs_asked_for(digits_teacher):
 
 
 def test_a_snapshot_that_was_not_kept_is_refused_with_those_that_were(tmp_path, digits_teacher):
-    with pytest.raises(ValueError, match=r"no student of epoch '7' \(epochs kept: 1, 2\)"):
+    with pytest.raises(ValueError, match=r"no student of .7. \(kept: 1, 2\)"):
         train(tmp_path, {"teacher.models": f"{digits_teacher}@7"})
 
 

@@ -1,4 +1,4 @@
-"""A teacher that an earlier run has trained: `RUN` or `RUN@EPOCH`."""
+"""A teacher that an earlier run has trained: `RUN`, `RUN@EPOCH` or `RUN@stepSTEP`."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ def resolve_teacher(name: str) -> Path | None:
     """The weights file that `name` stands for; None where it is the name of a model.
 
     `RUN` is a run directory (its final student), `RUN@5` the student there after epoch 5 (young teachers can suit
-    small subsets better), `FILE.safetensors` a file that `save_model` wrote.
+    small subsets better), `RUN@step300` the one after step 300, `FILE.safetensors` a file that `save_model` wrote.
 
     Raises:
-        ValueError: a path with nothing there, or a run without that file; the message lists the epochs that exist.
+        ValueError: a path with nothing there, or a run without that file; the message lists the snapshots that exist.
     """
     path = Path(name)
     if is_remote(name) or (timm.is_model(name.partition(".")[0]) and not _is_run(path)):
@@ -28,9 +28,9 @@ def resolve_teacher(name: str) -> Path | None:
         return _existing_file(path)
     if path.is_dir():
         return _final(path)
-    run, at, epoch = name.rpartition("@")
+    run, at, when = name.rpartition("@")
     if at and Path(run).is_dir():
-        return _at_epoch(Path(run), epoch)
+        return _snapshot(Path(run), when)
     if at or "/" in name or "\\" in name:
         raise ValueError(f"no such run directory: {run or name}")
     return None
@@ -42,10 +42,15 @@ def run_of(weights: Path) -> Path | None:
     return next((folder for folder in above if (folder / "subset.json").is_file()), None)
 
 
-def epochs_kept(run: Path) -> list[int]:
-    """Epochs whose student is in the run's checkpoints, ascending."""
-    stems = (file.stem.removeprefix("epoch_") for file in (run / CHECKPOINTS).glob("epoch_*.safetensors"))
-    return sorted(int(stem) for stem in stems if stem.isdigit())
+def snapshots(run: Path) -> dict[str, Path]:
+    """The snapshots that a run kept, as they stand behind `RUN@`: "5" after epoch 5, "step300" after step 300."""
+    found = {}
+    for kind, prefix in (("epoch_", ""), ("step_", "step")):
+        for file in sorted((run / CHECKPOINTS).glob(f"{kind}*.safetensors")):
+            number = file.stem.removeprefix(kind)
+            if number.isdecimal():
+                found[f"{prefix}{int(number)}"] = file
+    return found
 
 
 def _is_run(path: Path) -> bool:
@@ -64,13 +69,14 @@ def _final(run: Path) -> Path:
     return run / FINAL
 
 
-def _at_epoch(run: Path, epoch: str) -> Path:
-    file = run / CHECKPOINTS / (f"epoch_{int(epoch):04d}.safetensors" if epoch.isdecimal() else epoch)
-    if not epoch.isdecimal() or not file.is_file():
-        raise ValueError(f"{run} has no student of epoch {epoch!r} ({_listed(run)})")
-    return file
+def _snapshot(run: Path, when: str) -> Path:
+    kept = snapshots(run)
+    name = str(int(when)) if when.isdecimal() else when
+    if name not in kept:
+        raise ValueError(f"{run} has no student of {when!r} ({_listed(run)})")
+    return kept[name]
 
 
 def _listed(run: Path) -> str:
-    epochs = epochs_kept(run)
-    return f"epochs kept: {', '.join(map(str, epochs))}" if epochs else "no epoch was kept; see the run's checkpoints"
+    kept = snapshots(run)
+    return f"kept: {', '.join(kept)}" if kept else "no snapshot was kept; see --train.save_epochs"

@@ -8,6 +8,7 @@ from typing import Any
 
 from kdprune.artefact import damage, key_hash, read_record
 from kdprune.files import read_json
+from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
 from kdprune.runs.run_dir import SUMMARY, WEIGHTS
 
@@ -70,10 +71,12 @@ def _teacher(teacher: dict[str, Any], seen: frozenset[Path]) -> Node:
         f"teacher {teacher['name']}",
         {"weights": str(teacher.get("weights_hash"))[:12], "from": str(teacher["source"])},
     )
-    run = Path(teacher["source"])
-    if not (run / WEIGHTS).is_file():
+    name, at, when = teacher["source"].rpartition("@")
+    run = Path(name if at else teacher["source"])
+    weights = snapshots(run).get(when) if at else run / WEIGHTS
+    if weights is None or not weights.is_file():
         return node
-    if stored_hash(run / WEIGHTS) != teacher.get("weights_hash"):
+    if stored_hash(weights) != teacher.get("weights_hash"):
         node.problem = "its run has other weights now"
     if run.resolve() not in seen:
         node.inputs.append(lineage(run, seen))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from kdprune import alpha as alpha_policies
+from kdprune.artefact import key_hash, read_record
 from kdprune.checks import EMA
 from kdprune.models.build import count_parameters
 from kdprune.pipeline.job import Job
@@ -41,9 +43,29 @@ def summarise(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, 
         "cost": _cost(job, teachers, targets, result),
         "subset_hash": subset.hash,
         "dataset_fingerprint": job.session.data.fingerprint,
+        "inputs": _inputs(job, teachers),
         "device": device_name(accelerator.device),
         "precision": accelerator.mixed_precision,
     }
+
+
+def _inputs(job: Job, teachers: list[Teacher]) -> dict[str, Any]:
+    """Keys of what the run was made of, so that a chain of runs can be followed by contents."""
+    data = job.session.data
+    made_of = [{"run": _run_key(teacher.source), "weights": teacher.weights_hash} for teacher in teachers]
+    return {
+        "data": data.fingerprint,
+        "test_data": data.test_fingerprint,
+        "subset": job.subset.hash,
+        "teachers": made_of,
+    }
+
+
+def _run_key(source: str) -> str | None:
+    """The hash of the key of the run that a teacher comes from; None where it comes from elsewhere."""
+    run = Path(source.rpartition("@")[0] or source)
+    record = read_record(run) if run.is_dir() else None
+    return None if record is None else key_hash(record["key"])
 
 
 def student_result(job: Job, state: TrainState) -> dict[str, Any]:

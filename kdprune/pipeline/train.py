@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
+from kdprune.artefact import key_hash
 from kdprune.checks import check
 from kdprune.config import Config, config_hash
 from kdprune.data.dataset import Data
@@ -135,7 +136,8 @@ def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
     state = train_student(job, run, targets)
     stop_trackers(accelerator)
     summary = summarise(job, teachers, targets, state)
-    summary |= {"name": run.path.name, "config_hash": config_hash(config), "key": run.artefact.key}
+    key = run.artefact.key
+    summary |= {"name": run.path.name, "config_hash": config_hash(config), "key_hash": key_hash(key), "key": key}
     if found is not None:
         summary["cost"]["alpha_search"] = found["cost"]
     if accelerator.is_main_process:

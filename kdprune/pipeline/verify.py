@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kdprune.artefact import FILE, damage, read_record
+from kdprune.artefact import FILE, Key, damage, read_record
 from kdprune.data.dataset import cache_root
 from kdprune.files import read_json
 from kdprune.runs.run_dir import SUMMARY, read_config
@@ -36,7 +36,7 @@ class Verified:
 
 
 def verify(folders: Iterable[Path]) -> Iterator[Verified]:
-    """Check runs, whatever lies in the folders, and the decoded images and cached targets that the runs were made of.
+    """Check whatever lies in the folders, and the teachers, decoded images and cached targets that runs were made of.
 
     Raises:
         FileNotFoundError: a folder that is not there, or has nothing in it that could be checked.
@@ -46,10 +46,13 @@ def verify(folders: Iterable[Path]) -> Iterator[Verified]:
         found = sorted(path.parent for path in folder.rglob(FILE)) if folder.is_dir() else []
         if not found:
             raise FileNotFoundError(f"{folder} holds no run and no cache: there is no {FILE} in it")
-        for one in [*found, *(source for run in found for source in _sources(run))]:
+        while found:
+            one = found.pop(0)
             if one.resolve() not in seen:
                 seen.add(one.resolve())
-                yield verify_one(one)
+                result = verify_one(one)
+                yield result
+                found += [] if result.problems else _sources(one)
 
 
 def verify_one(folder: Path) -> Verified:
@@ -64,7 +67,8 @@ def verify_one(folder: Path) -> Verified:
     checkpoints = sorted((folder / "checkpoints").glob("step_*.pth"))
     result.files += len(checkpoints)
     result.problems += damaged_checkpoints(checkpoints)
-    if record["what"] == TARGETS:
+    if record["what"] == TARGETS:  # which any run fills on, so they are never finished
+        result.finished = True
         views, problems = damaged_entries(folder, record["key"])
         result.files += views
         result.problems += problems
@@ -72,20 +76,23 @@ def verify_one(folder: Path) -> Verified:
 
 
 def _sources(run: Path) -> Iterator[Path]:
-    """Decoded images and cached targets that a run was made of, where they are still there."""
+    """Teachers' runs, decoded images and cached targets that a run was made of, where they are still there."""
     if not (run / SUMMARY).is_file():
         return
-    config, record = read_config(run), read_record(run)
-    assert record is not None
-    data = record["key"]["data"]
+    config, data = read_config(run), _key(run).get("data", {})
     stores = cache_root(config.data.root) / "decoded"
     for folder in _artefacts(stores):
-        if _key(folder).get("fingerprint") in (data["train"], data["test"]):
+        if _key(folder).get("fingerprint") in (data.get("train"), data.get("test")):
             yield folder
-    teachers = {teacher.get("weights_hash") for teacher in read_json(run / SUMMARY)["teacher"]}
+    described = read_json(run / SUMMARY).get("teacher", [])
+    for teacher in described:
+        source = Path(teacher["source"].rpartition("@")[0] or teacher["source"])
+        if (source / FILE).is_file():
+            yield source
+    teachers = {teacher.get("weights_hash") for teacher in described}
     for folder in _artefacts(Path(config.teacher.cache or Path(config.output) / "targets")):
         key = _key(folder)
-        if key.get("data") == data["train"] and key.get("teacher", {}).get("weights") in teachers:
+        if key.get("data") == data.get("train") and key.get("teacher", {}).get("weights") in teachers:
             yield folder
 
 
@@ -93,7 +100,7 @@ def _artefacts(folder: Path) -> list[Path]:
     return sorted(path.parent for path in folder.rglob(FILE)) if folder.is_dir() else []
 
 
-def _key(folder: Path) -> dict:
+def _key(folder: Path) -> Key:
     try:
         record = read_record(folder)
     except ValueError:
