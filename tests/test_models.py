@@ -386,7 +386,7 @@ def test_an_earlier_run_is_a_teacher(tmp_path):
 def test_an_epoch_that_was_not_kept_lists_those_that_were(tmp_path):
     run = finished_run(tmp_path / "run")
     for wrong in ("3", "last"):
-        with pytest.raises(ValueError, match=rf"epoch '{wrong}' \(epochs kept: 2, 5\)"):
+        with pytest.raises(ValueError, match=rf"'{wrong}' \(kept: 2, 5\)"):
             resolve_teacher(f"{run}@{wrong}")
 
 

@@ -148,17 +148,17 @@ def _is_id(value: Any) -> bool:
     return _is_whole(value) and 0 <= value < 2**63
 
 
-def class_ids(wanted: Sequence[str], classes: Sequence[str]) -> list[int]:
+def class_ids(requested: Sequence[str], classes: Sequence[str]) -> list[int]:
     """Class indices of names or indices; a name comes before an index that reads the same.
 
     Raises:
         ValueError: an unknown class, with what is allowed.
     """
     ids = {str(index): index for index in range(len(classes))} | {name: i for i, name in enumerate(classes)}
-    for item in wanted:
+    for item in requested:
         if item not in ids:
             raise ValueError(
                 f"--subset.without_classes: unknown class {item!r}{did_you_mean(item, classes)} "
                 f"(allowed: {listed(classes)}, or an index from 0 to {len(classes) - 1})"
             )
-    return sorted({ids[item] for item in wanted})
+    return sorted({ids[item] for item in requested})

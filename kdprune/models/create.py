@@ -31,14 +31,14 @@ def create(
     Raises:
         ValueError: timm cannot build it so, has no weights for it, or cannot download them.
     """
-    wanted = {"num_classes": num_classes, "in_chans": in_chans, **model_args}
+    arguments = {"num_classes": num_classes, "in_chans": in_chans, **model_args}
     if size is not None and _takes_size(name):
-        wanted["img_size"] = size
-    wanted = {key: value for key, value in wanted.items() if value is not None}
+        arguments["img_size"] = size
+    arguments = {key: value for key, value in arguments.items() if value is not None}
     try:
-        model = timm.create_model(name, pretrained=pretrained, **wanted)
+        model = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:
-        raise ValueError(_explained(name, pretrained, wanted, error)) from error
+        raise ValueError(_explained(name, pretrained, arguments, error)) from error
     if getattr(getattr(model, "patch_embed", None), "num_patches", None) == 0:
         raise ValueError(f"{name} cuts images into patches, and an image of {size} pixels is smaller than one")
     return model
@@ -76,7 +76,7 @@ def _takes_size(name: str) -> bool:
     return config is not None and bool(config.fixed_input_size)
 
 
-def _explained(name: str, pretrained: bool, wanted: dict[str, Any], error: Exception) -> str:
+def _explained(name: str, pretrained: bool, arguments: dict[str, Any], error: Exception) -> str:
     if "No pretrained weights exist" in str(error):
         return f"timm has no pretrained weights for {name}: give a checkpoint file, or train it (pretrained=false)"
     if (pretrained or is_remote(name)) and _is_network(error):
@@ -84,7 +84,7 @@ def _explained(name: str, pretrained: bool, wanted: dict[str, Any], error: Excep
             f"could not download {name} ({_origin(name)}): {_first_line(error)}. Without a network, give the "
             "weights as a checkpoint file (.safetensors or .pth), or copy the Hugging Face cache here and set HF_HOME"
         )
-    given = ", ".join(f"{key}={value}" for key, value in wanted.items())
+    given = ", ".join(f"{key}={value}" for key, value in arguments.items())
     return f"timm cannot build {name} with {given}: {_first_line(error)}"
 
 

@@ -81,12 +81,12 @@ def own_spec(model: nn.Module, channels: int, size: int | None) -> InputSpec:
     )
 
 
-def scratch_spec(own: InputSpec, mean: Sequence[float] | None, std: Sequence[float] | None) -> InputSpec:
+def scratch_spec(model_spec: InputSpec, mean: Sequence[float] | None, std: Sequence[float] | None) -> InputSpec:
     """The input of a model without a past: the data's normalisation, the whole image."""
     return replace(
-        own,
-        mean=own.mean if mean is None else _repeated(mean, own.channels),
-        std=own.std if std is None else _repeated(std, own.channels),
+        model_spec,
+        mean=model_spec.mean if mean is None else _repeated(mean, model_spec.channels),
+        std=model_spec.std if std is None else _repeated(std, model_spec.channels),
         interpolation="bicubic",
         crop_pct=1.0,
     )

@@ -54,9 +54,9 @@ def learn(config: Config, session: Session, teachers: Sequence[Teacher], ids: np
     Each teacher answers at 1, or at its own of `--teacher.temperatures` over the run's, as `combine` takes it.
     """
     temperature = config.distill.temperature
-    own = config.teacher.temperatures or [temperature] * len(teachers)
+    temperatures = config.teacher.temperatures or [temperature] * len(teachers)
     log_p_KN = torch.stack(
-        [_of_labels(session, teacher, ids, temperature / t) for teacher, t in zip(teachers, own, strict=True)]
+        [_of_labels(session, teacher, ids, temperature / t) for teacher, t in zip(teachers, temperatures, strict=True)]
     )
     weights = max_likelihood_weights(log_p_KN)
     log.info(

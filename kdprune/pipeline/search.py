@@ -88,8 +88,8 @@ def _search(job: Job, run: RunDir, teachers: list[Teacher], weights: list[float]
         for candidate in candidates:
             short = _candidate(job, candidate, fraction, part)
             folder = run.path / "search" / f"rung{len(rungs)}-a{candidate[0]:g}-T{candidate[1]:g}"
-            own = {"run": run.artefact.key, "alpha": candidate[0], "temperature": candidate[1], "part": fraction}
-            results[candidate] = _train(short, RunDir(folder, short.config, own), teachers, weights, judges)
+            contents = {"run": run.artefact.key, "alpha": candidate[0], "temperature": candidate[1], "part": fraction}
+            results[candidate] = _train(short, RunDir(folder, short.config, contents), teachers, weights, judges)
             _count(cost, results[candidate])
         candidates.sort(key=lambda c: (results[c]["test_top1"], -results[c]["test_loss"]), reverse=True)
         rungs.append(_record(candidates, results))

@@ -176,8 +176,8 @@ def _mask(what: str, given: np.ndarray, total: int) -> np.ndarray:
         return given
     mask = np.zeros(total, dtype=bool)
     if given.size:
-        whole = np.issubdtype(given.dtype, np.integer) and given.ndim == 1
-        if not whole or given.min() < 0 or given.max() >= total:
+        are_ids = np.issubdtype(given.dtype, np.integer) and given.ndim == 1
+        if not are_ids or given.min() < 0 or given.max() >= total:
             raise ValueError(f"{what}: allowed are sample ids from 0 to {total - 1}, or a mask of {total} samples")
         mask[given] = True
     return mask
@@ -185,18 +185,18 @@ def _mask(what: str, given: np.ndarray, total: int) -> np.ndarray:
 
 def _check_floor(floor: int, pool: Pool, without_classes: Sequence[int]) -> None:
     """Refuse a floor that some class is too small for, or that all classes together are."""
-    wanted = np.setdiff1d(np.flatnonzero(np.bincount(pool.labels)), without_classes)
-    sizes = np.bincount(pool.labels[pool.candidates], minlength=wanted[-1] + 1)[wanted]
+    floored = np.setdiff1d(np.flatnonzero(np.bincount(pool.labels)), without_classes)
+    sizes = np.bincount(pool.labels[pool.candidates], minlength=floored[-1] + 1)[floored]
     if floor > sizes.min():
-        smallest = int(wanted[sizes.argmin()])
+        smallest = int(floored[sizes.argmin()])
         name = pool.classes[smallest] if smallest < len(pool.classes) else smallest
         raise ValueError(
             f"--subset.class_floor: {floor} given, and class {name!r} has {sizes.min()} samples that may be kept"
         )
-    if floor * len(wanted) > pool.count:
+    if floor * len(floored) > pool.count:
         raise ValueError(
-            f"--subset.class_floor: {floor} given for {len(wanted)} classes, and {pool.count} samples are kept: "
-            f"allowed is at most {pool.count // len(wanted)}"
+            f"--subset.class_floor: {floor} given for {len(floored)} classes, and {pool.count} samples are kept: "
+            f"allowed is at most {pool.count // len(floored)}"
         )
 
 
