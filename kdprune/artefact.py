@@ -98,8 +98,7 @@ class Artefact:
         if not different:
             return stored
         if "files" not in stored and not self._contents():
-            (self.folder / FILE).unlink(missing_ok=True)  # it was refused, or stopped, before anything was made
-            return None
+            return None  # it was refused, or stopped, before anything was made; `begin` writes over it
         raise ValueError(f"{self.folder} holds {self.what} of something else ({'; '.join(different)}): {self.advice}")
 
     def _contents(self) -> list[str]:

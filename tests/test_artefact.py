@@ -74,6 +74,8 @@ def test_what_failed_is_not_there_and_its_place_is_free_until_there_is_something
         obtain(artefact, lambda: 1 / 0)
     assert not artefact.finished
     other = {**KEY, "precision": "bf16"}
+    assert not Artefact(tmp_path / "a", "a thing", other).finished
+    assert json.loads((tmp_path / "a" / FILE).read_text())["key"] == KEY  # it may have an owner who is about to begin
     assert made(tmp_path / "a", other) == ["result"]
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine").write_text("of a user")

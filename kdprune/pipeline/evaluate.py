@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from kdprune.data.dataset import Data
 from kdprune.data.reader import plain_batches
 from kdprune.data.subset import load_subset
+from kdprune.files import read_json
 from kdprune.models.build import load_model
 from kdprune.models.spec import Built
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
@@ -20,7 +22,9 @@ from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_config
+from kdprune.runs.run_dir import SUBSET, SUMMARY, WEIGHTS, read_config
+
+log = logging.getLogger("kdprune")
 
 
 @dataclass
@@ -62,6 +66,7 @@ def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
             f"{path}: its student has {built.num_classes} classes, {config.data.dataset} has "
             f"{data.num_classes if data.test else 'no held-out part'}"
         )
+    _warn_of_other_data(path, data)
     inputs = place(built, accelerator.device)
     logits = student_logits(built.model.eval(), inputs, accelerator)
     batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
@@ -71,6 +76,13 @@ def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
         classes = missing if class_mass == "missing" else range(data.num_classes)
         result["class_mass"] = corrected_by_class_mass(logits, built, session, classes)
     return Evaluation(result, data, missing, accelerator.is_main_process)
+
+
+def _warn_of_other_data(path: Path, data: Data) -> None:
+    """Held-out data may have changed since the run, or be meant to differ."""
+    summary = read_json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+    if summary.get("inputs", {}).get("test_data", data.test_fingerprint) != data.test_fingerprint:
+        log.warning("%s: the held-out data is not that of the run: its accuracy there was another", path)
 
 
 def missing_classes(path: Path, data: Data) -> list[int]:

@@ -62,7 +62,7 @@ def network_key(built: Built, with_weights: bool = True) -> Key:
 
 def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
     config, teacher = job.config, job.config.teacher
-    who: Any = EMA if teacher.models == [EMA] else [key_hash(network_key(built)) for built in teachers]
+    who: Any = EMA if teacher.models == [EMA] else [key_hash(network_key(built))[:16] for built in teachers]
     return {
         "teachers": who,
         "teacher": {

@@ -50,6 +50,7 @@ class TrainState:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from a checkpoint."""
         for name, part in self.parts.items():
-            part.load_state_dict(state["parts"][name])
+            if name in state["parts"]:  # an observer may look on from now on
+                part.load_state_dict(state["parts"][name])
         self.step, self.history = state["step"], state["history"]
         self.seconds, self.epoch_seconds = state["seconds"]

@@ -103,7 +103,7 @@ class Trainer:
             parts["scaler"] = self.accelerator.scaler
         if self.task.distillation is not None:
             parts |= {"loss": self.task.distillation.loss, "targets": self.task.distillation.targets}
-        return parts | {f"observer {i}": observer for i, observer in enumerate(self.observers)}
+        return parts | {f"{type(observer).__name__} {i}": observer for i, observer in enumerate(self.observers)}
 
     def fit(self) -> TrainState:
         """Train to the end, from the latest checkpoint if there is one.
