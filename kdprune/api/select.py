@@ -60,7 +60,7 @@ def select(
     Example:
         >>> import kdprune
         >>> kdprune.select([0, 0, 0, 1, 1, 1], 0.5, balanced=True).ids.tolist()
-        [0, 2, 4]
+        [0, 1, 5]
     """
     with restored_surroundings():
         labels, fingerprint, classes = _known(data)

@@ -111,6 +111,5 @@ def _text(code: CodeType) -> str:
 def _constant(value: Any) -> str:
     if isinstance(value, CodeType):
         return _text(value)
-    return repr(
-        sorted(map(repr, value)) if isinstance(value, frozenset) else value
-    )  # a set has another order each time
+    # A set has another order in every process.
+    return repr(sorted(map(repr, value)) if isinstance(value, frozenset) else value)
