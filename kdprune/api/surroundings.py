@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,12 +20,12 @@ def restored_surroundings() -> Iterator[None]:
     """Put back afterwards, whatever happens inside, all that belongs to the process and not to a call.
 
     That is: states of the random generators, cuDNN's flags, the current CUDA device, the number of threads, environment
-    variables, and Accelerate's states. Those are new and empty inside, so that an `Accelerator` of the caller decides
-    nothing there, and goes on afterwards. A process group of torch.distributed that was begun inside stays: it cannot
-    be begun twice in the life of a process.
+    variables, filters of warnings (libraries that are imported meanwhile add some), and Accelerate's states. Those are
+    new and empty inside, so that an `Accelerator` of the caller decides nothing there, and goes on afterwards. A
+    process group of torch.distributed that was begun inside stays: it cannot be begun twice in the life of a process.
     """
     with contextlib.ExitStack() as stack:
-        for restored in (_environment, _accelerate, _random, _cuda, _threads):
+        for restored in (_environment, _accelerate, _random, _cuda, _threads, warnings.catch_warnings):
             stack.enter_context(restored())
         yield
 
