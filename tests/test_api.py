@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import io
 import logging
 import os
 import random
@@ -23,6 +24,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState, GradientState, PartialState
 from helpers import REPO, config_of
+from PIL import Image
 from torch import nn
 
 import kdprune
@@ -243,10 +245,6 @@ def test_data_at_hand_trains_as_the_same_data_by_name_does(pairs):
 
 
 def png(pixels: np.ndarray) -> bytes:
-    import io
-
-    from PIL import Image
-
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "PNG")
     return file.getvalue()

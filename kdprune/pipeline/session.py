@@ -102,5 +102,5 @@ def classes_of_teacher(config: Config) -> list[str]:
             return built.classes or [str(i) for i in range(built.num_classes)]
     raise ValueError(
         f"{config.data.dataset} has no labels and no held-out part, so its classes are not known: "
-        "name a teacher's run directory with --teacher.models"
+        "name a teacher's run directory with --teacher.models, or hand over data with an attribute `classes`"
     )
