@@ -13,6 +13,7 @@ from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
 LEARNED = "learned"  # weights of teachers, from held-out samples
+GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 
 # option → (lowest, highest, lowest is allowed, highest is allowed)
 _RANGES = {

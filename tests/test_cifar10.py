@@ -11,7 +11,7 @@ import timm
 from helpers import command, metrics, only_run, options, train
 from PIL import Image
 
-import kdprune.models.build  # noqa: F401  registers kdprune's own models in timm
+import kdprune.models  # noqa: F401  registers kdprune's own models in timm
 
 
 def test_a_hundredth_of_cifar10_from_the_command_line(shared_data, tmp_path):

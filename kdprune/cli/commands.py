@@ -173,7 +173,7 @@ def _list(options: Namespace) -> int:
         if kind == "models":
             import timm
 
-            import kdprune.models.build  # noqa: F401  registers kdprune's own
+            import kdprune.models  # noqa: F401  registers kdprune's own
 
             found = timm.list_models(options.filter)
         elif kind in KINDS:

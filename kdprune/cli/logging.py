@@ -10,12 +10,14 @@ from collections.abc import Iterator
 
 from tqdm import tqdm
 
+from kdprune import bars
+
 log = logging.getLogger("kdprune")
 
 
 @contextlib.contextmanager
 def log_to_console() -> Iterator[None]:
-    """Show the log on stderr; other processes than the main one show errors only."""
+    """Show the log and progress bars on stderr; other processes than the main one show errors only."""
     handler = _AboveTheBar()
     handler.setFormatter(_WarningsAreNamed("%(asctime)s  %(message)s", "%H:%M:%S"))
     before = log.level, log.propagate
@@ -23,7 +25,8 @@ def log_to_console() -> Iterator[None]:
     log.propagate = False
     log.addHandler(handler)
     try:
-        yield
+        with bars.show():
+            yield
     finally:
         log.removeHandler(handler)
         log.level, log.propagate = before

@@ -27,6 +27,13 @@ class Subset:
         fingerprint: of the data set that the ids belong to.
         chosen: how: selector, keep_fraction, balanced, seed; class_floor and without_classes where they were given.
         dropped: sample ids of unreadable images, which nothing was allowed to choose.
+
+    Example:
+        >>> import kdprune
+        >>> subset = kdprune.select("digits", 0.1)
+        >>> subset.save("subset.json")
+        >>> len(subset.ids), kdprune.Subset.load("subset.json").hash == subset.hash
+        (135, True)
     """
 
     ids: np.ndarray
@@ -43,6 +50,11 @@ class Subset:
     def hash(self) -> str:
         """SHA-256 over the ids, hex: two subsets with the same hash keep the same samples."""
         return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
+
+    @classmethod
+    def load(cls, path: str | Path) -> Subset:
+        """Read `subset.json`, as `save` wrote it or a run has it (see `load_subset`)."""
+        return load_subset(path)
 
     def save(self, path: str | Path) -> None:
         """Write `subset.json`, and the ids beside it as `subset.ids.npy` when there are many."""

@@ -1,4 +1,4 @@
-"""Model names: known to timm (ours are registered there), or on a hub."""
+"""Model names: known to timm (ours are registered there by `kdprune.models`), or on a hub."""
 
 from __future__ import annotations
 
@@ -6,9 +6,6 @@ import timm
 from timm.models import get_pretrained_cfg
 
 from kdprune.messages import did_you_mean
-
-# Importing them registers our own models in timm.
-from kdprune.models import cifar_resnet, mlp  # noqa: F401
 
 REMOTE = ("hf-hub:", "hf_hub:", "local-dir:")
 

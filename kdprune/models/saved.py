@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def save_model(path: str | Path, built: Built) -> None:
         "classes": built.classes,
         "info": built.info,
         "model_args": built.model_args,
+        "structure": built.structure,
         WEIGHTS_HASH: weights_hash(state),
     }
     content = safetensors.torch.save(state, metadata={METADATA_KEY: json.dumps(header)})
@@ -44,26 +46,38 @@ def stored_hash(path: str | Path) -> str | None:
     return None if header is None else header.get(WEIGHTS_HASH)
 
 
-def load_model(path: str | Path) -> Built:
+def load_model(path: str | Path, module: nn.Module | None = None) -> Built:
     """The model in a file of `save_model`.
+
+    Args:
+        module: of the user's own, of which a copy gets the weights; for files that hold such a module's.
 
     Raises:
         ValueError: no such file, damaged, not ours, other weights than were written, or weights that are not the
-            model's.
+            model's; a module of the user's own that was not given.
     """
     state, header = read_weights(path)
     if header is None:
         raise ValueError(f"{path} does not say which model it is for: give the model's name, and this as `checkpoint`")
-    return _from_header(path, state, header)
+    return _from_header(path, state, header, module)
 
 
-def _from_header(path: str | Path, state: StateDict, header: dict[str, Any]) -> Built:
+def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], module: nn.Module | None) -> Built:
     name, num_classes, spec = header["name"], header["num_classes"], InputSpec.from_json(header["spec"])
-    check_model_name(name)
-    model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
-    check_fit(state, model.state_dict(), f"the weights of {path} and {name}")
+    structure = header.get("structure")
+    if module is not None:
+        model = copy.deepcopy(module)
+    elif structure is not None:
+        raise ValueError(
+            f"{path} holds the weights of {header['info'].get('module', name)}, a module of one's own, which cannot be "
+            f"built by name: load it in Python, kdprune.load_student(RUN, model={name}(…))"
+        )
+    else:
+        check_model_name(name)
+        model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
+    check_fit(state, model.state_dict(), f"the weights of {path} and {name if module is None else 'model'}")
     model.load_state_dict(state)
-    return Built(model, name, num_classes, spec, header["classes"], header["info"], header["model_args"])
+    return Built(model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure)
 
 
 def _bare(model: nn.Module) -> nn.Module:

@@ -42,10 +42,11 @@ class Built:
 
     Attributes:
         model: the network; logits are [N, num_classes].
-        name: its name for `timm.create_model`.
+        name: its name for `timm.create_model`; of a module of the user's own, that of its class.
         classes: names of the classes in the order of the logits, where known.
         info: free notes that travel in the header of the file (smoothing, epoch, …); JSON values only.
         model_args: arguments of the model besides class count, channels and image size, needed to build it again.
+        structure: of a module of the user's own, which cannot be built by name: a hash of what it is made of.
     """
 
     model: nn.Module = field(repr=False)
@@ -55,6 +56,7 @@ class Built:
     classes: list[str] | None = None
     info: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
+    structure: str | None = None
 
 
 def own_spec(model: nn.Module, channels: int, size: int | None) -> InputSpec:

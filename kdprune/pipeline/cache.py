@@ -5,19 +5,19 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterator
-from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from kdprune import bars
 from kdprune.checks import check
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
+from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.targets import count_views, make_targets
@@ -54,25 +54,25 @@ class CacheResult:
     healed: int = 0
 
 
-def cache(config: Config, verify: bool = False, data: Any = None) -> CacheResult:
+def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) -> CacheResult:
     """Fill the caches that training with these settings would read; every process takes a part; resumable.
 
     Args:
         config: as for training; its teachers must have been given or are trained first.
         verify: afterwards, compute a sample of the entries again and compare.
-        data: opened already, in place of `config.data`.
+        given: data and teachers that are no names in the settings.
 
     Raises:
         ValueError: no teacher; or entries that are not what the teacher says now.
     """
-    config = deepcopy(config)
+    config = given.named(config)
     config.teacher.targets = "cached"  # what this is for, whether it was said or not
     check(config)
     check_models(config)
     if not config.teacher.models:
         raise ValueError("--teacher.models: none given, so there is nothing to cache")
     accelerator = make_accelerator(config.train.precision, [], config.output)
-    session = open_session(config, accelerator, data)
+    session = open_session(config, accelerator, given)
     job = make_job(config, session)
     teachers = freeze_teachers(config, session, load_teachers(config, session, train), with_features=False)
     targets = make_targets(job, teachers, None)
@@ -107,7 +107,7 @@ def _fill(job: Job, targets: CachedTargets) -> int:
 
     written = 0
     total = sum(len(missing(view)) for view in range(views))
-    quiet = None if accelerator.is_main_process else True
+    quiet = None if accelerator.is_main_process and bars.shown() else True
     with StopRequest() as stop, tqdm(total=total, desc="caching", unit="img", disable=quiet) as bar:
         for batch in job.reader().read(requests()):
             targets.logits(batch)

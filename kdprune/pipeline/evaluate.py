@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from kdprune.models.build import load_model
 from kdprune.models.spec import Built
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
 from kdprune.passes.evaluation import evaluate, student_logits
+from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
@@ -43,12 +44,13 @@ class Evaluation:
     is_main_process: bool
 
 
-def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
+def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHING_GIVEN) -> Evaluation:
     """Measure a finished run's student: top-1, top-5, loss, calibration, the accuracy of each class.
 
     Args:
         class_mass: measure it once more with its biases moved by class mass: of the classes `missing` in its subset,
             or of `all`.
+        given: the run's data, and a module of the student's kind, where the run was given them.
 
     Raises:
         FileNotFoundError: not a run directory, or a run without a student.
@@ -59,8 +61,8 @@ def evaluate_run(path: Path, class_mass: str | None = None) -> Evaluation:
     if not weights.exists():
         raise FileNotFoundError(f"{path} has no {WEIGHTS}: the run is not finished, its command goes on with it")
     accelerator = make_accelerator(config.train.precision, [], config.output)
-    session = open_session(config, accelerator)
-    data, built = session.data, load_model(weights)
+    session = open_session(config, accelerator, replace(given, student=None))
+    data, built = session.data, load_model(weights, given.student)
     if data.test is None or built.num_classes != data.num_classes:
         raise ValueError(
             f"{path}: its student has {built.num_classes} classes, {config.data.dataset} has "

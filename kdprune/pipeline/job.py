@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
 from kdprune.models.spec import Built
 from kdprune.pipeline.ensemble_weights import unseen
+from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss, rehearse
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
@@ -75,7 +77,7 @@ def make_job(config: Config, session: Session, student: Built | None = None, obs
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
         alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction)  # a subset file may keep another one
-    student = student or make_student(config, session.data)
+    student = student or make_student(config, session)
     views = view_settings(config, session.data, student.spec.size)
     budget = make_budget(config.train, len(subset.ids), subset.total)
     check_batch(config.train, session.accelerator.num_processes)
@@ -83,13 +85,19 @@ def make_job(config: Config, session: Session, student: Built | None = None, obs
     if loss is not None and loss.needs_features:
         for teacher in requested_teachers(config):
             if not teacher.has_weights:
-                rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session.data))
+                rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session))
+        for built in session.teachers:
+            rehearse(config, student, built)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
     return Job(config, session, subset, student, views, budget, loss, judges, observers)
 
 
-def make_student(config: Config, data: Data) -> Built:
+def make_student(config: Config, session: Session) -> Built:
     """The model that a run trains, with its first weights."""
+    if is_given(config.student.model):
+        assert session.student is not None
+        return deepcopy(session.student)
+    data = session.data
     seed = config.seed_of("weights")
     # A teacher of the same kind and seed as its student begins elsewhere.
     torch.manual_seed(seed if config.seeds.role == "student" else key(seed, f"{config.seeds.role} weights"))

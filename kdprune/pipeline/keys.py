@@ -31,7 +31,8 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
     """
     config, data, train = job.config, job.session.data, asdict(job.config.train)
     # Where its first weights follow from the seed, they need not be hashed.
-    has_past = config.student.pretrained or config.student.checkpoint is not None
+    own = job.student.structure is not None
+    has_past = own or config.student.pretrained or config.student.checkpoint is not None
     return {
         "version": VERSION,
         "data": {
@@ -57,6 +58,7 @@ def ids_hash(ids: np.ndarray) -> str:
 def network_key(built: Built, with_weights: bool = True) -> Key:
     """What a network computes: its architecture, its input and, unless they follow from the seed, its weights."""
     key: Key = {"model": built.name, "arguments": built.model_args, "input": built.spec.to_json()}
+    key["structure"] = built.structure
     return {**key, "weights": weights_hash(built.model.state_dict())} if with_weights else key
 
 

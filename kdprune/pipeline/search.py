@@ -171,7 +171,7 @@ def _candidate(job: Job, candidate: Candidate, fraction: float, part: Subset) ->
         job,
         config=config,
         subset=part,
-        student=make_student(config, job.session.data),
+        student=make_student(config, job.session),
         budget=make_budget(config.train, len(part.ids), part.total),
         loss=build_loss(config.distill.loss, candidate[1], job.loss.layers),
         observers=(),

@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from kdprune import bars
 from kdprune.config import Config
-from kdprune.data.dataset import Data, open_data
+from kdprune.data.dataset import Data, data_of, open_data
 from kdprune.data.place import Place
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
+from kdprune.models.own import of_module
+from kdprune.models.spec import Built, InputSpec
+from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
 
 log = logging.getLogger("kdprune")
 
 
 @dataclass(frozen=True)
 class Session:
-    """The data, opened once, and the processes that work on it."""
+    """The data, opened once, and the processes that work on it.
+
+    Attributes:
+        student, teachers: modules that the caller handed over, to be copied by whoever changes them.
+    """
 
     data: Data
     accelerator: Accelerator
+    student: Built | None = None
+    teachers: tuple[Built, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -30,18 +41,19 @@ class Session:
         return Place.of(self.accelerator, self.data.workers)
 
 
-def open_session(config: Config, accelerator: Accelerator, data: Data | None = None) -> Session:
-    """Open the data of a command, on the main process first.
+def open_session(config: Config, accelerator: Accelerator, given: Given = NOTHING_GIVEN) -> Session:
+    """Open the data of a command, on the main process first, and try the modules that it was given.
 
-    Args:
-        data: opened already, in place of `config.data`.
+    Raises:
+        ValueError: data that cannot be opened; modules that do not fit it.
     """
-    if data is None:
-        with accelerator.main_process_first():
-            data = open_data(config.data, config.seed_of("subset"), progress=accelerator.is_main_process)
+    if given.data is None and is_given(config.data.dataset):
+        raise ValueError(f"{config.data.dataset} was handed over in Python: hand it over again, with data=…")
+    with accelerator.main_process_first():
+        data = open_given(config, given.data, progress=accelerator.is_main_process and bars.shown())
     if not data.num_classes:
         data.train.source.classes = classes_of_teacher(config)
-    data = replace(data, train=_on_device(data.train, accelerator.device))
+    data = replace(data, train=on_device(data.train, accelerator.device))
     log.info(
         "%s: %d training images of %d classes, %s, %s",
         config.data.dataset,
@@ -50,10 +62,30 @@ def open_session(config: Config, accelerator: Accelerator, data: Data | None = N
         "no held-out images" if data.test is None else f"{len(data.test)} held out",
         "decoded by workers" if data.train.images is None else "decoded once",
     )
-    return Session(data, accelerator)
+    student = None if given.student is None else _of_module(given.student, "student", config, data)
+    return Session(
+        data, accelerator, student, tuple(_of_module(module, "teacher", config, data) for module in given.teachers)
+    )
 
 
-def _on_device(split: Split, device: torch.device) -> Split:
+def open_given(config: Config, given: tuple[Any, Any] | None, progress: bool = False) -> Data:
+    """The training and the held-out part that were handed over, or what the settings name."""
+    if given is None:
+        return open_data(config.data, config.seed_of("subset"), progress)
+    return data_of(*given, config.data, config.seed_of("subset"), progress)
+
+
+def _of_module(module: Any, whose: str, config: Config, data: Data) -> Built:
+    size = config.data.image_size or data.stored_size
+    if size is None:
+        raise ValueError(
+            f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which are "
+            "larger than --data.memory_gb, say what size the module takes"
+        )
+    return of_module(module, whose, data.num_classes, InputSpec(data.channels, size, data.mean, data.std), data.classes)
+
+
+def on_device(split: Split, device: torch.device) -> Split:
     """The decoded images on the accelerator if they take no more than a quarter of its free memory."""
     if split.images is None or device.type != "cuda":
         return split
@@ -70,5 +102,5 @@ def classes_of_teacher(config: Config) -> list[str]:
             return built.classes or [str(i) for i in range(built.num_classes)]
     raise ValueError(
         f"{config.data.dataset} has no labels and no held-out part, so its classes are not known: "
-        "name a teacher's run directory with --teacher.models"
+        "name a teacher's run directory with --teacher.models, or hand over data with an attribute `classes`"
     )

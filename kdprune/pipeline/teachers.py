@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from kdprune.models.build import build_teacher, check_model_name, resolve_teache
 from kdprune.models.names import is_remote
 from kdprune.models.spec import Built
 from kdprune.passes.evaluation import evaluate
+from kdprune.pipeline.given import is_given
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.session import Session
 from kdprune.runs.accelerator import DTYPES
@@ -70,18 +71,21 @@ def requested_teachers(config: Config) -> list[TeacherRequest]:
         return []
     checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
     return [
-        TeacherRequest(
-            name, file, bool(file) or teacher.pretrained or is_remote(name) or resolve_teacher(name) is not None
-        )
+        TeacherRequest(name, file, bool(file) or teacher.pretrained or _has_weights(name))
         for name, file in zip(teacher.models, checkpoints, strict=True)
     ]
 
 
+def _has_weights(name: str) -> bool:
+    return is_given(name) or is_remote(name) or resolve_teacher(name) is not None
+
+
 def check_models(config: Config) -> None:
     """Refuse names of models that are not there."""
-    check_model_name(config.student.model)
+    if not is_given(config.student.model):
+        check_model_name(config.student.model)
     for teacher in requested_teachers(config):
-        if resolve_teacher(teacher.name) is None:
+        if not is_given(teacher.name) and resolve_teacher(teacher.name) is None:
             check_model_name(teacher.name)
 
 
@@ -94,7 +98,10 @@ def load_teachers(
         train: trains a recipe into a folder of runs, or finds its run there.
     """
     requests = requested_teachers(config)
-    given = [_load(config, session.data, request) if request.has_weights else None for request in requests]
+    if any(is_given(request.name) for request in requests):
+        given: list[Built | None] = [replace(built) for built in session.teachers]
+    else:
+        given = [_load(config, session.data, request) if request.has_weights else None for request in requests]
     if given and None not in given:
         _warn_of_unused(config.teacher)
     return [

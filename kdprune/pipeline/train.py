@@ -16,9 +16,9 @@ from kdprune import alpha as alpha_policies
 from kdprune.artefact import key_hash
 from kdprune.checks import check
 from kdprune.config import Config, config_hash
-from kdprune.data.dataset import Data
 from kdprune.pipeline.distillation import with_layers
 from kdprune.pipeline.ensemble_weights import learn
+from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
 from kdprune.pipeline.recipes import without_teacher
@@ -53,22 +53,23 @@ class Result:
     summary: dict[str, Any]
 
 
-def run(config: Config, data: Data | None = None, observers: Sequence[Observer] = ()) -> list[Result]:
+def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observer] = ()) -> list[Result]:
     """Train what the configuration says: the student, and the baseline without a teacher if one is asked for.
 
     Args:
-        data: opened already, in place of `config.data`.
+        given: data and models that are no names in the settings.
         observers: who looks on while the student is trained.
 
     Raises:
         ValueError: a setting that does not fit; said before any training, with what is allowed.
         Interrupted, FloatingPointError: see `Trainer.fit`.
     """
+    config = given.named(config)
     check(config)
     check_optimizer(config.train.opt)
     check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
-    session = open_session(config, accelerator, data)
+    session = open_session(config, accelerator, given)
     arms = [config]
     if config.baseline and config.teacher.models:
         if (session.data.train.labels >= 0).all():

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from kdprune.artefact import Key, key_hash
+from kdprune.checks import GIVEN
 from kdprune.config import Config
 
 
@@ -19,5 +20,6 @@ def run_name(config: Config, key: Key) -> str:
         return config.name
     kind = "kd" if config.teacher.models else "plain"
     keep = Path(config.subset.file).stem if config.subset.file else f"{config.subset.keep_fraction:g}"
-    parts = [config.data.dataset.rstrip("/").split("/")[-1], config.student.model, f"f{keep}", kind, f"s{config.seed}"]
+    dataset = config.data.dataset.rstrip("/").split("/")[-1].removeprefix(GIVEN)
+    parts = [dataset, config.student.model.removeprefix(GIVEN), f"f{keep}", kind, f"s{config.seed}"]
     return re.sub(r"[^\w.\-]+", "_", "-".join([*parts, key_hash(key)[:8]]))

@@ -29,6 +29,7 @@ def targets_key(
             "weights": teacher.weights_hash,
             "name": teacher.built.name,
             "arguments": teacher.built.model_args,
+            "structure": teacher.built.structure,
             # The rest of a spec is for held-out images, which are scaled and cropped in another way.
             "input": {"channels": spec.channels, "size": spec.size, "mean": spec.mean, "std": spec.std},
         },

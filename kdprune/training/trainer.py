@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
+from kdprune import bars
 from kdprune.config import TrainConfig
 from kdprune.data.counter import key
 from kdprune.data.reader import Batch, Reader, Request
@@ -265,7 +266,7 @@ class Trainer:
             desc=self.task.label,
             unit="img",
             unit_scale=True,
-            disable=None if main else True,
+            disable=None if main and bars.shown() else True,
             smoothing=0.05,
             mininterval=0.5,
             leave=False,
