@@ -41,7 +41,9 @@ def third_party(tmp_path, monkeypatch):
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-losses\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text("[kdprune.losses]\nl1 = acme_losses:L1\n")
     monkeypatch.syspath_prepend(tmp_path)
+    registry._entry_points.cache_clear()  # they are looked for once in the life of a process
     yield
+    registry._entry_points.cache_clear()
     registry._registered["losses"].pop("l1", None)
     sys.modules.pop("acme_losses", None)
 
