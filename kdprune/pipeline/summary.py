@@ -8,9 +8,11 @@ from typing import Any
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import key_hash, read_record
 from kdprune.checks import EMA
+from kdprune.config import config_hash
 from kdprune.models.build import count_parameters
 from kdprune.pipeline.job import Job
 from kdprune.runs.accelerator import device_name
+from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.state import TrainState
@@ -18,8 +20,19 @@ from kdprune.training.state import TrainState
 NOTHING = {"seconds": 0.0, "forward_samples": 0, "backward_samples": 0}
 
 
-def summarise(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, state: TrainState) -> dict[str, Any]:
-    """summary.json (see docs/DESIGN.md for what it must hold), but for the run's name and key."""
+def summarise(
+    job: Job,
+    run: RunDir,
+    teachers: list[Teacher],
+    targets: OnlineTargets | None,
+    state: TrainState,
+    search: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """summary.json (see docs/DESIGN.md for what it must hold).
+
+    Args:
+        search: what a search for α found, if there was one.
+    """
     config, subset, accelerator = job.config, job.subset, job.session.accelerator
     result = student_result(job, state)
     parameters = count_parameters(job.student.model)
@@ -40,7 +53,11 @@ def summarise(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, 
         "student": {"name": job.student.name, "parameters": parameters},
         "seed": config.seed,
         "dataset": config.data.dataset,
-        "cost": _cost(job, teachers, targets, result),
+        "cost": _cost(job, teachers, targets, result, search),
+        "name": run.path.name,
+        "key_hash": key_hash(run.artefact.key),
+        "key": run.artefact.key,
+        "config_hash": config_hash(run.config),
         "subset_hash": subset.hash,
         "dataset_fingerprint": job.session.data.fingerprint,
         "inputs": _inputs(job, teachers),
@@ -96,7 +113,13 @@ def _described(
     return [{**teacher.summary(), "weight": weight} for teacher, weight in zip(teachers, targets.weights, strict=True)]
 
 
-def _cost(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, result: dict[str, Any]) -> dict[str, Any]:
+def _cost(
+    job: Job,
+    teachers: list[Teacher],
+    targets: OnlineTargets | None,
+    result: dict[str, Any],
+    search: dict[str, Any] | None,
+) -> dict[str, Any]:
     """Seconds and sample passes of each stage."""
     before = [teacher.training["cost"] for teacher in teachers if teacher.training]
     trained = [cost[stage] for cost in before for stage in ("student_training", "teacher_training")]  # of generations
@@ -113,4 +136,5 @@ def _cost(job: Job, teachers: list[Teacher], targets: OnlineTargets | None, resu
             "backward_samples": result["images_seen"],
             "teacher_forward_samples": 0 if cached else asked,
         },
+        **({} if search is None else {"alpha_search": search["cost"]}),
     }

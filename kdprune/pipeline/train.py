@@ -13,9 +13,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
-from kdprune.artefact import key_hash
 from kdprune.checks import check
-from kdprune.config import Config, config_hash
+from kdprune.config import Config
 from kdprune.pipeline.distillation import with_layers
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
@@ -136,11 +135,7 @@ def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
     start_trackers(accelerator, run)
     state = train_student(job, run, targets)
     stop_trackers(accelerator)
-    summary = summarise(job, teachers, targets, state)
-    key = run.artefact.key
-    summary |= {"name": run.path.name, "config_hash": config_hash(config), "key_hash": key_hash(key), "key": key}
-    if found is not None:
-        summary["cost"]["alpha_search"] = found["cost"]
+    summary = summarise(job, run, teachers, targets, state, found)
     if accelerator.is_main_process:
         run.finish(summary)
         Checkpoints(run.checkpoints, {}, 1).clear()
