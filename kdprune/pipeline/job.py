@@ -63,12 +63,11 @@ class Job:
         return Reader(data.train, self.views, self.subset.ids, data.num_classes, self.session.place)
 
 
-def make_job(config: Config, session: Session, student: Built | None = None, observers: Sequence[Observer] = ()) -> Job:
+def make_job(config: Config, session: Session, observers: Sequence[Observer] = ()) -> Job:
     """Put a run together, and refuse what cannot be, before any teacher is trained for it.
 
     Args:
-        student: in place of the one that the settings name.
-        observers: who looks on while it is trained.
+        observers: who looks on while the student is trained.
 
     Raises:
         ValueError: whatever does not fit together, said in terms of the options.
@@ -77,7 +76,7 @@ def make_job(config: Config, session: Session, student: Built | None = None, obs
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
         alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction)  # a subset file may keep another one
-    student = student or make_student(config, session)
+    student = make_student(config, session)
     views = view_settings(config, session.data, student.spec.size)
     budget = make_budget(config.train, len(subset.ids), subset.total)
     check_batch(config.train, session.accelerator.num_processes)
