@@ -13,6 +13,24 @@ settings.register_profile("kdprune", deadline=None)
 settings.load_profile("kdprune")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too, as is done where CI is set")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out, unless they are asked for: by --slow, by -m, by CI, or by a test's own name."""
+    named = any("::" in argument for argument in config.args)
+    if config.getoption("--slow") or config.option.markexpr or os.environ.get("CI") or named:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+
+
+def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str:
+    return "" if config.getoption("--slow") or os.environ.get("CI") else "slow tests are left out; --slow runs them too"
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real parquet data beside the repository; tests that want it are skipped where it is absent."""

@@ -6,8 +6,10 @@ import contextlib
 import csv
 import json
 import logging
+import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,8 +19,13 @@ from typing import Any
 from accelerate.state import AcceleratorState, GradientState
 
 from kdprune.config import Config, from_dict, to_dict
+from kdprune.training.observers import Observer
 
 REPO = Path(__file__).parents[1]
+# Processes that begin with everything imported and nothing computed. A fork of the one that runs the tests would not
+# do: autograd refuses to go on in the child of a process that has used it.
+FRESH = multiprocessing.get_context("forkserver")
+FRESH.set_forkserver_preload(["kdprune.cli", "kdprune.pipeline.cache", "kdprune.pipeline.train"])
 CLOCK = ("seconds", "images_per_second")  # columns of metrics.csv that differ between two equal runs
 
 
@@ -45,6 +52,29 @@ def train(output: Path, options: dict[str, Any] | None = None, *observers: Any) 
     with restored_surroundings():
         result = run(config_of(output, options), observers=observers)[0]
         return result.summary, result.path
+
+
+class Recorder(Observer):
+    """Remembers of each batch who was in it, and its losses."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+
+    def batch(self, batch: Any, result: Any) -> None:
+        losses = {name: getattr(result, name).item() for name in ("loss", "kd_loss")}
+        self.seen.append({"ids": batch.ids.tolist(), "views": batch.views.tolist(), **losses})
+
+
+class StopIn(Observer):
+    """Counts the steps of a run; after step `stop_in` of the run, a signal comes to this process."""
+
+    def __init__(self, stop_in: int | None = None, number: signal.Signals = signal.SIGTERM) -> None:
+        self.done, self.stop_in, self.number = 0, stop_in, number
+
+    def step(self, step: int) -> None:
+        self.done += 1
+        if step == self.stop_in:
+            os.kill(os.getpid(), self.number)
 
 
 @contextlib.contextmanager
