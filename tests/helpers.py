@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import logging
 import multiprocessing
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from kdprune.cli import main
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.training.observers import Observer
 
@@ -108,6 +112,39 @@ def start(*words: object, log: Path, **environment: str) -> subprocess.Popen[byt
         return subprocess.Popen(
             [sys.executable, *map(str, words)], cwd=REPO, stdout=file, stderr=file, env={**os.environ, **environment}
         )
+
+
+def kdprune(words: Sequence[object], log: Path) -> int:
+    """The command line as the whole of a fresh process, what it says in a file. Begin it by `FRESH.Process`."""
+    with open(log, "ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    sys.exit(main([str(word) for word in words]))
+
+
+def said_by(words: Sequence[object]) -> tuple[int, str, str]:
+    """The command line in this process: its exit status, what it prints and what it complains of."""
+    out, complaints = io.StringIO(), io.StringIO()
+    with restored_surroundings(), contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+        try:
+            status = main([str(word) for word in words])
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+    return status, out.getvalue(), complaints.getvalue()
+
+
+def script(path: str, words: Sequence[object]) -> tuple[int, str, str]:
+    """A script of the repository in this process, which has everything imported, as if it was started by python."""
+    out, complaints = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, restored_surroundings():
+        patch.setattr(sys, "argv", [path, *map(str, words)])
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(complaints):
+            try:
+                runpy.run_path(str(REPO / path), run_name="__main__")
+                status = 0
+            except SystemExit as stop:
+                status = stop.code if isinstance(stop.code, int) else int(bool(stop.code))
+    return status, out.getvalue(), complaints.getvalue()
 
 
 def options(**settings: object) -> list[str]:

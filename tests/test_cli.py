@@ -8,7 +8,7 @@ import sys
 
 import pytest
 import yaml
-from helpers import command, only_run, options, plain
+from helpers import only_run, options, plain, said_by, script
 
 from kdprune.cli import commands as cli
 from kdprune.config import Config, from_dict, to_dict
@@ -164,9 +164,9 @@ def test_lists(capsys):
 
 
 def test_evaluate_prints_one_json_object(digits_teacher):
-    done = command("-m", "kdprune", "evaluate", digits_teacher, "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    status, out, err = said_by(["evaluate", digits_teacher, "--json"])
+    assert status == 0, err
+    result = json.loads(out)
     summary = json.loads((digits_teacher / "summary.json").read_text())
     assert result["top1"] == summary["test_top1"]
     assert result["loss"] == pytest.approx(summary["test_loss"])
@@ -186,18 +186,15 @@ def test_evaluate_refuses_what_is_no_finished_run(capsys, tmp_path, digits_teach
     assert "has no student.safetensors: the run is not finished" in plain(err)
 
 
-def test_a_runs_own_config_repeats_the_run(capsys, tmp_path):
+def test_a_runs_own_config_repeats_the_run(tmp_path):
     """What a run wrote down is all that it takes; the run is recognised, and nothing is trained."""
-    status, table, err = run(
-        capsys, "train",
-        *options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)"),
-    )  # fmt: skip
+    words = options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)")
+    status, table, err = said_by(["train", *words])
     assert status == 0, err
     assert "student mlp_64 without KD" in table
     made = only_run(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
-    again = command("train.py", "--config", made / "config.yaml")
-    assert again.returncode == 0, again.stderr
-    assert f"{made} is finished" in again.stderr
-    assert again.stdout == table
+    status, again, err = script("train.py", ["--config", made / "config.yaml"])
+    assert (status, again) == (0, table)
+    assert f"{made} is finished" in err
     assert {file: file.stat().st_mtime_ns for file in made.rglob("*")} == before
