@@ -59,8 +59,11 @@ def nothing_left_behind() -> Iterator[None]:
     """What a run in this process sets up for its whole life is undone after the test."""
     from helpers import restored_surroundings
 
+    from kdprune import registry
+
     with restored_surroundings():
         yield
+    registry._entry_points.cache_clear()  # a test may have installed a package
 
 
 @pytest.fixture(scope="session")

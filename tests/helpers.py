@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 from accelerate.state import AcceleratorState, GradientState
 
+from kdprune import registry
 from kdprune.cli import main
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.training.observers import Observer
@@ -150,6 +151,28 @@ def script(path: str, words: Sequence[object]) -> tuple[int, str, str]:
 def options(**settings: object) -> list[str]:
     """train__steps=5 → ['--train.steps=5']."""
     return [f"--{name.replace('__', '.')}={value}" for name, value in settings.items()]
+
+
+def install(patch: pytest.MonkeyPatch, folder: Path, package: str, module: str, entry_points: dict[str, str]) -> None:
+    """A package of someone else, as if it was installed, until the patch is undone.
+
+    Args:
+        module: its source.
+        entry_points: by group, lines such as "l1 = acme:L1".
+    """
+    (folder / f"{package}.py").write_text(module)
+    metadata = folder / f"{package}-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    sections = [f"[kdprune.{kind}]\n{lines}\n" for kind, lines in entry_points.items()]
+    (metadata / "entry_points.txt").write_text("\n".join(sections))
+    patch.syspath_prepend(folder)
+    patch.delitem(sys.modules, package, raising=False)
+    for kind, lines in entry_points.items():
+        for name in (line.split(" = ")[0] for line in lines.splitlines()):
+            patch.setitem(registry._registered[kind], name, None)  # so that it is gone after the test,
+            del registry._registered[kind][name]  # and to be looked for in it
+    registry._entry_points.cache_clear()  # of this test, and (conftest.py) of the next
 
 
 def unfinish(folder: Path) -> None:

@@ -27,7 +27,11 @@ LAYERS = [
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
 LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression"}
-QUICK = {*LIGHT, "kdprune.cli.commands", *(f"kdprune.{n}" for n in ("calls", "config", "messages", "registry", "typed"))}
+QUICK = {
+    *LIGHT,
+    "kdprune.cli.commands",
+    *(f"kdprune.{n}" for n in ("calls", "config", "messages", "registry", "typed")),
+}
 HEAVY = {"torch", "numpy", "timm", "accelerate", "datasets", "scipy", "PIL", "sklearn"}
 
 

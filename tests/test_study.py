@@ -5,7 +5,8 @@ from helpers import options, script
 
 def test_a_study_prints_a_row_for_each_arm_and_goes_on_where_it_was(tmp_path):
     words = [
-        *options(output=tmp_path, student__model="mlp_64", teacher__models="mlp_64", seeds__teacher=0), "--keep", "0.1:1", "--seeds", "0", "1",
+        *options(output=tmp_path, student__model="mlp_64", teacher__models="mlp_64", seeds__teacher=0), "--keep",
+        "0.1:1", "--seeds", "0", "1",
         "--arms", "none", "distill.alpha=0.5", "distill.alpha=1 distill.loss='dkd(alpha=1, beta=2)'",
     ]  # fmt: skip
     status, table, said = script("benchmarks/study.py", words)
