@@ -13,6 +13,9 @@ settings.register_profile("kdprune", deadline=None)
 settings.load_profile("kdprune")
 
 
+LEFT_OUT = pytest.StashKey[int]()
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="run the slow tests too, as is done where CI is set")
 
@@ -25,10 +28,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     slow = [item for item in items if item.get_closest_marker("slow")]
     items[:] = [item for item in items if not item.get_closest_marker("slow")]
     config.hook.pytest_deselected(items=slow)
+    config.stash[LEFT_OUT] = len(slow)
 
 
-def pytest_report_collectionfinish(config: pytest.Config, items: list[pytest.Item]) -> str:
-    return "" if config.getoption("--slow") or os.environ.get("CI") else "slow tests are left out; --slow runs them too"
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    count = config.stash.get(LEFT_OUT, 0)
+    return f"{count} slow tests are left out; --slow runs them too" if count else ""
 
 
 @pytest.fixture(scope="session")
