@@ -13,6 +13,29 @@ settings.register_profile("kdprune", deadline=None)
 settings.load_profile("kdprune")
 
 
+LEFT_OUT = pytest.StashKey[int]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--slow", action="store_true", help="run the slow tests too, as is done where CI is set")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the slow tests out, unless they are asked for: by --slow, by -m, by CI, or by a test's own name."""
+    named = any("::" in argument for argument in config.args)
+    if config.getoption("--slow") or config.option.markexpr or os.environ.get("CI") or named:
+        return
+    slow = [item for item in items if item.get_closest_marker("slow")]
+    items[:] = [item for item in items if not item.get_closest_marker("slow")]
+    config.hook.pytest_deselected(items=slow)
+    config.stash[LEFT_OUT] = len(slow)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> str:
+    count = config.stash.get(LEFT_OUT, 0)
+    return f"{count} slow tests are left out; --slow runs them too" if count else ""
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """The folder of real parquet data beside the repository; tests that want it are skipped where it is absent."""
@@ -41,8 +64,11 @@ def nothing_left_behind() -> Iterator[None]:
     """What a run in this process sets up for its whole life is undone after the test."""
     from helpers import restored_surroundings
 
+    from kdprune import registry
+
     with restored_surroundings():
         yield
+    registry._entry_points.cache_clear()  # a test may have installed a package
 
 
 @pytest.fixture(scope="session")

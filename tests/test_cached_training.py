@@ -11,8 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import command, config_of, metrics, options, plain, restored_surroundings, timeless, train
-from test_processes import CPU, launcher
+from helpers import StopIn, config_of, metrics, options, plain, restored_surroundings, timeless, train
 
 from kdprune.artefact import FILE
 from kdprune.cli import main
@@ -20,10 +19,13 @@ from kdprune.config import Config, relevant
 from kdprune.data.dataset import open_data
 from kdprune.data.stream import Stream
 from kdprune.data.subset import Subset
+from kdprune.losses.kd import kd
+from kdprune.models.build import load_model
+from kdprune.models.inputs import Inputs
 from kdprune.pipeline.cache import CacheResult, cache
 from kdprune.teachers.cache import TargetCache
-from kdprune.teachers.targets import CachedTargets
 from kdprune.training.interrupt import Interrupted
+from kdprune.training.observers import Observer
 
 KEPT, STEPS, BATCH = 404, 22, 64  # 3.5 epochs, so 4 views
 VIEWS = 4
@@ -74,7 +76,7 @@ def close(run: Path, other: Path) -> bool:
     )
 
 
-@pytest.mark.parametrize("augment", ["crop(1)", "crop(1)+mixup(0.4)", "crop(1)+cutmix"])
+@pytest.mark.parametrize("augment", ["crop(1)", "crop(1)+mixup(0.4)+cutmix"])
 def test_a_view_for_each_epoch_gives_what_the_teacher_gives(tmp_path, settings, augment):
     """float16 keeps a logit to 5e-4 of itself, and the losses far better: the roundings of a batch cancel."""
     online, one = train(tmp_path, {**settings, "data.augment": augment})
@@ -89,28 +91,35 @@ def test_a_view_for_each_epoch_gives_what_the_teacher_gives(tmp_path, settings, 
     assert first["test_top1"] == pytest.approx(online["test_top1"], abs=2 / 450)
 
 
-def test_with_fewer_views_student_and_teacher_meet_the_same_ones_again(tmp_path, settings, monkeypatch):
+class Batches(Observer):
+    """Keeps every batch with its result."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Any, Any]] = []
+
+    def batch(self, batch, result) -> None:
+        self.seen.append((batch, result))
+
+
+def test_with_fewer_views_student_and_teacher_meet_the_same_ones_again(tmp_path, settings, digits_teacher):
     """Epoch e has view e mod V; the target of a view is what the teacher says of the image that the student sees."""
-    seen, original = [], CachedTargets.__call__
-
-    def watched(self, batch):
-        seen.append((batch.ids, batch.views))
-        given, truth = original(self, batch), self.teachers[0](batch.images)
-        assert torch.allclose(given, truth, rtol=1e-3, atol=2e-3)  # a GPU's TF32 is off by that, too
-        return given
-
-    monkeypatch.setattr(CachedTargets, "__call__", watched)
-    summary, run = train(tmp_path, cached(settings, tmp_path / "targets", teacher__views=2))
-    stream = Stream(np.unique(torch.cat([ids for ids, _ in seen]).numpy()), BATCH, 0)
+    observer = Batches()
+    summary, run = train(tmp_path, cached(settings, tmp_path / "targets", teacher__views=2), observer)
+    stream = Stream(np.unique(torch.cat([batch.ids for batch, _ in observer.seen]).numpy()), BATCH, 0)
     assert len(stream.ids) == KEPT
-    assert len(seen) == STEPS
-    for step, (ids, views) in enumerate(seen):
+    assert len(observer.seen) == STEPS
+    teacher = load_model(digits_teacher / "student.safetensors")
+    teacher.model.eval()
+    for step, (batch, result) in enumerate(observer.seen):
         expected_ids, epochs = stream.batch(step)
-        assert torch.equal(ids, expected_ids)
-        assert torch.equal(views, epochs % 2)
+        assert torch.equal(batch.ids, expected_ids)
+        assert torch.equal(batch.views, epochs % 2)
+        with torch.no_grad():
+            said = teacher.model(Inputs(teacher.spec, batch.images.device)(batch.images))
+        # a GPU's TF32 is off by that, too
+        assert result.kd_loss.item() == pytest.approx(kd(result.output, said, 4.0).item(), rel=2e-3, abs=1e-4)
     assert 2 * KEPT <= passes(summary) <= 2 * KEPT + 3 * BATCH
     assert sorted(os.listdir(tmp_path / "targets")) == [FILE, "view_00000.bin", "view_00001.bin"]
-    monkeypatch.undo()
     online, other = train(tmp_path, {**settings, "teacher.views": 2})
     assert close(run, other)
     assert passes(online) == STEPS * BATCH
@@ -121,7 +130,7 @@ def test_a_filled_cache_serves_any_batch_size_and_any_number_of_epochs(tmp_path,
     filled = fill(tmp_path, cached(settings, folder))
     assert filled.written == VIEWS * KEPT
     assert fill(tmp_path, cached(settings, folder)).written == 0
-    for batch, steps in ((64, 22), (32, 30), (101, 12), (404, 4)):
+    for batch, steps in ((101, 12), (404, 4)):
         summary, _ = train(tmp_path, cached(settings, folder, train__batch_size=batch, train__steps=steps))
         assert passes(summary) == 0
     longer, _ = train(tmp_path, cached(settings, folder, train__steps=30))
@@ -131,40 +140,12 @@ def test_a_filled_cache_serves_any_batch_size_and_any_number_of_epochs(tmp_path,
     assert passes(by_epochs) == 0
 
 
-def test_two_processes_fill_what_one_reads(tmp_path, settings):
-    folder = tmp_path / "targets"
-    words = options(**cached(settings, folder), train__steps=STEPS, train__batch_size=BATCH, data__augment="crop(1)",
-                    student__model="mlp_64", train__precision="no")  # fmt: skip
-    done = command("-m", "kdprune", "cache", f"--output={tmp_path}", *words, launcher=launcher(), **CPU)
-    assert done.returncode == 0, done.stderr
-    assert f"{VIEWS * KEPT // 2:,} entries written by this process, all {VIEWS} views are there" in plain(done.stderr)
-    summary, run = train(tmp_path, cached(settings, folder))
-    assert passes(summary) == 0
-    assert close(run, train(tmp_path, settings)[1])
-    assert fill(tmp_path, cached(settings, folder), verify=True).error < 5e-3  # on a GPU, TF32 against a CPU
-
-
-def stop_after(monkeypatch: pytest.MonkeyPatch, batches: int) -> None:
-    """SIGTERM reaches this process when the targets of so many batches were asked for."""
-    asked, original = [], CachedTargets.logits
-
-    def watched(self, batch):
-        asked.append(batch)
-        if len(asked) == batches:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(self, batch)
-
-    monkeypatch.setattr(CachedTargets, "logits", watched)
-
-
-def test_a_resumed_run_gives_the_same_from_the_cache_and_without_it(tmp_path, settings, monkeypatch):
+def test_a_resumed_run_gives_the_same_from_the_cache_and_without_it(tmp_path, settings):
     _, whole = train(tmp_path / "whole", cached(settings, tmp_path / "targets"))
     for name, keeps_cache in (("kept", True), ("lost", False)):
         mine = cached(settings, tmp_path / name / "targets")
-        with monkeypatch.context() as patch:
-            stop_after(patch, 9)
-            with pytest.raises(Interrupted, match="SIGTERM: stopped at step 9 of 22"):
-                train(tmp_path / name, mine)
+        with pytest.raises(Interrupted, match="step 9 of 22"):
+            train(tmp_path / name, mine, StopIn(9))
         if not keeps_cache:
             shutil.rmtree(tmp_path / name / "targets")
         summary, run = train(tmp_path / name, mine)
@@ -179,10 +160,18 @@ def test_a_resumed_run_gives_the_same_from_the_cache_and_without_it(tmp_path, se
 
 def test_filling_can_be_stopped_and_goes_on(tmp_path, settings, monkeypatch, capsys):
     mine = cached(settings, tmp_path / "targets")
+    original, written = TargetCache.write, []
+
+    def stopping(self, *entries):
+        written.append(entries)
+        if len(written) == 5:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(self, *entries)
+
     with monkeypatch.context() as patch:
-        stop_after(patch, 5)
+        patch.setattr(TargetCache, "write", stopping)
         assert kdprune("cache", tmp_path, mine) == 130
-    assert "SIGTERM: stopped with 320 of 1,616 entries; the same command goes on" in capsys.readouterr().err
+    assert "320 of 1,616 entries" in capsys.readouterr().err
     result = fill(tmp_path, mine, verify=True)
     assert result.written == VIEWS * KEPT - 5 * BATCH
     assert result.error < 1e-3
@@ -311,18 +300,6 @@ def test_views_made_in_another_way_have_other_targets_and_another_run(tmp_path, 
     assert len(list((tmp_path / "targets").iterdir())) == 2
 
 
-def test_files_are_looked_at_before_the_first_step_and_not_when_they_are_needed(tmp_path, settings, capsys):
-    folder = tmp_path / "targets"
-    mine = cached(settings, folder)
-    fill(tmp_path, mine)
-    last = folder / f"view_{VIEWS - 1:05d}.bin"
-    os.truncate(last, 9000)
-    assert kdprune("train", tmp_path, mine) == 2
-    said = plain(capsys.readouterr().err)
-    assert f"error: {last} is truncated" in said
-    assert "epoch 1/" not in said
-
-
 def test_what_was_trained_before_the_disk_failed_is_kept(tmp_path, settings, monkeypatch):
     mine = cached(settings, tmp_path / "targets", name="mine", train__grad_accum=2)
     _, whole = train(tmp_path / "whole", mine)
@@ -349,35 +326,35 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     folder = tmp_path / "targets"
     mine = cached(settings, folder)
     fill(tmp_path, mine)
-    os.truncate(folder / "view_00000.bin", 9000)
+    last = folder / f"view_{VIEWS - 1:05d}.bin"
+    os.truncate(last, 9000)
     assert kdprune("train", tmp_path, mine) == 2
-    assert f"error: {folder / 'view_00000.bin'} is truncated: 9,000 bytes" in plain(capsys.readouterr().err)
-    (folder / "view_00000.bin").unlink()
+    said = plain(capsys.readouterr().err)
+    assert f"error: {last} " in said
+    assert "9,000 bytes" in said
+    assert "epoch 1/" not in said
+    last.unlink()
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9, 100))
         for words in ("train", "cache"):
             assert kdprune(words, tmp_path, mine) == 1
             assert "4 views of 404 samples need" in plain(capsys.readouterr().err)
     summary, _ = train(tmp_path, mine)
-    assert KEPT <= passes(summary) <= KEPT + BATCH
+    used = STEPS * BATCH - (VIEWS - 1) * KEPT  # of the last view
+    assert used <= passes(summary) <= used + BATCH
 
 
-@pytest.mark.parametrize(
-    ("loss", "message"),
-    [
-        ("kd + 0.1*mse_logits", "mse_logits compares all logits"),
-        ("logit_std", "logit_std compares all logits"),
-        ("nkd", "rebuilt at --distill.temperature 4, and nkd reads it at 1; give both the same"),
-        ("kd(temperature=2)", "rebuilt at --distill.temperature 4, and kd reads it at 2; give both the same"),
-        ("dist", "dist compares all logits"),
-    ],
-)
-def test_the_largest_logits_are_not_enough_for_some_losses(tmp_path, settings, loss, message):
-    wanted = cached(settings, tmp_path / "targets", distill__loss=loss, teacher__top_k=3)
-    for start in (train, fill):
-        with pytest.raises(ValueError, match=message):
-            start(tmp_path, wanted)
-    assert not (tmp_path / "targets").exists()
+def test_the_largest_logits_are_not_enough_for_some_losses(tmp_path, settings):
+    for loss, named in {
+        "kd + 0.1*mse_logits": "mse_logits", "logit_std": "logit_std", "dist": "dist",
+        "nkd": r"--distill\.temperature 4, and nkd reads it at 1",
+        "kd(temperature=2)": r"--distill\.temperature 4, and kd reads it at 2",
+    }.items():  # fmt: skip
+        wanted = cached(settings, tmp_path / "targets", distill__loss=loss, teacher__top_k=3)
+        for start in (train, fill):
+            with pytest.raises(ValueError, match=named):
+                start(tmp_path, wanted)
+        assert not (tmp_path / "targets").exists()
     train(tmp_path, {**wanted, "teacher.top_k": None, "train.steps": 1})
 
 
@@ -398,17 +375,15 @@ def test_there_must_be_a_teacher_that_stays_as_it_is(tmp_path):
         fill(tmp_path, {"teacher.models": "ema", "train.ema": 0.9})
 
 
-@pytest.mark.parametrize("temperature", [1.0, 4.0])
-def test_a_few_logits_teach_nearly_the_same(tmp_path, settings, temperature):
+def test_a_few_logits_teach_nearly_the_same_at_any_temperature(tmp_path, settings):
     """The three largest of ten, at both temperatures from one cache."""
-    same = {**settings, "distill.temperature": temperature}
-    _, online = train(tmp_path, same)
-    first, run = train(tmp_path, cached(same, tmp_path / "targets", teacher__top_k=3))
-    assert passes(first) > 0
-    for row, other in zip(metrics(run), metrics(online), strict=True):
-        assert float(row["test_loss"]) == pytest.approx(float(other["test_loss"]), rel=0.02)
-    other_temperature = cached(same, tmp_path / "targets", teacher__top_k=3, distill__temperature=2.0)
-    assert passes(train(tmp_path, other_temperature)[0]) == 0
+    for temperature, computed in ((1.0, True), (4.0, False)):
+        same = {**settings, "distill.temperature": temperature}
+        _, online = train(tmp_path, same)
+        summary, run = train(tmp_path, cached(same, tmp_path / "targets", teacher__top_k=3))
+        assert bool(passes(summary)) == computed
+        for row, other in zip(metrics(run), metrics(online), strict=True):
+            assert float(row["test_loss"]) == pytest.approx(float(other["test_loss"]), rel=0.02)
 
 
 def test_each_of_several_teachers_has_a_cache_of_its_own(tmp_path, settings, digits_teacher):

@@ -54,25 +54,22 @@ def test_reads(text, terms):
     assert parse(text) == terms
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "a +", "a - b", "-a", "a b", "2*(a + b)", "a(**{})", "a(*b)", "a(x)", "a(x.y)", "a(f(1))", "a(1 + 2)",
-        "a(x=__import__('os').getpid())", "a(x=1, x=2)", "a(x=1, 2)", "a()()", "a[1]", "x.a", "a; b", "a # b", "'a'",
-        "a\0", "True", "a(--1)", "a(1j)", "a(01)", "a(1.2.3)", "a('x)", "a([1)", "a)", "a(lambda: 1)", "a([1][0])",
-        "a(nan)", "a(inf)", "a(1e999)", f"a({'9' * 400})", f"{'9' * 400}*a", "1e999*a", r"a('\d')",
-    ],
-)  # fmt: skip
-def test_everything_else_is_refused_and_quoted(text):
-    with pytest.raises(ValueError, match=r"cannot read") as caught:
-        parse(text)
-    assert repr(text)[:100] in str(caught.value)
+REFUSED = [
+    "", "a +", "a - b", "-a", "a b", "2*(a + b)", "a(**{})", "a(*b)", "a(x)", "a(x.y)", "a(f(1))", "a(1 + 2)",
+    "a(x=__import__('os').getpid())", "a(x=1, x=2)", "a(x=1, 2)", "a()()", "a[1]", "x.a", "a; b", "a # b", "'a'",
+    "a\0", "True", "a(--1)", "a(1j)", "a(01)", "a(1.2.3)", "a('x)", "a([1)", "a)", "a(lambda: 1)", "a([1][0])",
+    "a(nan)", "a(inf)", "a(1e999)", f"a({'9' * 400})", f"{'9' * 400}*a", "1e999*a", r"a('\d')",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize("given_", [None, 3, 0.5, b"a", ["a"], Call("a")])
-def test_what_is_no_text_is_refused(given_):
-    with pytest.raises(ValueError, match="allowed is text"):
-        parse(given_)
+def test_everything_else_is_refused_and_quoted():
+    for text in REFUSED:
+        with pytest.raises(ValueError, match="cannot read") as caught:
+            parse(text)
+        assert repr(text)[:100] in str(caught.value)
+    for no_text in (None, 3, 0.5, b"a", ["a"], Call("a")):
+        with pytest.raises(ValueError, match="text"):
+            parse(no_text)
 
 
 # --- hostile texts ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import REPO
+from helpers import REPO, install
 from torch.nn import functional as F
 
 from kdprune import registry
@@ -35,17 +35,7 @@ def third_party(tmp_path, monkeypatch):
     """The loss of docs/losses.md as an installed package: a module and its metadata, on the path."""
     page = (REPO / "docs" / "losses.md").read_text()
     module = next(code for code in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "class L1" in code)
-    (tmp_path / "acme_losses.py").write_text(module)
-    metadata = tmp_path / "acme_losses-1.0.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-losses\nVersion: 1.0\n")
-    (metadata / "entry_points.txt").write_text("[kdprune.losses]\nl1 = acme_losses:L1\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    registry._entry_points.cache_clear()  # they are looked for once in the life of a process
-    yield
-    registry._entry_points.cache_clear()
-    registry._registered["losses"].pop("l1", None)
-    sys.modules.pop("acme_losses", None)
+    install(monkeypatch, tmp_path, "acme_losses", module, {"losses": "l1 = acme_losses:L1"})
 
 
 def test_a_third_partys_loss_is_found_by_its_entry_point_and_passes(third_party):

@@ -8,23 +8,24 @@ import numpy as np
 import pytest
 import safetensors.torch
 import timm
-from helpers import command, metrics, only_run, options, train
+from helpers import metrics, only_run, options, script, train
 from PIL import Image
 
 import kdprune.models  # noqa: F401  registers kdprune's own models in timm
 
 
+@pytest.mark.slow
 def test_a_hundredth_of_cifar10_from_the_command_line(shared_data, tmp_path):
-    done = command(
+    status, table, said = script(
         "train.py",
-        *options(
+        options(
             output=tmp_path, data__dataset=f"hfds/{shared_data / 'cifar10'}", subset__keep_fraction=0.01,
             subset__balanced="true", student__model="mlp_64", teacher__models="cifar_resnet8",
             teacher__train_fraction=0.02, teacher__train__epochs=1, train__epochs=2, train__batch_size=50,
             data__augment="crop(4)+flip+cutout(8)",
         ),
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert status == 0, said
     run = only_run(tmp_path)
     summary = json.loads((run / "summary.json").read_text())
     assert (summary["kept"], summary["total"], summary["steps"]) == (500, 50_000, 20)
@@ -35,7 +36,7 @@ def test_a_hundredth_of_cifar10_from_the_command_line(shared_data, tmp_path):
     assert [row["epoch"] for row in metrics(run)] == ["1", "2"]
     model = timm.create_model("mlp_64", num_classes=10, in_chans=3, img_size=32)
     model.load_state_dict(safetensors.torch.load_file(run / "student.safetensors"), strict=True)
-    assert "student mlp_64 with KD" in done.stdout
+    assert "student mlp_64 with KD" in table
 
 
 @pytest.fixture
@@ -83,6 +84,7 @@ def test_images_of_mixed_sizes_with_timms_models(folder, tmp_path, model):
     built.load_state_dict(safetensors.torch.load_file(run / "student.safetensors"), strict=True)
 
 
+@pytest.mark.slow
 def test_real_photographs_from_parquet(shared_data, tmp_path):
     """imagenette5: too large for a store within this budget, so the workers decode."""
     summary, _ = train(

@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 
 import pytest
 import yaml
-from helpers import command, only_run, options, plain
+from helpers import only_run, options, plain, said_by, script
 
 from kdprune.cli import commands as cli
 from kdprune.config import Config, from_dict, to_dict
 
-MISTAKES = [
-    ("trian", "unknown command 'trian'; did you mean 'train'? (allowed: train, "),
-    ("train --trian.lr 1", "unrecognized arguments: --trian.lr 1; did you mean --train.lr?"),
-    ("train --train.lrr=1", "did you mean --train.lr?"),
-    ("train --train.epoch 3", "did you mean --train.epochs?"),
-    ("train --teacher.models a b", "several values of one option are given as A,B"),
-    ("train --train.epochs", "--train.epochs: a value must follow"),
-    ("train --train.lr fast", "--train.lr: 'fast' given, allowed is a number"),
-    ("train --seed 1.5", "--seed: '1.5' given, allowed is a whole number"),
-    ("train --train.steps 1e3", "--train.steps: '1e3' given, allowed is a whole number or null"),
-    ("train --baseline yess", "--baseline: 'yess' given, allowed is true or false"),
-    ("train --train.save_epochs [a]", "--train.save_epochs: 'a' given, allowed is a list of whole numbers"),
-    ("train --train.sched cosin", "allowed is cosine or multistep or poly or none; did you mean cosine?"),
-    ("train --config /no/such.yaml", "--config: File does not exist: '/no/such.yaml'"),
-    ("train --subset.keep_fraction 0", "--subset.keep_fraction: 0.0 given, allowed is (0, 1]"),
-    ("train --subset.keep_fraction 1.2", "--subset.keep_fraction: 1.2 given, allowed is (0, 1]"),
-    ("train --subset.selector randm", "--subset.selector: unknown selector 'randm'; did you mean 'random'?"),
-    ("train --data.augment crap", "--data.augment: unknown part 'crap'; did you mean 'crop'?"),
-    ("train --distill.alpha linaer(1,0.5)", "--distill.alpha: unknown policy 'linaer'; did you mean 'linear'?"),
-    ("train --distill.alpha 2", "--distill.alpha: 2.0 given, allowed is [0, 1]"),
-    ("train --distill.loss kdd", "--distill.loss: unknown loss 'kdd'; did you mean 'kd'?"),
-    ("train --train.checkpoint_every often", "--train.checkpoint_every: 'often' given"),
-    ("train --teacher.models a,b --teacher.weights [1]", "--teacher.weights: 1 given for 2 teachers (a, b)"),
-    ("evaluate", "the following arguments are required: run"),
-    ("evaluate x --jsn", "did you mean --json?"),
-]  # fmt: skip
+MISTAKES = {  # a line, and what the answer must name: the option, what was given, what is allowed or near
+    "trian": ["'trian'", "'train'", "evaluate"],
+    "train --trian.lr 1": ["--trian.lr", "--train.lr?"],
+    "train --train.lrr=1": ["--train.lr?"],
+    "train --train.epoch 3": ["--train.epochs?"],
+    "train --teacher.models a b": ["A,B"],
+    "train --train.epochs": ["--train.epochs: "],
+    "train --train.lr fast": ["--train.lr: 'fast'", "a number"],
+    "train --seed 1.5": ["--seed: '1.5'", "a whole number"],
+    "train --train.steps 1e3": ["--train.steps: '1e3'", "a whole number or null"],
+    "train --baseline yess": ["--baseline: 'yess'", "true or false"],
+    "train --train.save_epochs [a]": ["--train.save_epochs: 'a'", "a list of whole numbers"],
+    "train --train.sched cosin": ["--train.sched", "cosine or multistep or poly or none", "cosine?"],
+    "train --config /no/such.yaml": ["--config: ", "'/no/such.yaml'"],
+    "train --subset.keep_fraction 0": ["--subset.keep_fraction: 0.0", "(0, 1]"],
+    "train --subset.keep_fraction 1.2": ["--subset.keep_fraction: 1.2", "(0, 1]"],
+    "train --subset.selector randm": ["--subset.selector: ", "'randm'", "'random'?"],
+    "train --data.augment crap": ["--data.augment: ", "'crap'", "'crop'?"],
+    "train --distill.alpha linaer(1,0.5)": ["--distill.alpha: ", "'linaer'", "'linear'?"],
+    "train --distill.alpha 2": ["--distill.alpha: 2.0", "[0, 1]"],
+    "train --distill.loss kdd": ["--distill.loss: ", "'kdd'", "'kd'?"],
+    "train --train.checkpoint_every often": ["--train.checkpoint_every: 'often'", "'5min'"],
+    "train --teacher.models a,b --teacher.weights [1]": ["--teacher.weights: 1", "2 teachers (a, b)"],
+    "evaluate": [": run"],
+    "evaluate x --jsn": ["--json?"],
+}
 
 
 def run(capsys, *words: str) -> tuple[int, str, str]:
@@ -50,18 +51,19 @@ def run(capsys, *words: str) -> tuple[int, str, str]:
     return status, captured.out, captured.err
 
 
-@pytest.mark.parametrize(("line", "message"), MISTAKES)
-def test_a_mistake_is_answered_in_words(capsys, line, message):
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_is_answered_in_words(capsys, line):
     status, out, err = run(capsys, *line.split())
     assert status == 2
     assert plain(err).startswith("error: ")
-    assert message in plain(err)
+    for name in MISTAKES[line]:
+        assert name in plain(err)
     assert not out
 
 
 def test_answers_come_at_once_and_without_torch():
     """Every mistake above, all helps and --print_config, in a process that has imported nothing before."""
-    lines = [line.split() for line, _ in MISTAKES]
+    lines = [line.split() for line in MISTAKES]
     lines += [[], ["--help"], ["--version"], *([name, "--help"] for name in ("train", "evaluate", "list"))]
     lines += [["train", "--print_config"]]
     script = f"""
@@ -117,33 +119,33 @@ def test_options_go_before_the_file(capsys, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train:\n  lrr: 1\n", "unknown setting 'train.lrr'; did you mean train.lr?"),
-        ("tarin:\n  lr: 1\n", "unknown setting 'tarin.lr'; did you mean train.lr?"),
-        ("train:\n  sched: cosin\n", "--train.sched: 'cosin' given"),
-        ("train: [\n", "Problems parsing config"),
+        ("train:\n  lrr: 1\n", r"'train\.lrr'.*train\.lr\?"),
+        ("tarin:\n  lr: 1\n", r"'tarin\.lr'.*train\.lr\?"),
+        ("train:\n  sched: cosin\n", "--train.sched: 'cosin'.*cosine"),
+        ("train: [\n", "config"),
     ],
 )
 def test_a_mistake_in_a_file_is_answered_in_words(capsys, tmp_path, text, message):
     (tmp_path / "c.yaml").write_text(text)
     status, _, err = run(capsys, "train", "--config", str(tmp_path / "c.yaml"))
     assert status == 2
-    assert message in plain(err)
+    assert re.search(message, plain(err))
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("--student.model resnet81", "unknown model 'resnet81'; did you mean"),
-        ("--train.opt sdg", "--train.opt: unknown optimizer 'sdg'; did you mean 'sgd'?"),
-        ("--teacher.models /no/such/run", "no such run directory: /no/such/run"),
-        ("--data.dataset digist", "digist"),
+        ("--student.model resnet81", "'resnet81'.*'resnet18'"),
+        ("--train.opt sdg", "--train.opt: .*'sdg'.*'sgd'"),
+        ("--teacher.models /no/such/run", "/no/such/run"),
+        ("--data.dataset digist", "'digist'.*'digits'"),
         ("--subset.file /no/such.json", "/no/such.json"),
     ],
 )
 def test_a_name_that_does_not_exist_is_answered_before_any_training(capsys, tmp_path, line, message):
     status, _, err = run(capsys, "train", f"--output={tmp_path}", "--train.steps=1", *line.split())
     assert status == 2
-    assert message in plain(err)
+    assert re.search(message, plain(err))
     assert "Traceback" not in err
     assert not list(tmp_path.iterdir())
 
@@ -160,13 +162,14 @@ def test_lists(capsys):
         assert kind in out.splitlines()
     status, _, err = run(capsys, "list", "losess")
     assert status == 2
-    assert "unknown kind 'losess'; did you mean 'losses'?" in err
+    assert "'losess'" in err
+    assert "'losses'" in err
 
 
 def test_evaluate_prints_one_json_object(digits_teacher):
-    done = command("-m", "kdprune", "evaluate", digits_teacher, "--json")
-    assert done.returncode == 0, done.stderr
-    result = json.loads(done.stdout)
+    status, out, err = said_by(["evaluate", digits_teacher, "--json"])
+    assert status == 0, err
+    result = json.loads(out)
     summary = json.loads((digits_teacher / "summary.json").read_text())
     assert result["top1"] == summary["test_top1"]
     assert result["loss"] == pytest.approx(summary["test_loss"])
@@ -179,25 +182,22 @@ def test_evaluate_prints_one_json_object(digits_teacher):
 def test_evaluate_refuses_what_is_no_finished_run(capsys, tmp_path, digits_teacher):
     status, _, err = run(capsys, "evaluate", str(tmp_path))
     assert status == 2
-    assert "is not a run directory: it has no config.yaml" in plain(err)
+    assert "config.yaml" in plain(err)
     (tmp_path / "config.yaml").write_text((digits_teacher / "config.yaml").read_text())
     status, _, err = run(capsys, "evaluate", str(tmp_path))
     assert status == 2
-    assert "has no student.safetensors: the run is not finished" in plain(err)
+    assert "student.safetensors" in plain(err)
 
 
-def test_a_runs_own_config_repeats_the_run(capsys, tmp_path):
+def test_a_runs_own_config_repeats_the_run(tmp_path):
     """What a run wrote down is all that it takes; the run is recognised, and nothing is trained."""
-    status, table, err = run(
-        capsys, "train",
-        *options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)"),
-    )  # fmt: skip
+    words = options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)")
+    status, table, err = said_by(["train", *words])
     assert status == 0, err
     assert "student mlp_64 without KD" in table
     made = only_run(tmp_path)
     before = {file: file.stat().st_mtime_ns for file in made.rglob("*")}
-    again = command("train.py", "--config", made / "config.yaml")
-    assert again.returncode == 0, again.stderr
-    assert f"{made} is finished" in again.stderr
-    assert again.stdout == table
+    status, again, err = script("train.py", ["--config", made / "config.yaml"])
+    assert (status, again) == (0, table)
+    assert f"{made} is finished" in err
     assert {file: file.stat().st_mtime_ns for file in made.rglob("*")} == before

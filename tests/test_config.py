@@ -8,7 +8,6 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprune import checks as module
 from kdprune.checks import check, checkpoint_interval
 from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_dict
 
@@ -20,9 +19,11 @@ NOT_IN_HASH = {
 
 
 def changed(option: str, value) -> Config:
-    content = to_dict(Config())
-    group, _, name = option.rpartition(".")
-    (content[group] if group else content)[name] = value
+    content = place = to_dict(Config())
+    *groups, name = option.split(".")
+    for group in groups:
+        place = place[group]
+    place[name] = value
     return from_dict(content)
 
 
@@ -30,17 +31,43 @@ def test_the_defaults_are_allowed():
     check(Config())
 
 
-@pytest.mark.parametrize("option", sorted(module._RANGES))
-def test_values_outside_a_range_are_refused_and_the_option_named(option):
-    low, high, with_low, with_high = module._RANGES[option]
-    wrong = [low - 1, math.nan, math.inf, *([] if with_low else [low])]
-    if high is not None:
-        wrong += [high + 1, *([] if with_high else [high])]
-    for value in wrong:
-        with pytest.raises(ValueError, match=rf"--{option}: '?{value}'? given, allowed is "):
-            check(changed(option, value))
-    for value in [*([low] if with_low else []), *([high] if high is not None and with_high else [])]:
-        check(changed(option, value))
+NUMBERS = {  # allowed values of settings that may be parts of one
+    "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
+    "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
+    "(0, ∞)": "distill.temperature train.epochs train.lr train.clip_grad",
+    "[0, ∞)": "data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
+}
+WHOLE = {
+    "[0, ∞)": "subset.class_floor data.workers",
+    "[1, ∞)": "data.image_size teacher.snapshot teacher.generations teacher.views teacher.top_k train.steps "
+    "train.batch_size train.grad_accum train.eval_every train.checkpoint_keep",
+}
+
+
+def test_values_outside_a_range_are_refused_and_the_range_is_shown():
+    """At, just inside of and just outside of both ends."""
+    for table, step, never in ((NUMBERS, 1e-9, [math.nan, math.inf, -math.inf]), (WHOLE, 1, [-(10**9)])):
+        for allowed, options in table.items():
+            low, high = allowed[1:-1].split(", ")
+            right, wrong = [int(low) + step], [*never, int(low) - step]
+            (right if allowed[0] == "[" else wrong).append(int(low))
+            if high != "∞":
+                right, wrong = [*right, int(high) - step], [*wrong, int(high) + step]
+                (right if allowed[-1] == "]" else wrong).append(int(high))
+            names = options.split() + [f"teacher.{name}" for name in options.split() if name.startswith("train.")]
+            for option in names:
+                for value in wrong:
+                    with pytest.raises(ValueError, match=rf"^--{option}: ") as refused:
+                        check(changed(option, value))
+                    assert allowed in str(refused.value)
+                for value in right:
+                    check(changed(option, value))
+
+
+def test_every_number_among_the_settings_has_a_range():
+    numbers = {name for name, value in dotted(to_dict(Config())).items() if type(value) in (int, float)}
+    ranged = " ".join([*NUMBERS.values(), *WHOLE.values()]).split()
+    assert numbers - set(ranged) == {"seed"}
 
 
 @pytest.mark.parametrize(

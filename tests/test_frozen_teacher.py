@@ -217,6 +217,7 @@ def test_batchnorms_that_are_left_keep_float32_statistics():
     assert teacher.network.stem.conv.weight.dtype == torch.bfloat16
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(CPU), reason="there is no C++ compiler")
 def test_compiled_serves_its_batch_size_and_others_do_not_wait(caplog):
     model, _, teacher = teacher_of(compile="auto", size=8, batch_size=6)

@@ -1,24 +1,21 @@
 """Hinton et al.'s experiment, on the digits: a student that never saw a 3 (configs/hinton_digits.yaml)."""
 
-import contextlib
-import io
 import json
 
 import numpy as np
 import pytest
-from helpers import REPO, plain, restored_surroundings
+from helpers import REPO, plain, said_by
 
-from kdprune.cli import main
 from kdprune.data.sources import open_source
+
+pytestmark = pytest.mark.slow  # the experiment itself takes two trainings of 30 and 40 epochs
 
 
 def kdprune(*words):
     """Exit status of a command line, and what it says; in this process, which has torch loaded."""
-    said, complained = io.StringIO(), io.StringIO()
-    with restored_surroundings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(complained):
-        status = main([str(word) for word in words])
-    assert status == 0 or complained.getvalue()
-    return status, said.getvalue() or complained.getvalue()
+    status, said, complained = said_by(words)
+    assert status == 0 or complained
+    return status, said or complained
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import ast
 import re
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
-
-import pytest
 
 import kdprune
 from kdprune.registry import KINDS
@@ -25,11 +24,15 @@ LAYERS = [
     {"pipeline"},
     {"sweep", "report"},
     {"cli", "__main__", "api", "__init__"},
-    {"testing"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
 LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression"}
-PLUGINS = tuple(KINDS)
+QUICK = {
+    *LIGHT,
+    "kdprune.cli.commands",
+    *(f"kdprune.{n}" for n in ("calls", "config", "messages", "registry", "typed")),
+}
+HEAVY = {"torch", "numpy", "timm", "accelerate", "datasets", "scipy", "PIL", "sklearn"}
 
 
 def module_of(file: Path) -> str:
@@ -37,23 +40,23 @@ def module_of(file: Path) -> str:
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imports(file: Path) -> set[str]:
-    """Modules of kdprune that a file imports, at the top or inside a function."""
+TREES = {module_of(file): ast.parse(file.read_text()) for file in FILES}
+
+
+def imported(tree: ast.AST, package: str = "kdprune") -> set[str]:
+    """Modules of a package that a file imports: at its top, inside a function, or for the type checker only."""
     found = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
-            inner = {f"{node.module}.{alias.name}" for alias in node.names}
-            modules = {name for name in inner if exists(name)}
-            found |= modules or {node.module}
-    return {name for name in found if name.split(".")[0] == "kdprune"}
+            assert node.level == 0, f"relative import: {ast.unparse(node)}"
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names} & set(TREES)
+            found |= submodules or {node.module or ""}
+    return {name for name in found if name.split(".")[0] == package}
 
 
-def exists(module: str) -> bool:
-    path = ROOT.parent.joinpath(*module.split("."))
-    return path.is_dir() or path.with_suffix(".py").is_file()
+IMPORTS = {module: imported(tree) for module, tree in TREES.items()}
 
 
 def part(module: str) -> str:
@@ -64,59 +67,86 @@ def layer(module: str) -> int:
     return next(i for i, names in enumerate(LAYERS) if part(module) in names)
 
 
-def test_every_module_has_a_layer():
-    assert {part(module_of(file)) for file in FILES} <= set().union(*LAYERS)
+def circle(graph: dict[str, set[str]]) -> list[str]:
+    """A circle in a graph, from one of its nodes back to itself; empty if there is none."""
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return list(reversed(error.args[1]))
+    return []
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_imports_go_one_way(file):
-    here = module_of(file)
-    light = LIGHT if part(here) in ("config", "checks") else set()
-    for other in imports(file) - light:
-        assert exists(other), f"{here} imports {other}, which is not there"
-        assert layer(other) <= layer(here), f"{here} imports {other}"
+def test_every_import_is_of_a_module_that_exists():
+    missing = {(module, other) for module, others in IMPORTS.items() for other in others - set(TREES)}
+    assert not missing
 
 
-@pytest.mark.parametrize("kind", PLUGINS)
-def test_plug_in_folders_do_not_import_each_other(kind):
-    for file in (ROOT / kind).glob("*.py"):
-        others = {part(module) for module in imports(file)} & set(PLUGINS)
-        assert others <= {kind}, f"{module_of(file)} imports {others}"
+def test_every_module_has_a_layer_and_no_layer_is_listed_twice():
+    listed = [name for names in LAYERS for name in names]
+    assert {part(module) for module in TREES} <= set(listed)
+    assert len(listed) == len(set(listed))
 
 
-@pytest.mark.parametrize("kind", PLUGINS)
-def test_plug_ins_of_a_kind_share_only_what_is_marked_as_shared(kind):
-    """The folder `common`; a plug-in never leans on another."""
-    for file in (ROOT / kind).glob("[!_]*.py"):
-        for module in imports(file):
-            if part(module) == kind:
-                assert module.startswith(f"kdprune.{kind}.common"), f"{module_of(file)} imports {module}"
+def test_imports_go_one_way():
+    upwards = [
+        f"{module} imports {other}"
+        for module, others in IMPORTS.items()
+        for other in others - (LIGHT if part(module) in ("config", "checks") else set())
+        if layer(other) > layer(module)
+    ]
+    assert not upwards
 
 
-@pytest.mark.parametrize(
-    "module",
-    [*sorted(LIGHT), "kdprune.cli.commands",
-     *(f"kdprune.{name}" for name in ("calls", "config", "messages", "registry", "typed"))],
-)  # fmt: skip
-def test_light_modules_import_nothing_heavy(module):
-    file = ROOT.parent.joinpath(*module.split(".")).with_suffix(".py")
-    heavy = {"torch", "numpy", "timm", "accelerate", "datasets", "scipy", "PIL", "sklearn"}
-    for node in ast.parse(file.read_text()).body:
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else [getattr(node, "module", "") or ""]
-        assert not {name.split(".")[0] for name in names} & heavy
+def test_modules_import_each_other_in_no_circle():
+    """Nor for the type checker: what two modules know of each other belongs into a third."""
+    assert not circle(IMPORTS)
 
 
-@pytest.mark.parametrize("file", FILES, ids=module_of)
-def test_nothing_that_is_loaded_runs_code(file):
-    """No pickle, no yaml.load, no torch.load or numpy.load that could unpickle."""
-    for node in ast.walk(ast.parse(file.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        given = {keyword.arg: ast.unparse(keyword.value) for keyword in node.keywords}
-        assert not re.search(r"pickle\.(loads?|Unpickler)$|^yaml\.(load|unsafe_load|full_load)", called), called
-        assert called not in ("eval", "exec")
-        if called == "torch.load":
-            assert given.get("weights_only") == "True"
-        if called == "np.load":
-            assert given.get("allow_pickle", "False") == "False"
+def test_a_circle_of_imports_is_found_even_if_only_the_type_checker_takes_it():
+    there = "if TYPE_CHECKING:\n    from kdprune.config import Config"
+    assert circle({**IMPORTS, "kdprune.typed": imported(ast.parse(there))})[1:-1] != []
+    assert imported(ast.parse("def f():\n    from kdprune import typed")) == {"kdprune.typed"}
+
+
+def test_plug_ins_share_only_what_is_marked_as_shared():
+    """A plug-in may import the folder `common` of its kind: no other kind of plug-in, and no plug-in beside it."""
+    plug_ins = {module for module in TREES if part(module) in KINDS and module.count(".") >= 2}
+    assert plug_ins
+    for module in plug_ins:
+        kinds = {part(other) for other in IMPORTS[module]} & set(KINDS)
+        assert kinds <= {part(module)}, f"{module} imports {kinds}"
+        beside = {other for other in IMPORTS[module] & plug_ins if other.split(".")[2] != "common"}
+        assert not beside, f"{module} imports {beside}"
+
+
+def test_light_modules_import_nothing_heavy_at_their_top():
+    for module in QUICK:
+        top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
+        heavy = [name for name in HEAVY if imported(top, name)]
+        assert not heavy, f"{module} imports {heavy}"
+
+
+def runs_code(call: ast.Call) -> bool:
+    """Whether a call could run what a file says: pickle, yaml.load, torch.load or numpy.load that unpickles, eval."""
+    called = ast.unparse(call.func)
+    given = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+    return bool(
+        re.search(r"pickle\.(loads?|Unpickler)$|^yaml\.(load|unsafe_load|full_load)$|^(eval|exec)$", called)
+        or (called == "torch.load" and given.get("weights_only") != "True")
+        or (called == "np.load" and given.get("allow_pickle", "False") != "False")
+    )
+
+
+def test_nothing_that_is_loaded_runs_code():
+    calls = [(module, node) for module, tree in TREES.items() for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    assert calls
+    unsafe = [f"{module}, line {call.lineno}: {ast.unparse(call)}" for module, call in calls if runs_code(call)]
+    assert not unsafe
+
+
+def test_what_would_run_code_is_found():
+    unsafe = ["pickle.load(f)", "yaml.load(t)", "torch.load(f)", "torch.load(f, weights_only=False)", "eval(t)"]
+    for code in [*unsafe, "np.load(f, allow_pickle=True)"]:
+        assert runs_code(ast.parse(code, mode="eval").body), code
+    for code in ("yaml.safe_load(t)", "torch.load(f, weights_only=True)", "np.load(f)"):
+        assert not runs_code(ast.parse(code, mode="eval").body), code

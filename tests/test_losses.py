@@ -1,4 +1,4 @@
-"""Every loss against a literal float64 restatement of its formula; sums of losses; losses over several processes.
+"""Every loss against a literal float64 restatement of its formula; sums of losses.
 
 The contract that all losses share is in test_check_loss.py.
 
@@ -7,12 +7,10 @@ Shapes: N samples, C classes, D features.
 
 import itertools
 import math
-import os
 from dataclasses import replace
 
 import pytest
 import torch
-import torch.multiprocessing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -597,13 +595,15 @@ def test_parameters_are_refused_when_the_loss_is_built(no_mix, expression, messa
         build_loss(expression, T)
 
 
-# --- several processes ----------------------------------------------------------------------------------------------
+# --- steps for one process or for each of two (test_processes.py) --------------------------------------------------
 
 
-def gradient(student_NC, teacher_NC, wrap=lambda model: model):
+def dist_step(part, wrap=lambda model: model):
+    """The gradient of `dist`, whose correlations over a class need all samples, and its loss."""
+    student_NC, teacher_NC, _ = logits(8, 5, False)
     torch.manual_seed(0)
-    model = wrap(nn.Linear(student_NC.shape[1], student_NC.shape[1]))
-    loss = dist(model(student_NC), teacher_NC, T, 1.0, 2.0)
+    model = wrap(nn.Linear(5, 5))
+    loss = dist(model(student_NC[part]), teacher_NC[part], T, 1.0, 2.0)
     loss.backward()
     return [p.grad for p in model.parameters()], loss.detach()
 
@@ -626,27 +626,3 @@ def crd_steps(part, wrap=lambda model: model):
         )  # fmt: skip
         loss.backward()
     return [p.grad for p in model.parameters()], loss.detach()
-
-
-def one_of_two(rank, folder):
-    """A process of two, with its half of the batch."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    student_NC, teacher_NC, _ = logits(8, 5, False)
-    half = slice(4 * rank, 4 * rank + 4)
-    wrap = nn.parallel.DistributedDataParallel
-    results = gradient(student_NC[half], teacher_NC[half], wrap), crd_steps(half, wrap)
-    torch.save(results, f"{folder}/{rank}.pt")
-    torch.distributed.barrier()
-    os._exit(0)  # DDP's threads can abort a process while its interpreter shuts down
-
-
-def test_dist_and_crd_over_two_processes_are_what_they_are_over_one(tmp_path):
-    torch.multiprocessing.spawn(one_of_two, (str(tmp_path),), nprocs=2)
-    student_NC, teacher_NC, _ = logits(8, 5, False)
-    alone = gradient(student_NC, teacher_NC), crd_steps(slice(None))
-    both = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
-    for (expected, expected_loss), *results in zip(alone, *both, strict=True):
-        for got, _ in results:
-            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
-        torch.testing.assert_close((results[0][1] + results[1][1]) / 2, expected_loss)

@@ -1,6 +1,6 @@
-"""Two processes against one: the same samples in each global batch, the same losses, one checkpoint.
+"""Two processes against one: the same samples in each global batch, the same losses, one checkpoint, one cache.
 
-The students are fully connected networks: BatchNorm would see other local batches.
+What both do in their one session is in two_processes.py.
 """
 
 from __future__ import annotations
@@ -15,36 +15,14 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import command, metrics, only_run, options, plain, start, train
+from helpers import FRESH, Recorder, config_of, metrics, only_run, options, plain, restored_surroundings, start, train
+from helpers import command as run_command
+from test_losses import crd_steps, dist_step
+from two_processes import CACHED, FEATURES, KD, STOPPED_AT, session
 
-from kdprune.training.observers import Observer
+from kdprune.pipeline.cache import cache
 
 CPU = {"ACCELERATE_USE_CPU": "true"}
-
-WATCH = """
-import json, os, sys
-from kdprune.cli import parse
-from kdprune.pipeline.train import run
-from kdprune.training.observers import Observer
-
-class Watch(Observer):
-    seen = []
-
-    def batch(self, batch, result):
-        self.seen.append([batch.ids.tolist(), batch.views.tolist(), result.loss.item(), result.kd_loss.item()])
-
-run(parse(["train", *sys.argv[2:]])[1].config_object, observers=[Watch()])
-with open(os.path.join(sys.argv[1], f"rank{os.environ.get('RANK', 0)}.json"), "w") as file:
-    json.dump(Watch.seen, file)
-"""
-
-
-class Watch(Observer):
-    def __init__(self) -> None:
-        self.seen: list[tuple[list[int], list[int], float, float]] = []
-
-    def batch(self, batch, result) -> None:
-        self.seen.append((batch.ids.tolist(), batch.views.tolist(), result.loss.item(), result.kd_loss.item()))
 
 
 def free_port() -> int:
@@ -53,67 +31,114 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def launcher() -> tuple[str, ...]:
-    """Two processes by torch's own launcher: `accelerate launch --cpu` starts one without an MPI host file."""
-    return ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
+@pytest.fixture(scope="module")
+def together(tmp_path_factory, digits_teacher) -> tuple[Path, list[dict[str, Any]]]:
+    """The folder of the session, with a folder for each claim, and what each process gave for it."""
+    folder, port = tmp_path_factory.mktemp("two"), free_port()
+    both = [FRESH.Process(target=session, args=(rank, port, folder, str(digits_teacher))) for rank in range(2)]
+    end = time.monotonic() + 150
+    try:
+        for process in both:
+            process.start()
+        while any(process.exitcode is None for process in both) and not list(folder.glob("error*")):
+            assert time.monotonic() < end, "the two processes wait for each other"
+            time.sleep(0.05)
+    finally:
+        for process in both:
+            process.kill()
+    assert not list(folder.glob("error*")), next(folder.glob("error*")).read_text()
+    return folder, [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)]
 
 
 @pytest.fixture(scope="module")
-def settings(digits_teacher):
-    return {
-        "student.model": "mlp_64", "teacher.models": str(digits_teacher), "subset.keep_fraction": 0.5,
-        "train.steps": 20, "data.augment": "crop(1)+mixup(0.4)", "train.batch_size": 96, "train.precision": "no",
-        "train.lr": 0.05,
-    }  # fmt: skip
+def alone(tmp_path_factory, digits_teacher):
+    """What one process sees of the training that two share, its summary and its run."""
+    recorder = Recorder()
+    summary, run = train(tmp_path_factory.mktemp("one"), {**KD, "teacher.models": str(digits_teacher)}, recorder)
+    return recorder.seen, summary, run
 
 
-def arguments(settings: dict[str, Any], output: Path, **more: object) -> list[str]:
-    return [f"--output={output}", *options(**settings, **more)]
-
-
-def test_two_processes_do_what_one_does(tmp_path, settings):
-    watch = Watch()
-    summary, alone = train(tmp_path / "one", settings, watch)
-    one = watch.seen
-    script = tmp_path / "watch.py"
-    script.write_text(WATCH)
-    done = command(script, tmp_path, *arguments(settings, tmp_path / "two"), launcher=launcher(), **CPU)
-    assert done.returncode == 0, done.stderr
-    together = only_run(tmp_path / "two")
-    assert json.loads((together / "environment.json").read_text())["processes"] == 2
-    two = [json.loads((tmp_path / f"rank{rank}.json").read_text()) for rank in range(2)]
-    assert len(one) == len(two[0]) == len(two[1]) == 20
-    for (ids, views, loss, kd_loss), first, second in zip(one, *two, strict=True):
-        assert first[0] + second[0] == ids
-        assert first[1] + second[1] == views
-        assert (first[2] + second[2]) / 2 == pytest.approx(loss, abs=1e-4)
-        assert (first[3] + second[3]) / 2 == pytest.approx(kd_loss, abs=1e-4)
-    for row, other in zip(metrics(alone), metrics(together), strict=True):
+def test_two_processes_share_the_batches_of_one(together, alone):
+    folder, (first, second) = together
+    seen, summary, run = alone
+    run_of_both = only_run(folder / "distillation")
+    assert json.loads((run_of_both / "environment.json").read_text())["processes"] == 2
+    assert len(seen) == KD["train.steps"]
+    for one, a, b in zip(seen, first["distillation"], second["distillation"], strict=True):
+        assert a["ids"] + b["ids"] == one["ids"]
+        assert a["views"] + b["views"] == one["views"]
+        for loss in ("loss", "kd_loss"):
+            assert (a[loss] + b[loss]) / 2 == pytest.approx(one[loss], abs=1e-4)
+    for row, other in zip(metrics(run), metrics(run_of_both), strict=True):
         for name in ("train_loss", "task_loss", "kd_loss", "test_loss"):
             assert float(row[name]) == pytest.approx(float(other[name]), abs=1e-4), name
         for name in ("epoch", "step", "lr", "alpha"):
             assert float(row[name]) == float(other[name])
         # one image or two may lie on the border between two classes
         assert float(row["test_top1"]) == pytest.approx(float(other["test_top1"]), abs=2 / 450)
-    assert (alone / "subset.json").read_bytes() == (together / "subset.json").read_bytes()
-    assert json.loads((together / "summary.json").read_text())["images_seen"] == summary["images_seen"]
+    assert (run / "subset.json").read_bytes() == (run_of_both / "subset.json").read_bytes()
+    assert json.loads((run_of_both / "summary.json").read_text())["images_seen"] == summary["images_seen"]
 
 
-def test_a_batch_that_two_processes_cannot_share_is_refused(tmp_path, settings):
-    odd = arguments({**settings, "train.batch_size": 95}, tmp_path)
-    done = command("train.py", *odd, launcher=launcher(), **CPU)
-    assert done.returncode != 0
-    said = plain(done.stderr)
-    message = "--train.batch_size: 95 given, but it is the batch of all 2 processes and 1 accumulation steps together"
-    assert said.count(message) == 1
-    assert "must be a multiple of 2" in said
+def test_the_parameters_of_a_loss_are_those_of_one_process(together, tmp_path, digits_teacher):
+    """A projector and two heads, trained beside the student, and a queue that both fill."""
+    _, run = train(tmp_path, {**FEATURES, "teacher.models": str(digits_teacher)})
+    for row, other in zip(metrics(run), metrics(only_run(together[0] / "features")), strict=True):
+        for name in ("kd_loss", "test_loss"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-3), name
 
 
-def test_two_processes_stop_together_with_one_checkpoint(tmp_path, settings):
-    """The signal reaches the launcher, as from a cluster; it hands it to both."""
-    long = arguments({**settings, "train.steps": 60_000, "train.checkpoint_every": "0.01min"}, tmp_path)
+def test_losses_that_look_at_the_whole_batch_gather_it(together):
+    both = zip(*(result["gathering_losses"] for result in together[1]), strict=True)
+    for step, results in zip((dist_step, crd_steps), both, strict=True):
+        expected, expected_loss = step(slice(None))
+        for got, _ in results:
+            torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close((results[0][1] + results[1][1]) / 2, expected_loss)
+
+
+def test_two_processes_fill_what_one_reads(together, digits_teacher):
+    folder = together[0] / "filling"
+    settings = {**CACHED, "teacher.models": str(digits_teacher), "teacher.targets": "cached"}
+    summary, run = train(folder, settings)
+    views, kept = len(metrics(run)), summary["kept"]
+    assert [result["filling"] for result in together[1]] == [views * kept // 2] * 2
+    assert summary["cost"]["target_caching"]["forward_samples"] == 0
+    assert summary["cost"]["student_training"]["teacher_forward_samples"] == 0
+    with restored_surroundings():
+        verified = cache(config_of(folder, settings), verify=True)
+    assert (verified.written, verified.healed) == (0, 0)
+    assert verified.error < 5e-3  # on a GPU, TF32 against a CPU
+
+
+def test_a_batch_that_two_processes_cannot_share_is_refused_by_both(together):
+    for result in together[1]:
+        assert result["odd_batch"].startswith("--train.batch_size: 95 given")
+        assert result["odd_batch"].endswith("a multiple of 2")
+
+
+def test_a_signal_to_one_process_stops_both_with_one_checkpoint_and_they_go_on(together):
+    folder, results = together
+    reasons, files = zip(*(result["stop"] for result in results), strict=True)
+    assert all(f"stopped at step {STOPPED_AT} of 26" in reason for reason in reasons)
+    assert reasons[1].startswith("SIGTERM")
+    assert files[0] == files[1] == [f"step_{STOPPED_AT:09d}.pth"]
+    broken, whole = only_run(folder / "stop"), only_run(folder / "distillation")
+    assert (broken / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
+
+
+# --- as users start them ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_signal_to_the_launcher_stops_both_with_one_checkpoint(tmp_path, digits_teacher):
+    """As from a cluster. The launcher is torch's own: `accelerate launch --cpu` starts one process without an MPI
+    host file."""
+    settings = {**KD, "student.model": "mlp_64", "teacher.models": digits_teacher, "train.precision": "no"}
+    long = options(**{**settings, "output": tmp_path, "train.steps": 60_000, "train.checkpoint_every": "0.01min"})
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
     log = tmp_path / "log"
-    process = start(*launcher(), "train.py", *long, log=log, **CPU)
+    process = start(*launcher, "train.py", *long, log=log, **CPU)
     try:
         wait_for_checkpoint(tmp_path, process, log)
         process.send_signal(signal.SIGTERM)
@@ -122,22 +147,11 @@ def test_two_processes_stop_together_with_one_checkpoint(tmp_path, settings):
         process.kill()
     said = plain(log.read_text())
     assert said.count("SIGTERM: stopped at step") == 1
-    assert "The same command goes on from there" in said
     stopped_at = int(said.split("SIGTERM: stopped at step ")[1].split()[0])
     newest = max(only_run(tmp_path).glob("checkpoints/step_*.pth"))
     assert newest.name == f"step_{stopped_at:09d}.pth"
     assert torch.load(newest, weights_only=True)["processes"] == 2
     assert not list(only_run(tmp_path).glob("checkpoints/.*"))
-
-
-def test_the_documented_launcher_does_not_start_one_process_in_silence(tmp_path, settings):
-    """Accelerate 1.15 runs one process for `--cpu --num_processes 2` unless it is given an MPI host file."""
-    words = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", f"--main_process_port={free_port()}")
-    done = command("train.py", *arguments({**settings, "train.steps": 2}, tmp_path), launcher=words)
-    if done.returncode == 0:
-        assert json.loads((only_run(tmp_path) / "environment.json").read_text())["processes"] == 2
-    else:
-        assert "torchrun" in done.stderr
 
 
 def wait_for_checkpoint(output: Path, process: subprocess.Popen[bytes], log: Path) -> None:
@@ -146,3 +160,15 @@ def wait_for_checkpoint(output: Path, process: subprocess.Popen[bytes], log: Pat
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.02)
+
+
+@pytest.mark.slow
+def test_the_documented_launcher_does_not_start_one_process_in_silence(tmp_path):
+    """Accelerate 1.15 runs one process for `--cpu --num_processes 2` unless it is given an MPI host file."""
+    words = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", f"--main_process_port={free_port()}")
+    settings = {"student.model": "mlp_64", "train.steps": 2, "train.precision": "no", "output": tmp_path}
+    done = run_command("train.py", *options(**settings), launcher=words)
+    if done.returncode == 0:
+        assert json.loads((only_run(tmp_path) / "environment.json").read_text())["processes"] == 2
+    else:
+        assert "torchrun" in done.stderr

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from helpers import metrics, only_run, options, start, timeless
+from helpers import FRESH, kdprune, metrics, only_run, options, said_by, timeless
 
 WAIT = 120  # seconds for a process to come as far as a checkpoint
 
@@ -17,7 +18,7 @@ WAIT = 120  # seconds for a process to come as far as a checkpoint
 def arguments(digits_teacher):
     """About three seconds of training, a checkpoint every third of a second."""
     return [
-        "train.py",
+        "train",
         *options(
             student__model="cifar_resnet8", student__drop_rate=0.2, teacher__models=digits_teacher,
             subset__keep_fraction=0.7, data__augment="crop(1)+cutmix", train__epochs=16, train__batch_size=32,
@@ -36,42 +37,45 @@ def stop_after_next_checkpoint(process, output: Path, number: signal.Signals, de
     """Wait until a new checkpoint lies there and a moment more, send a signal; the exit status."""
     before, end = step_reached(output), time.monotonic() + WAIT
     while step_reached(output) <= before:
-        assert process.poll() is None, f"it ended with {process.returncode} before a new checkpoint"
+        assert process.exitcode is None, f"it ended with {process.exitcode} before a new checkpoint"
         assert time.monotonic() < end, "no new checkpoint"
         time.sleep(0.005)
     time.sleep(delay)
-    process.send_signal(number)
-    return process.wait(WAIT)
+    os.kill(process.pid, number)
+    process.join(WAIT)
+    return process.exitcode
 
 
-@pytest.mark.timeout(600)
+def begun(arguments: list[object], output: Path, log: Path):
+    process = FRESH.Process(target=kdprune, args=([*arguments, f"--output={output}"], log), daemon=True)
+    process.start()
+    return process
+
+
+@pytest.mark.slow
 def test_killed_and_stopped_runs_end_with_the_bits_of_one_left_alone(arguments, tmp_path):
     random.seed(0)
-    whole, broken, log = tmp_path / "whole", tmp_path / "broken", tmp_path / "log"
-    undisturbed = start(*arguments, f"--output={whole}", log=tmp_path / "whole.log")
-    try:
-        steps = []
-        for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
-            log.unlink(missing_ok=True)
-            process = start(*arguments, f"--output={broken}", log=log)
-            status = stop_after_next_checkpoint(process, broken, number, random.uniform(0, 0.2))
-            said = log.read_text()
-            assert "Traceback" not in said
-            if number == signal.SIGKILL:
-                assert status == -signal.SIGKILL
-            else:
-                assert status == 130
-                assert f"{number.name}: stopped at step {step_reached(broken)} of" in said
-                assert "The same command goes on from there" in said
-            if steps:
-                assert f"goes on at step {steps[-1]} of" in said
-            steps.append(step_reached(broken))
-            assert len(list(broken.glob("*/checkpoints/step_*.pth"))) <= 2
-        assert steps == sorted(set(steps))
-        last = start(*arguments, f"--output={broken}", log=log)
-        assert last.wait(WAIT) == 0, log.read_text()
-    finally:
-        assert undisturbed.wait(WAIT) == 0, (tmp_path / "whole.log").read_text()
+    whole, broken, log, steps = tmp_path / "whole", tmp_path / "broken", tmp_path / "log", []
+    for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL, signal.SIGINT, signal.SIGKILL):
+        log.unlink(missing_ok=True)
+        process = begun(arguments, broken, log)
+        status = stop_after_next_checkpoint(process, broken, number, random.uniform(0, 0.2))
+        said = log.read_text()
+        assert "Traceback" not in said
+        if number == signal.SIGKILL:
+            assert status == -signal.SIGKILL
+        else:
+            assert status == 130
+            assert f"{number.name}: stopped at step {step_reached(broken)} of" in said
+        if steps:
+            assert f"goes on at step {steps[-1]} of" in said
+        steps.append(step_reached(broken))
+        assert len(list(broken.glob("*/checkpoints/step_*.pth"))) <= 2
+    assert steps == sorted(set(steps))
+    last = begun(arguments, broken, log)
+    last.join(WAIT)
+    assert last.exitcode == 0, log.read_text()
+    assert said_by([*arguments, f"--output={whole}"])[0] == 0
     a, b = only_run(whole), only_run(broken)
     ends = {int(row["step"]) for row in metrics(a)}
     assert any(step not in ends for step in steps), "no stop was inside an epoch"

@@ -1,6 +1,8 @@
 """α by successive halving: on kept samples only, from one cache, repeatable and resumable."""
 
+import inspect
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,12 +10,12 @@ from helpers import config_of, train, unfinish
 
 from kdprune.alpha import MEASURED, Search, parse, search
 from kdprune.checks import check
+from kdprune.data import views
+from kdprune.data.dataset import open_data
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
-from kdprune.pipeline import search as search_module
-from kdprune.pipeline import student as student_module
-from kdprune.pipeline import train as train_module
 from kdprune.pipeline.search import HELD_OUT, halvings, shortened, split
+from kdprune.pipeline.train import run as run_pipeline
 
 
 @pytest.mark.parametrize(
@@ -103,24 +105,22 @@ def test_one_cache_serves_all_candidates(searched):
     assert asked == summary["images_seen"]
 
 
-def test_the_search_never_looks_at_the_held_out_split(tmp_path, settings, monkeypatch):
-    seen = []
-    original = student_module.plain_batches
+def rungs(run):
+    return json.loads((run / "search" / "search.json").read_text())["rungs"]
 
-    def watched(split, *args):
-        seen.append(split.source.split)
-        return original(split, *args)
 
-    monkeypatch.setattr(student_module, "plain_batches", watched)
-    train(tmp_path, {**settings, "train.eval_every": 100})
-    assert seen == ["train"] * 5 + ["test"]
+def test_the_search_finds_the_same_without_a_held_out_split(tmp_path, settings, searched):
+    config = config_of(tmp_path, settings)
+    data = replace(open_data(config.data, progress=False), test=None, test_fingerprint=None)
+    (result,) = run_pipeline(config, data=data)
+    assert result.summary["test_top1"] is None
+    assert rungs(result.path) == rungs(searched[1])
 
 
 def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path, settings, searched):
     summary, run = searched
     again, other = train(tmp_path, settings)
-    first, second = (json.loads((path / "search" / "search.json").read_text())["rungs"] for path in (run, other))
-    assert first == second
+    assert rungs(run) == rungs(other)
     assert again["test_loss"] == summary["test_loss"]
     for path in (other, other / "search"):
         unfinish(path)
@@ -131,24 +131,23 @@ def test_it_is_repeatable_and_a_finished_candidate_is_not_trained_again(tmp_path
 
 
 def test_mixing_partners_do_not_come_from_the_held_out_fifth(tmp_path, settings, monkeypatch):
-    partners, original = [], search_module.train_student
+    pools, original = set(), views.mixing
 
-    def watched(job, run, targets, judges=None, label=None):
-        partners.append((set(job.reader().kept.tolist()), judges))
-        return original(job, run, targets, judges, label)
+    def watched(*args, **how):
+        pools.add(tuple(inspect.signature(original).bind(*args, **how).arguments["kept_K"].tolist()))
+        return original(*args, **how)
 
-    for module in (search_module, train_module):
-        monkeypatch.setattr(module, "train_student", watched)
-    summary, run = train(
-        tmp_path, {**settings, "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 1, "teacher.targets": "online"}
-    )
-    assert summary["alpha"] in (0.0, 0.5, 1.0)
+    monkeypatch.setattr(views, "mixing", watched)
+    mixed = {
+        "data.augment": "crop(1)+mixup(0.4)", "train.epochs": 2, "teacher.targets": "online",
+        "distill.alpha": "search([0.0, 1.0])",
+    }  # fmt: skip
+    summary, run = train(tmp_path, {**settings, **mixed})
+    kept = json.loads((run / "subset.json").read_text())["ids"]
+    part, held_out = split(Subset(np.array(kept), summary["total"], "f" * 64), seed=summary["seed"])
+    assert pools == {tuple(kept), tuple(part.ids.tolist())}
+    assert not set(part.ids) & set(held_out)
     assert not (run.parent / "targets").exists()
-    *candidates, (of_the_run, nothing) = partners
-    assert nothing is None
-    for kept, held_out in candidates:
-        assert len(kept) + len(held_out) == len(of_the_run) == summary["kept"]
-        assert kept | set(held_out.tolist()) == of_the_run
 
 
 def test_a_temperature_that_was_found_is_the_runs(tmp_path, settings):

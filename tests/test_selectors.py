@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from helpers import install
 
 from kdprune import registry
 from kdprune.selectors.common.pool import declare
@@ -71,25 +72,18 @@ def test_what_breaks_the_contract_fails_the_check(name):
 @pytest.fixture
 def third_party(tmp_path, monkeypatch):
     """An installed package of someone else, with a selector of its own."""
-    (tmp_path / "their_selectors.py").write_text(
-        "from kdprune.selectors.common.pool import declare\n"
-        "@declare(nested=True)\n"
-        "def window(pool, start: int, step=1):\n"
-        "    if start < 0:\n"
-        "        raise ValueError('start must not be below 0')\n"
-        "    turned = list(pool.candidates[start:]) + list(pool.candidates[:start])\n"
-        "    import numpy as np\n"
-        "    return np.array(sorted(turned[: pool.count]), dtype=np.int64)\n"
-    )
-    info = tmp_path / "their_selectors-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-selectors\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[kdprune.selectors]\nwindow = their_selectors:window\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(registry._registered, "selectors", dict(registry._registered["selectors"]))
-    registry._entry_points.cache_clear()
-    yield
-    registry._entry_points.cache_clear()
+    module = """
+import numpy as np
+from kdprune.selectors.common.pool import declare
+
+@declare(nested=True)
+def window(pool, start: int, step=1):
+    if start < 0:
+        raise ValueError("start must not be below 0")
+    turned = list(pool.candidates[start:]) + list(pool.candidates[:start])
+    return np.array(sorted(turned[: pool.count]), dtype=np.int64)
+"""
+    install(monkeypatch, tmp_path, "their_selectors", module, {"selectors": "window = their_selectors:window"})
 
 
 def test_a_selector_of_another_package_is_found_takes_parameters_and_is_checked(third_party):

@@ -348,6 +348,7 @@ def test_the_hub_is_asked_for_other_names(monkeypatch):
         open_source("hfds/somebody/pictures", "train")
 
 
+@pytest.mark.slow
 def test_real_parquet(shared_data):
     source = open_source(f"hfds/{shared_data / 'cifar10'}", "test")
     assert len(source) == 10_000

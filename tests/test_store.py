@@ -83,6 +83,7 @@ def test_a_store_holds_what_direct_decoding_gives(photos, tmp_path, channels, wo
     assert contents(tmp_path / "c") == WHOLE
 
 
+@pytest.mark.slow
 def test_real_images(shared_data, tmp_path):
     source = open_source(f"hfds/{shared_data / 'cifar10'}", "test")
     assert store_size(source, 3, 2**30) == (32, 32)

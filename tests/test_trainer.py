@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import os
-import signal
+import shutil
 
 import numpy as np
 import pytest
 import safetensors.torch
 import timm
 import torch
-from helpers import metrics, timeless, train
+from helpers import StopIn, metrics, timeless, train
 from PIL import Image
 
 from kdprune.artefact import LOCK
-from kdprune.config import Config, config_hash
+from kdprune.config import config_hash
 from kdprune.data.sources import open_source
 from kdprune.pipeline.evaluate import evaluate_run
 from kdprune.runs.run_dir import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
-from kdprune.training.observers import MovingAverage, Observer
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -184,30 +182,16 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert not (tmp_path / "wild" / "summary.json").exists()
 
 
-class Weights(Observer):
-    """Copies a model's weights after every step."""
-
-    def __init__(self) -> None:
-        self.seen: list[dict[str, torch.Tensor]] = []
-
-    def watch(self, model: torch.nn.Module) -> None:
-        self.model = model
-
-    def step(self, step: int) -> None:
-        self.seen.append({name: tensor.clone() for name, tensor in self.model.state_dict().items()})
-
-
-def test_the_moving_average_is_what_comes_out(tmp_path, monkeypatch):
-    observer, original = Weights(), MovingAverage.__init__
-    monkeypatch.setattr(
-        MovingAverage, "__init__", lambda self, model, decay: (observer.watch(model), original(self, model, decay))[1]
-    )
-    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6}, observer)
-    _, without = train(tmp_path / "none", {"train.steps": 6})
-    assert len(observer.seen) == 6
-    assert close(observer.seen[-1], weights(without), 1e-6)  # the student itself is trained as ever
-    average = observer.seen[0]  # timm's first update copies
-    for state in observer.seen[1:]:
+def test_the_moving_average_is_what_comes_out(tmp_path):
+    """Of the student after each step, which snapshots of a run without an average hold."""
+    steps = list(range(1, 7))
+    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6})
+    _, without = train(tmp_path / "none", {"train.steps": 6, "train.save_steps": steps})
+    files = [without / "checkpoints" / f"step_{step:09d}.safetensors" for step in steps]
+    first, *states = (safetensors.torch.load_file(file) for file in files)
+    assert close(states[-1], weights(without), 0)
+    average = first  # timm's first update copies
+    for state in states:
         average = {name: 0.8 * value + 0.2 * state[name] for name, value in average.items()}
     assert close(weights(run), average, 1e-5)
 
@@ -226,59 +210,25 @@ def test_a_batch_that_cannot_be_cut_is_refused(tmp_path):
         train(tmp_path, {"train.grad_accum": 3})
 
 
-@pytest.mark.parametrize("limit", [1e-3, 1e6])
-def test_gradients_are_clipped_to_their_limit(tmp_path, limit):
+def test_gradients_are_clipped_to_their_limit(tmp_path):
     """One step of plain gradient descent with lr 1 moves the weights by the gradient."""
     one = {"train.steps": 1, "train.opt": "momentum", "train.momentum": 0.0, "train.weight_decay": 0.0,
            "train.sched": "none"}  # fmt: skip
     _, start = train(tmp_path / "start", {**one, "train.lr": 1e-30})
-    _, free = train(tmp_path / "free", {**one, "train.lr": 1.0})
-    _, clipped = train(tmp_path / "clipped", {**one, "train.lr": 1.0, "train.clip_grad": limit})
 
-    def moved(run) -> float:
+    def moved(limit) -> float:
+        _, run = train(tmp_path / str(limit), {**one, "train.lr": 1.0, "train.clip_grad": limit})
         return math.sqrt(sum((weights(run)[n] - v).double().square().sum().item() for n, v in weights(start).items()))
 
-    assert moved(clipped) == pytest.approx(min(limit, moved(free)), rel=1e-2)
+    assert moved(1e-3) == pytest.approx(1e-3, rel=1e-2)
+    assert moved(1e6) == pytest.approx(moved(None), rel=1e-6)
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_sgd_takes_every_allowed_momentum(tmp_path, momentum):
-    train(tmp_path, {"train.momentum": momentum, "train.steps": 2})
-
-
-@pytest.mark.parametrize(
-    ("settings", "rate"),
-    [
-        ({"train.sched": "none"}, lambda t: 0.05),
-        ({"train.sched": "cosine"}, lambda t: 0.025 * (1 + math.cos(math.pi * t))),
-        ({"train.sched": "cosine", "train.min_lr": 0.01}, lambda t: 0.01 + 0.02 * (1 + math.cos(math.pi * t))),
-        (
-            {"train.sched": "multistep", "train.decay_milestones": [1, 3], "train.decay_rate": 0.2},
-            lambda t: 0.05 * 0.2 ** ((t >= 0.25) + (t >= 0.75)),
-        ),
-        ({"train.sched": "poly", "train.decay_rate": 0.5}, lambda t: 0.05 * (1 - t) ** 0.5),
-    ],
-)  # fmt: skip
-def test_the_rate_follows_its_schedule(tmp_path, settings, rate):
-    """Rows hold the rate of the last step of their epoch."""
-    summary, run = train(tmp_path, {**settings, "train.steps": None, "train.epochs": 4})
+def test_the_rate_of_a_row_is_that_of_the_last_step_of_its_epoch(tmp_path):
+    summary, run = train(tmp_path, {"train.steps": None, "train.epochs": 4, "train.sched": "cosine"})
     for row in metrics(run):
         progress = (int(row["step"]) - 1) / summary["steps"]
-        assert float(row["lr"]) == pytest.approx(rate(progress), rel=0.02, abs=1e-5), row["epoch"]
-
-
-@pytest.mark.parametrize("sched", ["cosine", "poly", "none"])
-def test_warm_up_grows_to_the_rate(tmp_path, sched):
-    warm = {"train.steps": None, "train.epochs": 4, "train.warmup_epochs": 2, "train.lr": 0.08, "train.sched": sched}
-    _, run = train(tmp_path, warm)
-    rates = [float(row["lr"]) for row in metrics(run)]
-    assert 0.03 < rates[0] < 0.05
-    assert 0.07 < rates[1] <= 0.08
-    if sched == "none":
-        assert rates[1] <= rates[2] == rates[3] == pytest.approx(0.08)
-    if sched == "cosine":  # half of it is over after the third epoch, all after the last
-        assert rates[2] == pytest.approx(0.04, rel=0.15)
-        assert rates[3] < 0.002
+        assert float(row["lr"]) == pytest.approx(0.025 * (1 + math.cos(math.pi * progress)), rel=1e-4)
 
 
 def test_alpha_follows_its_schedule(tmp_path, digits_teacher):
@@ -287,6 +237,7 @@ def test_alpha_follows_its_schedule(tmp_path, digits_teacher):
     assert [float(row["alpha"]) for row in metrics(run)] == pytest.approx([0.8, 0.0])
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
 def test_a_compiled_student_and_teacher_train_alike(tmp_path, digits_teacher):
     """The same weights but for rounding, under the same names: no `_orig_mod.`, and timm loads them."""
@@ -317,9 +268,15 @@ def test_both_budgets(tmp_path):
 
 
 def test_trackers_get_the_metrics(tmp_path):
-    pytest.importorskip("tensorboard")
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     _, run = train(tmp_path, {"log_with": "tensorboard", "train.steps": 2})
-    assert list(run.rglob("events.out.tfevents*"))
+    files = [events.EventAccumulator(str(file)).Reload() for file in run.rglob("events.out.tfevents*")]
+    (logged,) = (file for file in files if "train_loss" in file.Tags()["scalars"])  # settings have a file of their own
+    (row,) = metrics(run)
+    for name in ("train_loss", "test_top1", "lr"):
+        (event,) = logged.Scalars(name)
+        assert event.step == 2
+        assert event.value == pytest.approx(float(row[name]), rel=1e-5)
 
 
 # --- teachers ---------------------------------------------------------------------------------------------------------
@@ -414,22 +371,10 @@ def test_without_labels_and_without_a_held_out_part(tmp_path, unlabelled, digits
 # --- going on ---------------------------------------------------------------------------------------------------------
 
 
-class Steps(Observer):
-    """Counts the steps of a run; in step `stop_in`, a SIGTERM comes."""
-
-    def __init__(self, stop_in: int | None = None) -> None:
-        self.done, self.stop_in = 0, stop_in
-
-    def step(self, step: int) -> None:
-        self.done += 1
-        if step == self.stop_in:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-
 def interrupted(tmp_path, settings, step: int):
     """Train until a SIGTERM comes in a step; the folder of checkpoints."""
-    with pytest.raises(Interrupted, match=rf"SIGTERM: stopped at step {step} of 22;.*The same command goes on"):
-        train(tmp_path, settings, Steps(step))
+    with pytest.raises(Interrupted, match=rf"SIGTERM.* step {step} of 22"):
+        train(tmp_path, settings, StopIn(step))
     return tmp_path / "mine" / "checkpoints"
 
 
@@ -446,30 +391,38 @@ def uninterrupted(tmp_path_factory, resumable):
     return train(tmp_path_factory.mktemp("whole"), resumable)[1]
 
 
-@pytest.mark.parametrize("damage", ["none", "newest", "all", "a bit"])
-def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(tmp_path, resumable, uninterrupted, damage):
-    folder = interrupted(tmp_path, resumable, 13)
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory, resumable):
+    """The output of a run that was stopped in step 13, with snapshots of its first epoch."""
+    output = tmp_path_factory.mktemp("stopped")
+    folder = interrupted(output, {**resumable, "train.save_epochs": [1]}, 13)
+    assert {file.name for file in folder.iterdir()} == {
+        "step_000000012.pth", "step_000000013.pth", "epoch_0001.safetensors",
+    }  # fmt: skip
+    return output
+
+
+@pytest.mark.parametrize(("damage", "step"), [("none", 13), ("newest", 12), ("all", 0), ("a bit", 12)])
+def test_a_run_goes_on_to_the_same_bits_even_from_damaged_checkpoints(
+    tmp_path, resumable, stopped, uninterrupted, damage, step
+):
+    shutil.copytree(stopped, tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "mine" / "checkpoints"
+    snapshot = (folder / "epoch_0001.safetensors").read_bytes()
     files = sorted(folder.glob("step_*.pth"))
-    assert [file.name for file in files] == ["step_000000012.pth", "step_000000013.pth"]
     for file in {"none": [], "newest": files[-1:], "all": files, "a bit": files[-1:]}[damage]:
         stored = bytearray(file.read_bytes())
         if damage == "a bit":
             stored[len(stored) // 2] ^= 4
         file.write_bytes(stored if damage == "a bit" else stored[: len(stored) // 2])
-    steps = Steps()
-    _, run = train(tmp_path, resumable, steps)
-    assert steps.done == 22 - {"none": 13, "newest": 12, "all": 0, "a bit": 12}[damage]
+    (folder / ".step_000000014.pth.ab12.tmp").write_bytes(b"half")  # what a `kill -9` inside a checkpoint leaves
+    steps = StopIn()
+    _, run = train(tmp_path, {**resumable, "train.save_epochs": [1]}, steps)
+    assert steps.done == 22 - step
     assert content(run) == content(uninterrupted)
     assert timeless(run) == timeless(uninterrupted)
-    assert not list(folder.glob("*"))
-
-
-def test_what_a_kill_left_half_written_is_gone_in_the_end(tmp_path, resumable):
-    """A `kill -9` inside a checkpoint leaves its temporary file, as large as the checkpoint."""
-    folder = interrupted(tmp_path, resumable, 13)
-    (folder / ".step_000000014.pth.ab12.tmp").write_bytes(b"half")
-    train(tmp_path, resumable)
-    assert not list(folder.glob("*")) + list(folder.glob(".*"))
+    assert [file.name for file in folder.iterdir()] == ["epoch_0001.safetensors"]
+    assert (folder / "epoch_0001.safetensors").read_bytes() == snapshot
 
 
 def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, resumable, uninterrupted):
@@ -481,18 +434,10 @@ def test_a_stop_at_the_last_step_of_an_epoch_writes_its_row_once(tmp_path, resum
 
 def test_a_stop_in_the_last_step_of_all_finishes_the_run(tmp_path, resumable, uninterrupted):
     with contextlib.suppress(Interrupted):
-        train(tmp_path, resumable, Steps(22))
+        train(tmp_path, resumable, StopIn(22))
     _, run = train(tmp_path, resumable)
     assert content(run) == content(uninterrupted)
     assert timeless(run) == timeless(uninterrupted)
-
-
-def test_a_snapshot_survives_going_on(tmp_path, resumable):
-    settings = {**resumable, "train.save_epochs": [1]}
-    folder = interrupted(tmp_path, settings, 15)
-    before = (folder / "epoch_0001.safetensors").read_bytes()
-    train(tmp_path, settings)
-    assert (folder / "epoch_0001.safetensors").read_bytes() == before
 
 
 def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
@@ -509,8 +454,3 @@ def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
     }  # fmt: skip
     bits = {content(train(tmp_path / str(n), {**settings, "data.workers": n})[1]) for n in (0, 2)}
     assert len(bits) == 1
-
-
-def test_the_default_settings_are_those_of_the_documentation():
-    config = Config()
-    assert (config.distill.temperature, config.distill.loss, config.train.batch_size) == (4.0, "kd", 128)
