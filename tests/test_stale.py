@@ -261,3 +261,13 @@ def test_an_unfinished_artefact_is_gone_on_with(tmp_path):
     assert again == run
     assert (run / "student.safetensors").read_bytes() == before
     assert first["test_loss"] == second["test_loss"]
+
+
+def test_a_search_that_is_judged_by_other_samples(tmp_path):
+    """All samples are kept, so the seed of the subset decides on nothing but the judges."""
+    teacher = {**FEW, "name": "teacher", "student.model": "mlp_64"}
+    train(tmp_path, teacher)
+    settings = {**FEW, "teacher.models": str(tmp_path / "teacher"), "distill.alpha": "search([0.5, 1.0])"}
+    runs = [train(tmp_path / "runs", {**settings, "seeds.subset": seed})[1] for seed in (0, 1)]
+    found = [json.loads((run / "search" / "search.json").read_text())["rungs"] for run in runs]
+    assert found[0] != found[1]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
 from kdprune.models.hashing import weights_hash
@@ -82,5 +83,7 @@ def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
             "temperature": config.distill.temperature,
             "layers": config.distill.layers,
             "alpha": config.distill.alpha,
+            # A search draws its judges by this seed, also where all samples are kept or a file says which.
+            "judges": config.seed_of("subset") if alpha_policies.search(config.distill.alpha) else None,
         },
     }
