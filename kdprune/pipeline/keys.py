@@ -12,6 +12,7 @@ import numpy as np
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
+from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import Built
 from kdprune.pipeline.job import Job
@@ -31,6 +32,8 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
         teachers: with their weights; none for plain training and for the student's own moving average.
     """
     config, data, train = job.config, job.session.data, asdict(job.config.train)
+    # The fingerprint sees an image that became unreadable only if it is one of the sampled ones.
+    test_dropped = no_ids() if data.test is None else data.test.unreadable
     # Where its first weights follow from the seed, they need not be hashed.
     own = job.student.structure is not None
     has_past = own or config.student.pretrained or config.student.checkpoint is not None
@@ -39,6 +42,7 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
         "data": {
             "train": data.fingerprint,
             "test": data.test_fingerprint,
+            "test_dropped": ids_hash(test_dropped) if len(test_dropped) else None,
             "validation": ids_hash(data.validation) if len(data.validation) else None,
         },
         "subset": job.subset.hash,
