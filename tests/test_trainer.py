@@ -514,3 +514,22 @@ def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
 def test_the_default_settings_are_those_of_the_documentation():
     config = Config()
     assert (config.distill.temperature, config.distill.loss, config.train.batch_size) == (4.0, "kd", 128)
+
+
+class Remembers(Observer):
+    """Has a state of a kind."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def state_dict(self):
+        return {"value": self.value}
+
+
+def test_a_state_that_no_checkpoint_can_give_back_is_refused_when_the_first_one_is_written(tmp_path):
+    """Else every checkpoint would be passed over as damaged, and the run would begin anew."""
+    settings = {"train.steps": 6, "train.checkpoint_every": "0.1"}
+    with pytest.raises(ValueError, match=r"Remembers \d.*allowed are tensors"):
+        train(tmp_path / "array", settings, Remembers(np.arange(3)))
+    assert not list(tmp_path.rglob("step_*.pth"))
+    train(tmp_path / "plain", settings, Remembers([1, "two", None, {"three": torch.arange(3)}]))
