@@ -533,3 +533,23 @@ def test_a_state_that_no_checkpoint_can_give_back_is_refused_when_the_first_one_
         train(tmp_path / "array", settings, Remembers(np.arange(3)))
     assert not list(tmp_path.rglob("step_*.pth"))
     train(tmp_path / "plain", settings, Remembers([1, "two", None, {"three": torch.arange(3)}]))
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_an_image_of_a_subset_file_that_cannot_be_read_is_dropped(tmp_path, memory_gb):
+    for i in range(240):
+        folder = tmp_path / "photos" / ("train" if i % 2 else "test") / f"class{i // 2 % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 255 - i, 0)).save(folder / f"{i:03}.bmp")
+    settings = {
+        "data.dataset": str(tmp_path / "photos"), "data.bad_images": "drop", "data.memory_gb": memory_gb,
+        "data.image_size": 8, "data.workers": 0, "train.steps": 20, "train.batch_size": 8,
+    }  # fmt: skip
+    summary, run = train(tmp_path / "all", settings)
+    source = open_source(str(tmp_path / "photos"), "train", tmp_path)
+    bad = next(i for i in range(len(source)) if i not in source.spread(64))  # the fingerprint sees others
+    with open(source.describe(bad), "r+b") as file:
+        file.write(bytes(54))
+    again, other = train(tmp_path / "runs", {**settings, "subset.file": str(run / "subset.json")})
+    assert (summary["kept"], again["kept"], again["dropped"]) == (120, 119, 1)
+    assert bad not in json.loads((other / "subset.json").read_text())["ids"]
