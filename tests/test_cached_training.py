@@ -278,6 +278,7 @@ def test_a_cache_of_something_else_is_refused_before_the_first_step(tmp_path, se
         "views.seed": {"seed": 1},
         "entries": {"teacher.top_k": 3},
         "precision": {"train.precision": "bf16"},
+        "engine": {"teacher.engine": "plain"},
     }
     for name, change in others.items():
         assert kdprune("train", tmp_path, {**cached(settings, folder), **change}) == 2

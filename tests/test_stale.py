@@ -15,6 +15,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from kdprune.artefact import read_record
+from kdprune.data.sources import open_source
 from kdprune.models.saved import load_model, save_model
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
@@ -261,3 +262,26 @@ def test_an_unfinished_artefact_is_gone_on_with(tmp_path):
     assert again == run
     assert (run / "student.safetensors").read_bytes() == before
     assert first["test_loss"] == second["test_loss"]
+
+
+def test_a_search_that_is_judged_by_other_samples(tmp_path):
+    """All samples are kept, so the seed of the subset decides on nothing but the judges."""
+    teacher = {**FEW, "name": "teacher", "student.model": "mlp_64"}
+    train(tmp_path, teacher)
+    settings = {**FEW, "teacher.models": str(tmp_path / "teacher"), "distill.alpha": "search([0.5, 1.0])"}
+    runs = [train(tmp_path / "runs", {**settings, "seeds.subset": seed})[1] for seed in (0, 1)]
+    found = [json.loads((run / "search" / "search.json").read_text())["rungs"] for run in runs]
+    assert found[0] != found[1]
+
+
+def test_held_out_images_that_cannot_be_read_any_more(tmp_path):
+    """Of the same size and not among those whose pixels are in the fingerprint."""
+    photos = folder_of_images(tmp_path / "photos", 0, count=400)
+    settings = {**FEW, "data.dataset": str(photos), "data.bad_images": "drop", "train.batch_size": 8}
+    _, before = train(tmp_path / "runs", settings)
+    source = open_source(str(photos), "test", tmp_path)
+    sample_id = next(i for i in range(len(source)) if i not in source.spread(64))
+    image = Path(source.describe(sample_id))
+    image.write_bytes(bytes(image.stat().st_size))
+    _, after = train(tmp_path / "runs", settings)
+    assert before != after

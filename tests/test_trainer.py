@@ -22,6 +22,7 @@ from kdprune.pipeline.evaluate import evaluate_run
 from kdprune.runs.run_dir import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
+from kdprune.training.observers import Observer
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -454,3 +455,42 @@ def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
     }  # fmt: skip
     bits = {content(train(tmp_path / str(n), {**settings, "data.workers": n})[1]) for n in (0, 2)}
     assert len(bits) == 1
+
+
+class Remembers(Observer):
+    """Has a state of a kind."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def state_dict(self):
+        return {"value": self.value}
+
+
+def test_a_state_that_no_checkpoint_can_give_back_is_refused_when_the_first_one_is_written(tmp_path):
+    """Else every checkpoint would be passed over as damaged, and the run would begin anew."""
+    settings = {"train.steps": 6, "train.checkpoint_every": "0.1"}
+    with pytest.raises(ValueError, match=r"Remembers \d.*allowed are tensors"):
+        train(tmp_path / "array", settings, Remembers(np.arange(3)))
+    assert not list(tmp_path.rglob("step_*.pth"))
+    train(tmp_path / "plain", settings, Remembers([1, "two", None, {"three": torch.arange(3)}]))
+
+
+@pytest.mark.parametrize("memory_gb", [4.0, 0.0])
+def test_an_image_of_a_subset_file_that_cannot_be_read_is_dropped(tmp_path, memory_gb):
+    for i in range(240):
+        folder = tmp_path / "photos" / ("train" if i % 2 else "test") / f"class{i // 2 % 2}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), (i, 255 - i, 0)).save(folder / f"{i:03}.bmp")
+    settings = {
+        "data.dataset": str(tmp_path / "photos"), "data.bad_images": "drop", "data.memory_gb": memory_gb,
+        "data.image_size": 8, "data.workers": 0, "train.steps": 20, "train.batch_size": 8,
+    }  # fmt: skip
+    summary, run = train(tmp_path / "all", settings)
+    source = open_source(str(tmp_path / "photos"), "train", tmp_path)
+    bad = next(i for i in range(len(source)) if i not in source.spread(64))  # the fingerprint sees others
+    with open(source.describe(bad), "r+b") as file:
+        file.write(bytes(54))
+    again, other = train(tmp_path / "runs", {**settings, "subset.file": str(run / "subset.json")})
+    assert (summary["kept"], again["kept"], again["dropped"]) == (120, 119, 1)
+    assert bad not in json.loads((other / "subset.json").read_text())["ids"]

@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
+from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import Built
 from kdprune.pipeline.job import Job
@@ -30,6 +32,8 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
         teachers: with their weights; none for plain training and for the student's own moving average.
     """
     config, data, train = job.config, job.session.data, asdict(job.config.train)
+    # The fingerprint sees an image that became unreadable only if it is one of the sampled ones.
+    test_dropped = no_ids() if data.test is None else data.test.unreadable
     # Where its first weights follow from the seed, they need not be hashed.
     own = job.student.structure is not None
     has_past = own or config.student.pretrained or config.student.checkpoint is not None
@@ -38,6 +42,7 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
         "data": {
             "train": data.fingerprint,
             "test": data.test_fingerprint,
+            "test_dropped": ids_hash(test_dropped) if len(test_dropped) else None,
             "validation": ids_hash(data.validation) if len(data.validation) else None,
         },
         "subset": job.subset.hash,
@@ -82,5 +87,7 @@ def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
             "temperature": config.distill.temperature,
             "layers": config.distill.layers,
             "alpha": config.distill.alpha,
+            # A search draws its judges by this seed, also where all samples are kept or a file says which.
+            "judges": config.seed_of("subset") if alpha_policies.search(config.distill.alpha) else None,
         },
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from kdprune import alpha as alpha_policies
@@ -23,6 +25,7 @@ def choose_subset(config: Config, session: Session) -> Subset:
                 f"--subset.file: {settings.file} keeps {shared:,} samples that --data.val_fraction holds out for "
                 "validation; leave one of the two out"
             )
+        subset = _readable(subset, data, settings.file)
     else:
         subset = select(
             Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation),
@@ -35,6 +38,16 @@ def choose_subset(config: Config, session: Session) -> Subset:
         )
     check_labels(config, data, subset.keep_fraction)
     return subset
+
+
+def _readable(subset: Subset, data: Data, file: str) -> Subset:
+    """A subset without the images that cannot be read here; whoever wrote the file may have read them."""
+    dropped = data.train.unreadable
+    if not len(np.intersect1d(subset.ids, dropped)):
+        return subset
+    if not len(ids := np.setdiff1d(subset.ids, dropped)):
+        raise ValueError(f"--subset.file: {file} keeps {len(subset.ids):,} images, and none of them can be read")
+    return replace(subset, ids=ids, dropped=tuple(int(i) for i in dropped))
 
 
 def check_labels(config: Config, data: Data, keep_fraction: float) -> None:

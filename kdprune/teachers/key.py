@@ -38,5 +38,7 @@ def targets_key(
         "subset": subset_hash if views.recipe.mixes else None,
         "entries": entries.about,
         "samples": total,
+        # Folding and compiling move the logits by rounding; a run's result may not depend on who filled its cache.
+        "engine": teacher.engine.route,
         "precision": str(teacher.engine.dtype).removeprefix("torch."),
     }

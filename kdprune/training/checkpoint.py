@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import pickle
 import re
 import zipfile
 from pathlib import Path
@@ -31,11 +32,19 @@ class Checkpoints:
 
     def __init__(self, folder: Path, key: Key, keep: int) -> None:
         self.folder, self.key, self.keep = folder, key, keep
+        self._can_be_read = False  # seen once a run, since only what kinds of values there are decides
 
     def save(self, step: int, state: dict[str, Any]) -> Path:
-        """Write the state after `step` steps, then let go of the oldest ones."""
+        """Write the state after `step` steps, then let go of the oldest ones.
+
+        Raises:
+            ValueError: it holds values that cannot be read back, such as an array of numpy in an observer's state.
+        """
         content = io.BytesIO()  # torch's own writer hides a full disk behind a RuntimeError
         torch.save({**state, "key": json.dumps(self.key)}, content)
+        if not self._can_be_read:
+            _check_can_be_read(content, state)
+            self._can_be_read = True
         path = self.folder / f"step_{step:09d}.pth"
         write_whole(path, lambda file: file.write(content.getbuffer()))
         for old in self.paths()[: -self.keep]:
@@ -81,6 +90,24 @@ def damaged_checkpoints(paths: list[Path]) -> list[str]:
     return problems
 
 
+def _check_can_be_read(content: io.BytesIO, state: dict[str, Any]) -> None:
+    """Nothing that is loaded runs code, so an observer may remember tensors and plain values only."""
+    try:
+        _load(content)
+    except pickle.UnpicklingError:
+        for name, part in state.get("parts", {}).items():
+            alone = io.BytesIO()
+            torch.save(part, alone)
+            try:
+                _load(alone)
+            except pickle.UnpicklingError:
+                raise ValueError(
+                    f"the state of {name!r} cannot be kept in a checkpoint; allowed are tensors, numbers, texts, None, "
+                    "and lists, tuples and dictionaries of them"
+                ) from None
+        raise
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint whose every bit is as it was written.
 
@@ -90,5 +117,9 @@ def _read(path: Path) -> dict[str, Any]:
     with zipfile.ZipFile(content) as archive:
         if (record := archive.testzip()) is not None:
             raise ValueError(f"its record {record} has changed")
+    return _load(content)
+
+
+def _load(content: io.BytesIO) -> Any:
     content.seek(0)
     return torch.load(content, map_location="cpu", weights_only=True)

@@ -33,7 +33,8 @@ class Observer:
         return {}
 
     def state_dict(self) -> dict[str, Any]:
-        """What must not be lost when the run is stopped."""
+        """What must not be lost when the run is stopped: tensors and plain values, since nothing that is loaded may run
+        code."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
