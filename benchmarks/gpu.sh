@@ -16,7 +16,7 @@ echo "== the recipe of the first command, on the GPU"
 python3 train.py --config configs/digits_random50.yaml --output "$work/runs"
 
 echo "== a resume after a kill is bit-identical; runs, caches and losses keep their contracts"
-python3 -m pytest tests/test_resume.py tests/test_trainer.py tests/test_cached_training.py tests/test_losses.py
+python3 -m pytest --slow tests/test_resume.py tests/test_trainer.py tests/test_cached_training.py tests/test_losses.py tests/test_check_loss.py tests/test_api.py
 
 echo "== fp16 with gradient scaling, and a compiled student and teacher"
 for options in "--train.precision fp16" "--train.compile true"; do

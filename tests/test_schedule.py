@@ -53,3 +53,11 @@ def test_warm_up_grows_evenly_to_the_rate_from_where_the_schedule_begins(sched):
         assert found[-1] < 0.002 if sched == "cosine" else found[-1] < 0.05
     if sched == "none":
         assert found[warm:] == pytest.approx([0.05] * warm)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_is_nesterovs_unless_there_is_no_momentum(momentum):
+    """Nesterov's step is undefined without momentum, and torch refuses it."""
+    settings = TrainConfig(momentum=momentum)
+    (group,) = make_optimizer(settings, nn.Linear(2, 2, bias=False), []).param_groups
+    assert group["nesterov"] == (momentum > 0)
