@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -388,6 +389,18 @@ def test_frozen_weights_are_part_of_the_key():
     first, second = (kdprune.train(FEW, student=student) for student in (frozen, net()))
     assert first.path != second.path
     assert torch.equal(first.student().body.weight, frozen.body.weight)
+
+
+def test_calls_from_threads_come_one_after_the_other():
+    def run(seed: int, output: str) -> dict[str, torch.Tensor]:
+        settings = {**FEW, "student": {"model": "mlp_64"}, "seed": seed, "output": output}
+        return kdprune.train(settings).student().state_dict()
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: run(seed, "together"), range(4)))
+    for seed, state in enumerate(together):
+        assert all(torch.equal(x, y) for x, y in zip(state.values(), run(seed, "alone").values(), strict=True))
+    assert not PartialState._shared_state
 
 
 def test_features_are_compared_by_layers_that_are_named():
