@@ -82,6 +82,11 @@ def check(config: Config) -> None:
         checkpoint_interval(str(config.teacher.train.checkpoint_every), "--teacher.train.checkpoint_every")
     if config.subset.file and config.subset.without_classes:
         raise ValueError("--subset.without_classes: given beside --subset.file, which says itself what is kept")
+    if config.teacher.train.precision not in (None, config.train.precision):
+        raise ValueError(
+            f"--teacher.train.precision: {config.teacher.train.precision} given, allowed is that of the run "
+            f"(--train.precision {config.train.precision}): one command computes in one precision"
+        )
     check_teachers(config.teacher)
     check_mean_teacher(config)
 

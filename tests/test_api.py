@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import doctest
 import importlib
 import io
@@ -13,7 +14,10 @@ import signal
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -33,7 +37,7 @@ from kdprune import losses
 from kdprune.config import to_dict
 from kdprune.data.sources import open_source
 from kdprune.losses import LossInput
-from kdprune.models.own import structure
+from kdprune.models.structure import structure
 from kdprune.pipeline.train import run as run_pipeline
 
 FEW = {"data": {"augment": "crop(1)"}, "train": {"steps": 6, "batch_size": 64, "lr": 0.05, "precision": "no"}}
@@ -305,6 +309,98 @@ def test_structure_sees_the_code_of_a_class_and_not_its_weights():
     Other.__qualname__, Other.__module__ = Net.__qualname__, Net.__module__
     assert structure(net(0)) == structure(net(1))
     assert len({structure(net()), structure(Other()), structure(net(width=8)), structure(net(scale=2.0))}) == 4
+
+
+class Scaled(nn.Module):
+    """Holds what it is given, as a function, an object, a tensor or a list of them."""
+
+    def __init__(self, what: object) -> None:
+        super().__init__()
+        self.what = what
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+
+def times(factor: float):
+    return lambda x: factor * x
+
+
+def tied(together: bool) -> nn.Module:
+    parts = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+    if together:
+        parts[1].weight = parts[0].weight
+    return parts
+
+
+def with_hook(factor: float) -> nn.Module:
+    module = nn.Linear(4, 4)
+    module.register_forward_hook(lambda part, given, out: factor * out)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (lambda: Scaled(torch.relu), lambda: Scaled(torch.tanh)),
+        (lambda: Scaled(times(1)), lambda: Scaled(times(2))),
+        (lambda: Scaled({"scale": 1}), lambda: Scaled({"scale": 2})),
+        (lambda: Scaled(torch.tensor(1.0)), lambda: Scaled(torch.tensor(2.0))),
+        (lambda: Scaled([np.zeros(3)]), lambda: Scaled([np.ones(3)])),
+        (lambda: Scaled(partial(torch.clamp, min=0)), lambda: Scaled(partial(torch.clamp, min=1))),
+        (lambda: Scaled(SimpleNamespace(scale=1)), lambda: Scaled(SimpleNamespace(scale=2))),
+        (lambda: Scaled((nn.Softmax(0),)), lambda: Scaled((nn.Softmax(1),))),
+        (lambda: with_hook(1), lambda: with_hook(2)),
+        (lambda: tied(True), lambda: tied(False)),
+        (lambda: nn.TransformerEncoderLayer(4, 2, activation=torch.relu),
+         lambda: nn.TransformerEncoderLayer(4, 2, activation=torch.tanh)),
+        (lambda: type("Of", (Net,), {"factor": 1})(), lambda: type("Of", (Net,), {"factor": 2})()),
+        (lambda: type("Of", (Net,), {"factor": property(lambda self: 1)})(),
+         lambda: type("Of", (Net,), {"factor": property(lambda self: 2)})()),
+        (lambda: type("Of", (Net,), {"scaled": lambda self, x=1: x})(),
+         lambda: type("Of", (Net,), {"scaled": lambda self, x=2: x})()),
+    ],
+)  # fmt: skip
+def test_structure_sees_whatever_a_module_holds(one, other):
+    assert structure(one()) == structure(one()) == structure(copy.deepcopy(one()))
+    assert structure(one()) != structure(other())
+
+
+def test_structure_takes_no_weights_of_parts_that_an_attribute_holds_once_more():
+    def module() -> nn.Module:
+        parts = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
+        parts.ends, parts.first = [parts[0], parts[1]], {"weight": [parts[0].weight]}
+        return parts
+
+    assert structure(module()) == structure(module())
+
+
+def test_structure_ends_where_a_module_holds_itself():
+    module = Scaled([])
+    module.what.append(module.what)
+    holder = SimpleNamespace()
+    holder.back = holder
+    assert structure(module) != structure(Scaled(holder))
+
+
+def test_frozen_weights_are_part_of_the_key():
+    frozen = net()
+    frozen.body.requires_grad_(False)
+    first, second = (kdprune.train(FEW, student=student) for student in (frozen, net()))
+    assert first.path != second.path
+    assert torch.equal(first.student().body.weight, frozen.body.weight)
+
+
+def test_calls_from_threads_come_one_after_the_other():
+    def run(seed: int, output: str) -> dict[str, torch.Tensor]:
+        settings = {**FEW, "student": {"model": "mlp_64"}, "seed": seed, "output": output}
+        return kdprune.train(settings).student().state_dict()
+
+    with ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda seed: run(seed, "together"), range(4)))
+    for seed, state in enumerate(together):
+        assert all(torch.equal(x, y) for x, y in zip(state.values(), run(seed, "alone").values(), strict=True))
+    assert not PartialState._shared_state
 
 
 def test_features_are_compared_by_layers_that_are_named():

@@ -54,6 +54,7 @@ def test_alpha_is_checked_for_the_samples_of_a_file_and_for_generations(tmp_path
         ({"teacher.temperatures": [float("inf")]}, "allowed are numbers > 0"),
         ({"teacher.weights": [float("nan")]}, "allowed are numbers ≥ 0"),
         ({"teacher.by_correctness": True, "teacher.top_k": 3}, "leave one of them out"),
+        ({"teacher.train.precision": "fp16"}, r"--teacher\.train\.precision: fp16 .*--train\.precision"),
         ({"teacher.models": "ema", "train.ema": 0.9, "teacher.temperatures": [2.0]}, "given for ema"),
     ],
 )

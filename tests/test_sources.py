@@ -493,6 +493,15 @@ def test_one_pixel_changes_the_fingerprint():
     assert print_of([(changed, 0), *items[1:]]) != print_of(items)
 
 
+def test_every_image_of_data_in_memory_is_part_of_the_fingerprint(monkeypatch):
+    monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)  # the first and the last
+    items = pairs()
+    repainted = [*items[:7], (picture(999), items[7][1]), *items[8:]]
+    assert print_of(repainted) != print_of(items)
+    monkeypatch.setattr("kdprune.data.fingerprint.WHOLE_BYTES", 1)  # too much to be read each time
+    assert print_of(repainted) == print_of(items)
+
+
 def identity_of(folder):
     return identify(open_source(str(folder), "train"))
 

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import random
+import threading
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -13,6 +14,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate.state import AcceleratorState, GradientState, PartialState
+
+# Generators and Accelerate's states are the process's: calls from several threads come one after the other.
+_ALONE = threading.RLock()
 
 
 @contextlib.contextmanager
@@ -24,7 +28,7 @@ def restored_surroundings() -> Iterator[None]:
     new and empty inside, so that an `Accelerator` of the caller decides nothing there, and goes on afterwards. A
     process group of torch.distributed that was begun inside stays: it cannot be begun twice in the life of a process.
     """
-    with contextlib.ExitStack() as stack:
+    with _ALONE, contextlib.ExitStack() as stack:
         for restored in (_environment, _accelerate, _random, _cuda, _threads, warnings.catch_warnings):
             stack.enter_context(restored())
         yield

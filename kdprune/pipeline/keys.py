@@ -46,7 +46,11 @@ def run_key(job: Job, teachers: Sequence[Built]) -> Key:
             "validation": ids_hash(data.validation) if len(data.validation) else None,
         },
         "subset": job.subset.hash,
-        "student": {**network_key(job.student, with_weights=has_past), "drop_rate": config.student.drop_rate},
+        "student": {
+            **network_key(job.student, with_weights=has_past),
+            "drop_rate": config.student.drop_rate,
+            "frozen": [name for name, x in job.student.model.named_parameters() if not x.requires_grad] or None,
+        },
         "seeds": {"weights": config.seed_of("weights"), "data": config.seed_of("data"), "role": config.seeds.role},
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
