@@ -87,7 +87,10 @@ class Artefact:
 
     def _stored(self) -> dict[str, Any] | None:
         """The content of `artefact.json` where it is this artefact; None where the folder is free."""
-        stored = read_record(self.folder)
+        try:
+            stored = read_record(self.folder)
+        except ValueError as error:
+            raise ValueError(f"{error}: {self.advice}") from None
         if stored is None:
             if found := self._contents():
                 raise ValueError(

@@ -12,6 +12,7 @@ from kdprune.losses.common import expression
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
+RESERVED = ("teachers", "targets")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 
@@ -68,6 +69,7 @@ def check(config: Config) -> None:
         ValueError: naming the option, what was given and what is allowed.
     """
     check_ranges(config)
+    check_name(config.name)
     read_call("selectors", config.subset.selector, "--subset.selector")
     recipe.parse(config.data.augment)
     recipe.parse(config.teacher.augment or "", "--teacher.augment")
@@ -89,6 +91,17 @@ def check(config: Config) -> None:
         )
     check_teachers(config.teacher)
     check_mean_teacher(config)
+
+
+def check_name(name: str | None) -> None:
+    """Refuse a name that is no plain folder name, or that stands for something else in the output."""
+    if name is None:
+        return
+    plain = name.strip(" .") and len(name.encode()) <= 200 and not any(c in name for c in "/\\") and name.isprintable()
+    if not plain or name in RESERVED:
+        raise ValueError(
+            f"--name: {name!r} given, allowed is the name of a folder in --output, other than {' and '.join(RESERVED)}"
+        )
 
 
 def check_ranges(config: Config) -> None:

@@ -236,7 +236,8 @@ class SeedConfig:
         weights: Of initial weights, dropout and projectors.
         data: Of the order of samples and their views, so that runs can share cached targets.
         subset: Of the kept samples, and of those that are held out for validation.
-        teacher: Of a teacher that is trained here: its weights, order and views. Given, runs of several seeds share it.
+        teacher: Of a teacher that is trained here: its weights, order and views. Given, runs of several seeds share it,
+            with --teacher.train_fraction or --data.val_fraction if seeds.subset is given, too.
         role: Whose training it is. A teacher draws other views and weights than a student of the same seed.
     """
 

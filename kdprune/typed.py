@@ -7,6 +7,8 @@ Imports nothing heavy.
 
 from __future__ import annotations
 
+import numbers
+import os
 import sys
 import types
 from functools import lru_cache
@@ -21,6 +23,12 @@ def typed(option: str, value: Any, kind: Any) -> Any:
     Raises:
         ValueError: it is of another type; the message names the option.
     """
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        value = int(value)  # numpy's whole numbers are none of Python's
+    elif isinstance(value, numbers.Real) and not isinstance(value, bool | int | float):
+        value = float(value)
     # An exact match goes first, so that a union of text and number keeps what was given.
     for convert in (False, True):
         try:

@@ -96,3 +96,29 @@ def test_a_search_needs_samples_to_judge_by(tmp_path, digits_teacher):
     one = {"teacher.models": str(digits_teacher), "subset.keep_fraction": 1e-9, "distill.alpha": "search"}
     with pytest.raises(ValueError, match="and 1 are kept"):
         train(tmp_path, one)
+
+
+@pytest.mark.parametrize("name", ["../x", "/tmp/x", "a/b", "..", "", "teachers", "targets", "a\x07b", "x" * 300])
+def test_a_name_is_a_folder_in_the_output(tmp_path, name):
+    with pytest.raises(ValueError, match="--name: "):
+        check(config_of(tmp_path, {"name": name}))
+
+
+def test_options_about_a_teacher_without_one_are_said_to_have_no_effect(tmp_path, caplog):
+    settings = {"distill.alpha": 0.3, "teacher.targets": "cached", "teacher.train.lr": 0.1, "baseline": True}
+    train(tmp_path, {"train.steps": 1, **settings})
+    (said,) = (record.getMessage() for record in caplog.records if "no effect" in record.getMessage())
+    assert all(f"--{name}" in said for name in settings)
+
+
+def test_a_given_teacher_that_saw_the_validation_part_is_named(tmp_path, digits_teacher, caplog):
+    train(tmp_path, {"train.steps": 1, "teacher.models": str(digits_teacher), "data.val_fraction": 0.1})
+    assert f"--data.val_fraction: {digits_teacher} was trained on" in caplog.text
+    caplog.clear()
+    train(tmp_path, {"train.steps": 1, "teacher.models": "mlp_64", "data.val_fraction": 0.1})
+    assert "--data.val_fraction" not in caplog.text
+
+
+def test_a_teacher_that_is_named_twice_counts_twice_and_that_is_said(tmp_path, digits_teacher, caplog):
+    train(tmp_path, {"train.steps": 1, "teacher.models": [str(digits_teacher)] * 2})
+    assert "have the same weights" in caplog.text

@@ -285,3 +285,15 @@ def test_held_out_images_that_cannot_be_read_any_more(tmp_path):
     image.write_bytes(bytes(image.stat().st_size))
     _, after = train(tmp_path / "runs", settings)
     assert before != after
+
+
+def test_equal_contents_under_another_name_are_found(tmp_path):
+    """A renamed folder, and a seed that is given by roles."""
+    folder = folder_of_images(tmp_path / "photos", 0)
+    settings = {**FEW, "train.batch_size": 8, "teacher.models": "mlp_64"}
+    _, first = train(tmp_path / "runs", {**settings, "data.dataset": str(folder)})
+    folder.rename(tmp_path / "images")
+    roles = {f"seeds.{role}": 0 for role in ("weights", "data", "subset", "teacher")}
+    _, again = train(tmp_path / "runs", {**settings, "data.dataset": str(tmp_path / "images"), "seed": 5, **roles})
+    assert again == first
+    assert len(list((tmp_path / "runs").rglob("student.safetensors"))) == 2

@@ -97,3 +97,28 @@ def test_a_snapshot_after_a_step_is_a_teacher(runs, tmp_path):
     assert summary["teacher"][0]["source"] == f"{run}@step3"
     with pytest.raises(ValueError, match=r"'step4'.*step3"):
         train(tmp_path, {"teacher.models": f"{run}@step4"})
+
+
+@pytest.mark.parametrize("content", ["null", "[1, 2]", "{}", "nonsense"])
+def test_a_damaged_summary_is_said_and_no_traceback(runs, tmp_path, capsys, content):
+    _, run = runs
+    copy = shutil.copytree(run, tmp_path / run.name)
+    (copy / "summary.json").write_text(content)
+    assert main(["show", str(copy)]) == 2
+    assert "summary.json" in capsys.readouterr().err
+
+
+def test_a_damaged_record_of_an_input_is_found(runs, tmp_path, capsys):
+    output, run = runs
+    copy = shutil.copytree(output, tmp_path / "copy")
+    (record,) = (copy / "teachers").glob("*/artefact.json")
+    summary = json.loads((copy / run.name / "summary.json").read_text())
+    for damage in (lambda: record.write_text("{"), record.unlink):
+        damage()
+        assert Path(summary["teacher"][0]["source"]).name == record.parent.name
+        shutil.move(output / "teachers", output / "elsewhere")  # so that the copy's own teacher is the one that is met
+        try:
+            assert main(["verify", str(copy / run.name)]) == 1
+        finally:
+            shutil.move(output / "elsewhere", output / "teachers")
+        assert "artefact.json" in capsys.readouterr().out.replace("\n", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,10 @@ from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
 from kdprune.models.names import check_model_name
 from kdprune.models.spec import Built, InputSpec
+from kdprune.models.structure import structure as structure_of
 from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_header, read_weights
+
+log = logging.getLogger("kdprune")
 
 
 def save_model(path: str | Path, built: Built) -> None:
@@ -67,6 +71,8 @@ def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], mod
     structure = header.get("structure")
     if module is not None:
         model = copy.deepcopy(module)
+        if structure is not None and structure_of(model) != structure:
+            log.warning("%s: the code or the settings of %s are not those that it was trained with", path, name)
     elif structure is not None:
         raise ValueError(
             f"{path} holds the weights of {header['info'].get('module', name)}, a module of one's own, which cannot be "

@@ -48,6 +48,19 @@ def unseen(config: Config, session: Session) -> np.ndarray:
     return left
 
 
+def warn_of_seen_validation(config: Config, session: Session) -> None:
+    """A teacher that was trained on the validation part makes its accuracy look better than it is."""
+    data = session.data
+    for teacher in requested_teachers(config) if len(data.validation) else []:
+        seen = _seen_before(data, teacher) if teacher.has_weights else []
+        if any(len(np.intersect1d(ids, data.validation)) for ids in seen):
+            log.warning(
+                "--data.val_fraction: %s was trained on samples that are held out for validation, so val_top1 is no "
+                "fair measure; train a teacher with the same --data.val_fraction and seed",
+                teacher.name,
+            )
+
+
 def learn(config: Config, session: Session, teachers: Sequence[Teacher], ids: np.ndarray) -> list[float]:
     """The weights under which the labels of these samples, seen without augmentation, are likeliest.
 
@@ -97,7 +110,5 @@ def _seen_before(data: Data, teacher: TeacherRequest) -> list[np.ndarray]:
         reason = "what it was trained on is not known"
     except ValueError as error:
         reason = str(error)
-    log.warning(
-        "--teacher.weights learned: %s is taken to have seen none of the training samples (%s)", teacher.name, reason
-    )
+    log.warning("%s is taken to have seen none of the training samples (%s)", teacher.name, reason)
     return []

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from kdprune.artefact import damage
 from kdprune.data.dataset import Data
 from kdprune.data.reader import plain_batches
 from kdprune.data.subset import load_subset
-from kdprune.files import read_json
 from kdprune.models.build import load_model
 from kdprune.models.spec import Built
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
@@ -23,7 +23,7 @@ from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import SUBSET, SUMMARY, WEIGHTS, read_config
+from kdprune.runs.run_dir import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
 
 log = logging.getLogger("kdprune")
 
@@ -59,7 +59,12 @@ def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHI
     config = read_config(path)
     weights = path / WEIGHTS
     if not weights.exists():
-        raise FileNotFoundError(f"{path} has no {WEIGHTS}: the run is not finished, its command goes on with it")
+        raise FileNotFoundError(
+            f"{path} has no {WEIGHTS}: the run is not finished, and its command goes on with it; or the file was lost, "
+            "and --remake true trains it again"
+        )
+    for problem in damage(path):
+        log.warning("%s: what is measured may not be what was trained", problem)
     accelerator = make_accelerator(config.train.precision, [], config.output)
     session = open_session(config, accelerator, replace(given, student=None))
     data, built = session.data, load_model(weights, given.student)
@@ -82,7 +87,7 @@ def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHI
 
 def _warn_of_other_data(path: Path, data: Data) -> None:
     """Held-out data may have changed since the run, or be meant to differ."""
-    summary = read_json(path / SUMMARY) if (path / SUMMARY).is_file() else {}
+    summary = read_summary(path) if (path / SUMMARY).is_file() else {}
     if summary.get("inputs", {}).get("test_data", data.test_fingerprint) != data.test_fingerprint:
         log.warning("%s: the held-out data is not that of the run: its accuracy there was another", path)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ import torch
 
 from kdprune import alpha as alpha_policies
 from kdprune.checks import LEARNED
-from kdprune.config import Config
+from kdprune.config import Config, dotted, to_dict
 from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
@@ -20,7 +21,7 @@ from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
 from kdprune.models.spec import Built
-from kdprune.pipeline.ensemble_weights import unseen
+from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss, rehearse
 from kdprune.pipeline.recipes import teacher_recipe
@@ -30,6 +31,8 @@ from kdprune.pipeline.teachers import requested_teachers
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget, make_budget
 from kdprune.training.trainer import check_batch
+
+log = logging.getLogger("kdprune")
 
 
 @dataclass
@@ -72,6 +75,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     Raises:
         ValueError: whatever does not fit together, said in terms of the options.
     """
+    _warn_of_no_teacher(config)
     loss = make_loss(config, session) if config.teacher.models else None
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
@@ -87,8 +91,19 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
                 rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session))
         for built in session.teachers:
             rehearse(config, student, built)
+    warn_of_seen_validation(config, session)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
     return Job(config, session, subset, student, views, budget, loss, judges, observers)
+
+
+def _warn_of_no_teacher(config: Config) -> None:
+    """Options that are about a teacher, where there is none."""
+    if config.teacher.models:
+        return
+    given, default = dotted(to_dict(config)), dotted(to_dict(Config()))
+    about_teachers = [name for name in given if name.startswith(("teacher.", "distill.")) or name == "baseline"]
+    if unused := [f"--{name}" for name in about_teachers if given[name] != default[name]]:
+        log.warning("%s: no effect, since --teacher.models names no teacher", ", ".join(unused))
 
 
 def make_student(config: Config, session: Session) -> Built:

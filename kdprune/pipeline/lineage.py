@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kdprune.artefact import damage, key_hash, read_record
-from kdprune.files import read_json
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
-from kdprune.runs.run_dir import SUMMARY, WEIGHTS
+from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
 
 
 @dataclass
@@ -43,7 +42,7 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
     key = record["key"]
     if not (run / SUMMARY).is_file():
         return Node(f"run {run.name}", {"key": key_hash(key)[:12]}, "not finished")
-    summary = read_json(run / SUMMARY)
+    summary = read_summary(run)
     node = Node(
         f"run {run.name}",
         {
@@ -61,23 +60,40 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
     )
     kept = f"{summary['kept']:,} of {summary['total']:,} samples"
     node.inputs.append(Node(f"subset {kept}", {"hash": str(summary["subset_hash"])[:12]}))
-    node.inputs += [_teacher(teacher, seen | {run.resolve()}) for teacher in summary["teacher"]]
+    node.inputs += [_teacher(run, teacher, seen | {run.resolve()}) for teacher in summary["teacher"]]
     return node
 
 
-def _teacher(teacher: dict[str, Any], seen: frozenset[Path]) -> Node:
+def _teacher(run: Path, teacher: dict[str, Any], seen: frozenset[Path]) -> Node:
     """A teacher, and the run that it comes from where that is still there."""
     node = Node(
         f"teacher {teacher['name']}",
         {"weights": str(teacher.get("weights_hash"))[:12], "from": str(teacher["source"])},
     )
-    name, at, when = teacher["source"].rpartition("@")
-    run = Path(name if at else teacher["source"])
-    weights = snapshots(run).get(when) if at else run / WEIGHTS
-    if weights is None or not weights.is_file():
+    found = teacher_run(run, str(teacher["source"]))
+    if found is None:
+        if teacher.get("training") is not None:
+            node.problem = "the run that it comes from is not there"
         return node
-    if stored_hash(weights) != teacher.get("weights_hash"):
+    source, when = found
+    weights = snapshots(source).get(when) if when else source / WEIGHTS
+    if weights is None or not weights.is_file():
+        node.problem = "the run that it comes from has lost it"
+    elif stored_hash(weights) != teacher.get("weights_hash"):
         node.problem = "its run has other weights now"
-    if run.resolve() not in seen:
-        node.inputs.append(lineage(run, seen))
+    if source.resolve() not in seen:
+        node.inputs.append(lineage(source, seen))
     return node
+
+
+def teacher_run(run: Path, source: str) -> tuple[Path, str] | None:
+    """The run directory that a teacher of `run` comes from, and which snapshot of it ("" for the last weights).
+
+    The output may have been moved, or be looked at from another folder: then it is looked for beside the run.
+    """
+    name, at, when = source.rpartition("@")
+    path = Path(name if at else source)
+    for folder in (path, run.parent / "teachers" / path.name, run.parent / path.name):
+        if folder.is_dir() and folder.resolve() != run.resolve():
+            return folder, when if at else ""
+    return None

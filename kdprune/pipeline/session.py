@@ -79,8 +79,8 @@ def _of_module(module: Any, whose: str, config: Config, data: Data) -> Built:
     size = config.data.image_size or data.stored_size
     if size is None:
         raise ValueError(
-            f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which are "
-            "larger than --data.memory_gb, say what size the module takes"
+            f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which "
+            "are of several sizes or larger than --data.memory_gb, say what size the module takes"
         )
     return of_module(module, whose, data.num_classes, InputSpec(data.channels, size, data.mean, data.std), data.classes)
 

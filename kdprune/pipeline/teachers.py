@@ -13,6 +13,7 @@ from kdprune.config import Config, TeacherConfig
 from kdprune.data.dataset import Data
 from kdprune.data.reader import plain_batches
 from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
+from kdprune.models.hashing import weights_hash
 from kdprune.models.names import is_remote
 from kdprune.models.spec import Built
 from kdprune.passes.evaluation import evaluate
@@ -142,6 +143,9 @@ def freeze_teachers(
     config: Config, session: Session, loaded: Sequence[LoadedTeacher], with_features: bool
 ) -> list[Teacher]:
     """Make inference engines of the teachers, and measure them before anything is learned from them."""
+    hashes = [weights_hash(teacher.built.model.state_dict()) for teacher in loaded]
+    if len(set(hashes)) < len(hashes):
+        log.warning("--teacher.models: two of the %d teachers have the same weights, so one counts twice", len(hashes))
     return [_freeze(config, session, teacher, with_features) for teacher in loaded]
 
 

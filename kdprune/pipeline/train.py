@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
+from kdprune.artefact import Key, differences, key_hash, read_record
 from kdprune.checks import check
 from kdprune.config import Config
 from kdprune.pipeline.distillation import with_layers
@@ -106,7 +107,19 @@ def _finished(run: RunDir) -> bool:
 def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:
     """The directory of a run, by all that its result is a function of."""
     key = run_key(job, [teacher.built for teacher in teachers])
-    return RunDir(folder / run_name(job.config, key), job.config, key)
+    path = folder / run_name(job.config, key)
+    if job.config.name is None and not path.exists():
+        path = next(_of_equal_contents(folder, key), path)
+    return RunDir(path, job.config, key)
+
+
+def _of_equal_contents(folder: Path, key: Key) -> Iterator[Path]:
+    """Runs that have this key under another name: the data's folder may have been renamed, or --seed given by roles."""
+    for path in sorted(folder.glob(f"*-{key_hash(key)[:8]}")):
+        with contextlib.suppress(ValueError):
+            record = read_record(path)
+            if record is not None and not differences(record["key"], key):
+                yield path
 
 
 @contextlib.contextmanager

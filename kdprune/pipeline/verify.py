@@ -9,8 +9,8 @@ from pathlib import Path
 
 from kdprune.artefact import FILE, Key, damage, read_record
 from kdprune.data.dataset import cache_root
-from kdprune.files import read_json
-from kdprune.runs.run_dir import SUMMARY, read_config
+from kdprune.pipeline.lineage import teacher_run
+from kdprune.runs.run_dir import SUMMARY, read_config, read_summary
 from kdprune.teachers.cache import TARGETS, damaged_entries
 from kdprune.training.checkpoint import damaged_checkpoints
 
@@ -61,7 +61,8 @@ def verify_one(folder: Path) -> Verified:
         record = read_record(folder)
     except ValueError as error:
         return Verified(folder, "damaged", 0, False, [str(error)])
-    assert record is not None
+    if record is None:
+        return Verified(folder, "a teacher's run", 0, False, [f"{folder / FILE} is missing"])
     files = record.get("files", {})
     result = Verified(folder, record["what"], len(files), "files" in record, damage(folder))
     checkpoints = sorted((folder / "checkpoints").glob("step_*.pth"))
@@ -82,18 +83,18 @@ def _sources(run: Path) -> Iterator[Path]:
     config, data = read_config(run), _key(run).get("data", {})
     stores = cache_root(config.data.root) / "decoded"
     for folder in _artefacts(stores):
-        if _key(folder).get("fingerprint") in (data.get("train"), data.get("test")):
+        if _key(folder).get("fingerprint", data.get("train")) in (data.get("train"), data.get("test")):
             yield folder
-    described = read_json(run / SUMMARY).get("teacher", [])
-    for teacher in described:
-        source = Path(teacher["source"].rpartition("@")[0] or teacher["source"])
-        if (source / FILE).is_file():
-            yield source
+    described = read_summary(run)["teacher"]
+    for teacher, made_of in zip(described, read_summary(run).get("inputs", {}).get("teachers", []), strict=False):
+        found = teacher_run(run, teacher["source"]) if made_of.get("run") is not None else None
+        if found is not None:
+            yield found[0]
     teachers = {teacher.get("weights_hash") for teacher in described}
     for folder in _artefacts(Path(config.teacher.cache or Path(config.output) / "targets")):
         key = _key(folder)
-        if key.get("data") == data.get("train") and key.get("teacher", {}).get("weights") in teachers:
-            yield folder
+        if not key or (key.get("data") == data.get("train") and key["teacher"]["weights"] in teachers):
+            yield folder  # or one whose record cannot be read, and which may be the run's
 
 
 def _artefacts(folder: Path) -> list[Path]:

@@ -50,7 +50,7 @@ class RunDir:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return read_json(self.path / SUMMARY)
+        return read_summary(self.path)
 
     @property
     def weights(self) -> Path:
@@ -86,6 +86,20 @@ class RunDir:
         snapshots = sorted(self.checkpoints.glob("*.safetensors"))
         names += [str(path.relative_to(self.path)) for path in snapshots]
         self.artefact.finish(name for name in names if (self.path / name).is_file())
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """What came out of the run in directory `path`.
+
+    Raises:
+        ValueError: there is no summary, or it is damaged.
+    """
+    file = path / SUMMARY
+    content = read_json(file) if file.is_file() else None
+    described = content.get("teacher") if isinstance(content, dict) else None
+    if not isinstance(content, dict) or not isinstance(described, list) or not isinstance(content.get("student"), dict):
+        raise ValueError(f"{file} is {'damaged: it holds no summary' if file.is_file() else 'not there'}")
+    return content
 
 
 def read_config(path: Path) -> Config:

@@ -96,7 +96,13 @@ def select(
     if not len(candidates):
         why = f"classes {listed(without_classes)} are left out" if len(without_classes) else "all are excluded"
         raise ValueError(f"--subset.without_classes: {why}, so that no sample is left")
-    count = min(max(1, round(keep_fraction * len(samples.labels))), len(candidates))
+    count = max(1, round(keep_fraction * len(samples.labels)))
+    if count > len(candidates) and keep_fraction < 1:
+        log.warning(
+            "--subset.keep_fraction: %g given is %d of %d samples, and %d may be kept: all of these are",
+            *(keep_fraction, count, len(samples.labels), len(candidates)),
+        )
+    count = min(count, len(candidates))
     pool = Pool(candidates, samples.labels, samples.classes, count, seed, samples.scores, samples.features)
     if class_floor:
         _check_floor(class_floor, pool, without_classes)
