@@ -48,6 +48,7 @@ def test_equal_keys_are_those_without_differences_and_with_one_hash(a, b):
     assert differences(a, a) == []
     assert (key_hash(a) == key_hash(b)) == (differences(a, b) == [])
     assert key_hash(dict(reversed(list(a.items())))) == key_hash(a)
+    assert differences(a, {**a, "a setting of a later version": None, "a group": {"of them": None}}) == []
 
 
 @pytest.mark.parametrize(

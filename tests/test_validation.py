@@ -1,10 +1,16 @@
 """The validation part of a training set."""
 
+import hashlib
+import json
+
 import numpy as np
 import pytest
+from helpers import metrics, train
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kdprune.config import DataConfig
+from kdprune.data.dataset import open_data
 from kdprune.data.validation import validation_ids
 
 labellings = st.lists(st.integers(-1, 6), min_size=2, max_size=120).map(np.array)
@@ -43,3 +49,41 @@ def test_an_impossible_fraction_is_refused(fraction):
 def test_of_one_sample_nothing_can_be_set_aside():
     with pytest.raises(ValueError, match=r"--data.val_fraction"):
         validation_ids(np.zeros(1), 0.5, 0)
+
+
+@pytest.fixture(scope="module")
+def run_with_validation(tmp_path_factory):
+    """A student and a born-again teacher of two generations, each trained on what is left."""
+    return train(
+        tmp_path_factory.mktemp("runs"),
+        {
+            "train.steps": 3, "data.val_fraction": 0.2, "seeds.subset": 7, "teacher.models": "mlp_64",
+            "teacher.generations": 2, "teacher.train.steps": 2,
+        },
+    )  # fmt: skip
+
+
+def held_out(seed: int = 7) -> np.ndarray:
+    return open_data(DataConfig(val_fraction=0.2), seed, progress=False).validation
+
+
+def test_neither_a_student_nor_its_teachers_are_trained_on_validation_samples(run_with_validation):
+    summary, run = run_with_validation
+    subsets = [json.loads(path.read_text())["ids"] for path in run.parent.rglob("subset.json")]
+    assert [len(ids) for ids in subsets] == [1347 - 269] * 3
+    assert not set(held_out().tolist()) & {i for ids in subsets for i in ids}
+    assert summary["val_top1"] * 269 == pytest.approx(round(summary["val_top1"] * 269))
+    assert summary["val_top1"] == float(metrics(run)[-1]["val_top1"])
+
+
+def test_another_validation_part_is_another_run(run_with_validation):
+    _, run = run_with_validation
+    key = json.loads((run / "artefact.json").read_text())["key"]
+    assert key["data"]["validation"] == hashlib.sha256(held_out().tobytes()).hexdigest()
+
+
+def test_a_subset_file_that_keeps_validation_samples_is_refused(tmp_path):
+    _, run = train(tmp_path, {"train.steps": 2})
+    settings = {"train.steps": 2, "subset.file": str(run / "subset.json"), "data.val_fraction": 0.2}
+    with pytest.raises(ValueError, match=r"--subset.file: .* keeps 269 samples that --data.val_fraction"):
+        train(tmp_path, settings)

@@ -34,7 +34,7 @@ class Observer:
 
     def state_dict(self) -> dict[str, Any]:
         """What must not be lost when the run is stopped: tensors and plain values, since nothing that is loaded may run
-        code."""
+        code. The main process's is written and given back to all, so what each saw of its own is gathered here."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
