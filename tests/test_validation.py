@@ -23,9 +23,10 @@ def test_the_part_is_as_large_as_asked_and_every_class_has_its_share(labels, fra
     assert ids.dtype == np.int64
     assert (np.diff(ids) > 0).all()
     assert len(ids) == min(max(1, round(fraction * len(labels))), len(labels) - 1)
+    singles = (np.unique(labels, return_counts=True)[1] == 1).sum()  # they are trained on, and others stand in
     for label in np.unique(labels):
         share = len(ids) / len(labels) * (labels == label).sum()
-        assert abs((labels[ids] == label).sum() - share) < 1
+        assert abs((labels[ids] == label).sum() - share) < 1 + singles
 
 
 @given(labellings, fractions, st.integers(0, 100), st.randoms())
@@ -87,3 +88,12 @@ def test_a_subset_file_that_keeps_validation_samples_is_refused(tmp_path):
     settings = {"train.steps": 2, "subset.file": str(run / "subset.json"), "data.val_fraction": 0.2}
     with pytest.raises(ValueError, match=r"--subset.file: .* keeps 269 samples that --data.val_fraction"):
         train(tmp_path, settings)
+
+
+def test_small_classes_keep_a_sample_and_the_seed_decides_which_give_one():
+    labels = np.repeat(np.arange(100), 2)
+    given = [set(labels[validation_ids(labels, 0.1, seed)]) for seed in range(8)]
+    assert all(len(classes) == 20 for classes in given)  # one of two
+    assert len(set.union(*given)) > 60
+    single = np.append(np.arange(50), np.full(50, 50))
+    assert set(single[validation_ids(single, 0.2, 0)]) == {50}
