@@ -38,7 +38,7 @@ from kdprune.data.stream import Stream
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
 from kdprune.selectors.common.select import Samples, select
@@ -170,7 +170,7 @@ def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool
 
 
 def steps_of(
-    student: Built, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
+    student: BuiltModel, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
     accelerator: Accelerator, views: int | None = None,
 ) -> Callable[[], None]:  # fmt: skip
     """One step of the trainer a call."""

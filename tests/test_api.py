@@ -150,7 +150,7 @@ def pieces(net: nn.Module) -> torch.Tensor:
     loss = losses.Loss("kd", temperature=2.0)
     total = torch.zeros(())
     for batch in views.batches(8, epochs=1):
-        total = total + loss(net(views.normalise(batch.images)), targets(batch), batch.target)
+        total = total + loss(net(views.normalise(batch.images)), targets(batch), batch.labels)
     return total
 """
 
@@ -629,8 +629,8 @@ def test_a_loop_meets_what_a_run_meets(digits_teacher):
     optimizer = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9, nesterov=True)
     for batch in views.batches(64, epochs=12 * 64 / 674):
         logits = student(views.normalise(batch.images))
-        kd = loss(logits, targets(batch), batch.target)
-        (0.25 * nn.functional.cross_entropy(logits, batch.target) + 0.75 * kd).backward()
+        kd = loss(logits, targets(batch), batch.labels)
+        (0.25 * nn.functional.cross_entropy(logits, batch.labels) + 0.75 * kd).backward()
         optimizer.step()
         optimizer.zero_grad()
     for ours, runs in zip(student.parameters(), result.student().parameters(), strict=True):

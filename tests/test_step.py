@@ -63,7 +63,7 @@ def literal(case, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     """CE and T²·KL in float64, sums written out."""
     batch, inputs, student, teacher_logits = case
     log_q = torch.log_softmax(student(inputs(batch.images)).double(), 1)
-    y = F.one_hot(batch.target, 5) if batch.target.ndim == 1 else batch.target
+    y = F.one_hot(batch.labels, 5) if batch.labels.ndim == 1 else batch.labels
     y = (1 - smoothing) * y + smoothing / 5
     ce = -(y * log_q).sum(1).mean()
     p = torch.softmax(teacher_logits.double() / T, 1)
@@ -76,7 +76,7 @@ def literal(case, smoothing: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("mixed", [False, True])
 def test_the_loss_is_the_weighted_sum_and_smoothing_is_for_the_cross_entropy(case, alpha, smoothing, mixed):
     if mixed:
-        case[0].target = torch.softmax(torch.randn(7, 5), 1)
+        case[0].labels = torch.softmax(torch.randn(7, 5), 1)
     result = step_of(case, smoothing=smoothing)(case[0], alpha)
     ce, divergence = literal(case, smoothing)
     assert result.task_loss.item() == pytest.approx(ce.item(), rel=1e-5)
@@ -103,7 +103,7 @@ def test_without_a_teacher_the_loss_is_the_cross_entropy(case):
 
 
 def test_without_labels_there_is_no_cross_entropy(case):
-    case[0].target = torch.full((7,), -1)
+    case[0].labels = torch.full((7,), -1)
     result = step_of(case, labelled=False)(case[0], 1.0)
     assert result.task_loss == 0
     assert result.loss.item() == pytest.approx(result.kd_loss.item())
@@ -119,7 +119,7 @@ def test_what_is_measured_is_summed_over_the_batch(case):
     assert measured["samples"] == 7
     for name in ("loss", "task_loss", "kd_loss"):
         assert measured[name] == pytest.approx(7 * getattr(result, name).item(), rel=1e-5)
-    assert measured["correct"] == (guess == batch.target).sum()
+    assert measured["correct"] == (guess == batch.labels).sum()
     assert measured["agreement"] == (guess == teacher.argmax(1)).sum()
     assert measured["teacher_entropy"] == pytest.approx(-(p * p.log()).sum().item(), rel=1e-4)
     assert not result.measured.requires_grad

@@ -77,7 +77,7 @@ def test_weighing_by_correctness_is_for_each_sample_of_a_training(tmp_path, digi
     files = [digits_teacher / "checkpoints/epoch_0001.safetensors", digits_teacher / "student.safetensors"]
 
     def expected(zs, batch, output):
-        p = [z.softmax(1)[torch.arange(len(z)), batch.target] for z in zs]
+        p = [z.softmax(1)[torch.arange(len(z)), batch.labels] for z in zs]
         target = sum((p_k / sum(p))[:, None] * (z / 4).softmax(1) for p_k, z in zip(p, zs, strict=True))
         return 16 * (target * (target.log() - (output / 4).log_softmax(1))).sum(1).mean()
 

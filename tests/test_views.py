@@ -59,7 +59,7 @@ def read(made: Reader, ids: list[int], views: list[int], batch_size: int) -> tup
     batches = list(made.read(requests))
     assert torch.cat([batch.ids for batch in batches]).tolist() == ids
     assert torch.cat([batch.views for batch in batches]).tolist() == views
-    return torch.cat([batch.images for batch in batches]), torch.cat([batch.target for batch in batches])
+    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
 
 
 # --- a view is a function ---------------------------------------------------------------------------------------------
@@ -199,7 +199,7 @@ def test_held_out_images_of_mixed_sizes_are_the_scaled_centre(photos):
         box = (left, top, left + side, top + side)
         expected = np.asarray(image.resize((8, 8), Image.Resampling.BILINEAR, box))
         assert (view.permute(1, 2, 0).numpy() == expected).all()
-    assert batch.target.tolist() == photos.labels.tolist()
+    assert batch.labels.tolist() == photos.labels.tolist()
 
 
 @given(st.integers(1, 5), st.integers(1, 20), st.sets(st.integers(0, 11), min_size=1))
@@ -212,7 +212,7 @@ def test_the_shards_of_all_ranks_cover_every_held_out_sample_once(stored, world,
     assert seen == ids.tolist()
     for batch in (batch for shard in shards for batch in shard):
         assert torch.equal(batch.images, images[batch.ids])
-        assert batch.target.tolist() == source.labels[batch.ids.numpy()].tolist()
+        assert batch.labels.tolist() == source.labels[batch.ids.numpy()].tolist()
 
 
 # --- what each part does: slow restatements from the same draws -------------------------------------------------------

@@ -16,7 +16,7 @@ from kdprune.api.views import Views
 from kdprune.data.reader import Batch, plain_batches
 from kdprune.models.build import build_teacher, resolve_teacher
 from kdprune.models.own import of_module
-from kdprune.models.spec import Built, InputSpec
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.passes.evaluation import Evaluation
 from kdprune.runs.accelerator import DTYPES, resolve_precision
 from kdprune.teachers import teacher as frozen
@@ -88,7 +88,7 @@ class Teacher(frozen.Teacher):
         return self.built.spec
 
 
-def _built(source: str | Path | nn.Module, views: Views, checkpoint: str | Path | None) -> Built:
+def _built(source: str | Path | nn.Module, views: Views, checkpoint: str | Path | None) -> BuiltModel:
     data = views.data
     if isinstance(source, nn.Module):
         return of_module(source, "teacher", data.num_classes, views.spec, data.classes)
@@ -112,7 +112,7 @@ def _measured(teacher: frozen.Teacher, views: Views) -> float | None:
         return None
     sums = Evaluation(views.num_classes, views.device)
     for batch in plain_batches(test, test.readable, teacher.built.spec, views.place):
-        sums.add(teacher(batch.images), batch.target)
+        sums.add(teacher(batch.images), batch.labels)
     top1: float = sums.result()["top1"]
     frozen.warn_if_near_chance(teacher.built.name, top1, views.num_classes)
     return top1

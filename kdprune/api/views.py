@@ -52,7 +52,7 @@ class Views:
         >>> import kdprune
         >>> views = kdprune.Views("digits", "crop(1)", subset=kdprune.select("digits", 0.5))
         >>> batch = next(views.batches(32, epochs=1))
-        >>> batch.images.dtype, tuple(batch.images.shape), tuple(batch.target.shape)
+        >>> batch.images.dtype, tuple(batch.images.shape), tuple(batch.labels.shape)
         (torch.uint8, (32, 1, 8, 8), (32,))
     """
 
@@ -103,7 +103,7 @@ class Views:
             views: number of different views of a sample: epoch e has view e mod `views`; None: one for each epoch.
 
         Yields:
-            `ids` and `views`, int64 N, on the host; on the device `images`, uint8 N×C×S×S, and `target`, int64 N, or
+            `ids` and `views`, int64 N, on the host; on the device `images`, uint8 N×C×S×S, and `labels`, int64 N, or
             float32 N×classes where samples are mixed.
 
         Example:

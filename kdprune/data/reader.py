@@ -38,7 +38,7 @@ class Batch:
         ids: sample ids, int64 N, on the host.
         views: which view of each, int64 N, on the host.
         images: uint8 N×C×H×W, on the device.
-        target: class ids int64 N, or class probabilities float32 N×classes where samples are mixed; -1 or 0 without a
+        labels: class ids int64 N, or class probabilities float32 N×classes where samples are mixed; -1 or 0 without a
             label.
         weights: of the samples in the loss, float32 N, on the device; None: all count alike.
     """
@@ -46,7 +46,7 @@ class Batch:
     ids: Tensor
     views: Tensor
     images: Tensor
-    target: Tensor
+    labels: Tensor
     weights: Tensor | None = None
 
 
@@ -122,17 +122,17 @@ class Reader:
         host_ids, host_views, *weights = request
         ids, views_N = to_device(host_ids, self.device), to_device(host_views, self.device)
         s = self.settings
-        target = self.labels[ids]
+        labels = self.labels[ids]
         x = self._view(ids, views_N, decoded)
         if s.recipe.mixes:
             mix = views.mixing(s.recipe, s.seed, ids, views_N, self.kept, s.role)
             x, share = views.mixed(x, self._view(mix.partner, views_N, decoded_partner), mix)
             label, partner_label = (
-                F.one_hot(y.clamp(min=0), self.num_classes) for y in (target, self.labels[mix.partner])
+                F.one_hot(y.clamp(min=0), self.num_classes) for y in (labels, self.labels[mix.partner])
             )
-            target = share[:, None] * label + (1 - share[:, None]) * partner_label
+            labels = share[:, None] * label + (1 - share[:, None]) * partner_label
         weights_N = weights[0] if weights else None
-        return Batch(host_ids, host_views, x, target, None if weights_N is None else to_device(weights_N, self.device))
+        return Batch(host_ids, host_views, x, labels, None if weights_N is None else to_device(weights_N, self.device))
 
     def _view(self, ids: Tensor, views_N: Tensor, decoded: Tensor | None) -> Tensor:
         s = self.settings

@@ -19,11 +19,11 @@ from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
 from kdprune.models.saved import load_model, save_model
-from kdprune.models.spec import Built, InputSpec, own_spec, scratch_spec
+from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
 from kdprune.models.weights import StateDict, check_fit, matched, read_weights
 
 __all__ = [
-    "Built",
+    "BuiltModel",
     "InputSpec",
     "build_student",
     "build_teacher",
@@ -54,7 +54,7 @@ def build_student(
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
     **model_args: Any,
-) -> Built:
+) -> BuiltModel:
     """A model to be trained.
 
     Args:
@@ -96,7 +96,7 @@ def build_teacher(
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
     **model_args: Any,
-) -> Built:
+) -> BuiltModel:
     """A model to learn from, in evaluation mode, its parameters without gradients. It keeps the head it came with.
 
     Args:
@@ -148,14 +148,14 @@ class _Wish:
     model_args: dict[str, Any]
 
 
-def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool) -> Built:
+def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool) -> BuiltModel:
     """From scratch or with timm's weights. `num_classes` None keeps the model's own head."""
     in_chans = wish.in_chans if pretrained else wish.in_chans or wish.channels
     size = wish.img_size if pretrained else wish.img_size or wish.image_size
     model = create(name, num_classes, in_chans, size, pretrained, wish.model_args)
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     spec = own_spec(model, in_chans or config["input_size"][0], size)
-    built = Built(
+    built = BuiltModel(
         model=model,
         # A name on a hub stands for an architecture, which loads without the hub.
         name=config["architecture"] if is_remote(name) else name,
@@ -171,7 +171,7 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
     return built
 
 
-def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> Built:
+def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> BuiltModel:
     """The named model with the weights of `path`; an odd head is replaced (student) or refused (teacher)."""
     state, header = read_weights(path)
     built = _from_timm(name, num_classes, _with_past(name, path, header, wish), pretrained=False)
@@ -211,7 +211,7 @@ def _with_past(name: str, path: Path, header: dict[str, Any] | None, wish: _Wish
     )
 
 
-def _check_classes(whose: str, built: Built, num_classes: int, classes: list[str] | None) -> None:
+def _check_classes(whose: str, built: BuiltModel, num_classes: int, classes: list[str] | None) -> None:
     if built.num_classes != num_classes:
         raise ValueError(
             f"teacher {whose} has {built.num_classes} classes, the data has {num_classes}: its head is not replaced, "

@@ -10,11 +10,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from kdprune.models.spec import Built, InputSpec
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.models.structure import structure
 
 
-def of_module(module: nn.Module, whose: str, num_classes: int, spec: InputSpec, classes: list[str]) -> Built:
+def of_module(module: nn.Module, whose: str, num_classes: int, spec: InputSpec, classes: list[str]) -> BuiltModel:
     """A copy of a module, as if it had been built by name.
 
     Args:
@@ -32,7 +32,7 @@ def of_module(module: nn.Module, whose: str, num_classes: int, spec: InputSpec, 
     own = copy.deepcopy(module).cpu()
     _try(own, whose, num_classes, spec)
     info = {"module": f"{type(module).__module__}.{type(module).__qualname__}"}
-    return Built(own, type(module).__name__, num_classes, spec, classes, info, structure=structure(own))
+    return BuiltModel(own, type(module).__name__, num_classes, spec, classes, info, structure=structure(own))
 
 
 @torch.no_grad()

@@ -15,14 +15,14 @@ from kdprune.files import write_whole
 from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
 from kdprune.models.names import check_model_name
-from kdprune.models.spec import Built, InputSpec
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.models.structure import structure as structure_of
 from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_header, read_weights
 
 log = logging.getLogger("kdprune")
 
 
-def save_model(path: str | Path, built: Built) -> None:
+def save_model(path: str | Path, built: BuiltModel) -> None:
     """Write weights and what is needed to build the model again, whole or not at all.
 
     The tensors have the model's own names: `timm.create_model(name, num_classes=C)` loads them with `strict=True`.
@@ -50,7 +50,7 @@ def stored_hash(path: str | Path) -> str | None:
     return None if header is None else header.get(WEIGHTS_HASH)
 
 
-def load_model(path: str | Path, module: nn.Module | None = None) -> Built:
+def load_model(path: str | Path, module: nn.Module | None = None) -> BuiltModel:
     """The model in a file of `save_model`.
 
     Args:
@@ -66,7 +66,7 @@ def load_model(path: str | Path, module: nn.Module | None = None) -> Built:
     return _from_header(path, state, header, module)
 
 
-def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], module: nn.Module | None) -> Built:
+def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], module: nn.Module | None) -> BuiltModel:
     name, num_classes, spec = header["name"], header["num_classes"], InputSpec.from_json(header["spec"])
     structure = header.get("structure")
     if module is not None:
@@ -83,7 +83,9 @@ def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], mod
         model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
     check_fit(state, model.state_dict(), f"the weights of {path} and {name if module is None else 'model'}")
     model.load_state_dict(state)
-    return Built(model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure)
+    return BuiltModel(
+        model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure
+    )
 
 
 def _bare(model: nn.Module) -> nn.Module:

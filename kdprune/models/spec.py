@@ -37,7 +37,7 @@ class InputSpec:
 
 
 @dataclass
-class Built:
+class BuiltModel:
     """A model with what has to be known to use it and to save it.
 
     Attributes:

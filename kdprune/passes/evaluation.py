@@ -89,7 +89,7 @@ def evaluate(
     """
     sums = Evaluation(num_classes, accelerator.device)
     for batch in batches:
-        sums.add(logits_of(batch.images), batch.target)
+        sums.add(logits_of(batch.images), batch.labels)
     return sums.result(accelerator)
 
 

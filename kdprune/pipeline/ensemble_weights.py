@@ -84,7 +84,7 @@ def _of_labels(session: Session, teacher: Teacher, ids: np.ndarray, scale: float
     """Logarithms of the probabilities that a teacher gives to the samples' labels, N, on the host."""
 
     def log_p(batch: Batch) -> Tensor:
-        return torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.target[:, None])[:, 0]
+        return torch.log_softmax(scale * teacher(batch.images), 1).gather(1, batch.labels[:, None])[:, 0]
 
     return predict(log_p, session.data.train, ids, teacher.built.spec, session.place).double().cpu()
 

@@ -16,7 +16,7 @@ from kdprune.data.dataset import Data
 from kdprune.data.reader import plain_batches
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
 from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
@@ -100,7 +100,7 @@ def missing_classes(path: Path, data: Data) -> list[int]:
 
 
 def corrected_by_class_mass(
-    logits_of: Callable[[Tensor], Tensor], built: Built, session: Session, classes: Sequence[int]
+    logits_of: Callable[[Tensor], Tensor], built: BuiltModel, session: Session, classes: Sequence[int]
 ) -> dict[str, Any]:
     """Held-out figures of a model after its biases were moved by class mass, with what was done. JSON values only."""
     if not classes:

@@ -20,7 +20,7 @@ from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss, rehearse
@@ -49,7 +49,7 @@ class Job:
     config: Config
     session: Session
     subset: Subset
-    student: Built
+    student: BuiltModel
     views: ViewSettings
     budget: Budget
     loss: WeightedSum | None
@@ -106,7 +106,7 @@ def _warn_of_no_teacher(config: Config) -> None:
         log.warning("%s: no effect, since --teacher.models names no teacher", ", ".join(unused))
 
 
-def make_student(config: Config, session: Session) -> Built:
+def make_student(config: Config, session: Session) -> BuiltModel:
     """The model that a run trains, with its first weights."""
     if is_given(config.student.model):
         assert session.student is not None

@@ -14,7 +14,7 @@ from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
 from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.job import Job
 
 VERSION = 1
@@ -25,7 +25,7 @@ before are not taken for results of now."""
 _NOT_THE_RESULT = ("precision", "eval_every", "checkpoint_every", "checkpoint_keep")
 
 
-def run_key(job: Job, teachers: Sequence[Built]) -> Key:
+def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
     """The key of a run's student.
 
     Args:
@@ -64,14 +64,14 @@ def ids_hash(ids: np.ndarray) -> str:
     return hashlib.sha256(ids.astype("<i8").tobytes()).hexdigest()
 
 
-def network_key(built: Built, with_weights: bool = True) -> Key:
+def network_key(built: BuiltModel, with_weights: bool = True) -> Key:
     """What a network computes: its architecture, its input and, unless they follow from the seed, its weights."""
     key: Key = {"model": built.name, "arguments": built.model_args, "input": built.spec.to_json()}
     key["structure"] = built.structure
     return {**key, "weights": weights_hash(built.model.state_dict())} if with_weights else key
 
 
-def _guidance_key(job: Job, teachers: Sequence[Built]) -> Key:
+def _guidance_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
     config, teacher = job.config, job.config.teacher
     who: Any = EMA if teacher.models == [EMA] else [key_hash(network_key(built))[:16] for built in teachers]
     return {

@@ -13,7 +13,7 @@ from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.losses.common.sum import WeightedSum, build_loss
 from kdprune.models.features import Features, last_stages
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.session import Session
 from kdprune.teachers.entries import make_entries
 
@@ -72,7 +72,7 @@ def layers_given(config: Config) -> list[tuple[str, str]]:
     return [(student, teacher) for student, teacher in layers]
 
 
-def rehearse(config: Config, student: Built, teacher: Built) -> None:
+def rehearse(config: Config, student: BuiltModel, teacher: BuiltModel) -> None:
     """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
 
     Raises:
@@ -87,7 +87,7 @@ def rehearse(config: Config, student: Built, teacher: Built) -> None:
     loss.build(*features)
 
 
-def _features_of(built: Built, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
+def _features_of(built: BuiltModel, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
     taps = Features(built.model, paths, whose)
     with torch.no_grad():
         built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))

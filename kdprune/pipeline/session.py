@@ -16,7 +16,7 @@ from kdprune.data.place import Place
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
-from kdprune.models.spec import Built, InputSpec
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
 
 log = logging.getLogger("kdprune")
@@ -32,8 +32,8 @@ class Session:
 
     data: Data
     accelerator: Accelerator
-    student: Built | None = None
-    teachers: tuple[Built, ...] = ()
+    student: BuiltModel | None = None
+    teachers: tuple[BuiltModel, ...] = ()
 
     @property
     def place(self) -> Place:
@@ -75,7 +75,7 @@ def open_given(config: Config, given: tuple[Any, Any] | None, progress: bool = F
     return data_of(*given, config.data, config.seed_of("subset"), progress)
 
 
-def _of_module(module: Any, whose: str, config: Config, data: Data) -> Built:
+def _of_module(module: Any, whose: str, config: Config, data: Data) -> BuiltModel:
     size = config.data.image_size or data.stored_size
     if size is None:
         raise ValueError(

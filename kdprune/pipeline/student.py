@@ -15,7 +15,7 @@ from kdprune.data.split import Split
 from kdprune.data.stream import Stream
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.job import Job
@@ -79,7 +79,7 @@ def train_student(
     return state
 
 
-def place(built: Built, device: torch.device) -> Inputs:
+def place(built: BuiltModel, device: torch.device) -> Inputs:
     """Put a model on its device, in the memory format that suits it; gives what makes its input of uint8 views."""
     channels_last = is_convolutional(built.model)
     built.model.to(device)

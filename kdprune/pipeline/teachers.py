@@ -15,7 +15,7 @@ from kdprune.data.reader import plain_batches
 from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
 from kdprune.models.hashing import weights_hash
 from kdprune.models.names import is_remote
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import evaluate
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.recipes import teacher_recipe
@@ -50,7 +50,7 @@ class LoadedTeacher:
         training: the summary of its training, where it was trained here.
     """
 
-    built: Built
+    built: BuiltModel
     source: str
     training: dict[str, Any] | None = None
 
@@ -100,7 +100,7 @@ def load_teachers(
     """
     requests = requested_teachers(config)
     if any(is_given(request.name) for request in requests):
-        given: list[Built | None] = [replace(built) for built in session.teachers]
+        given: list[BuiltModel | None] = [replace(built) for built in session.teachers]
     else:
         given = [_load(config, session.data, request) if request.has_weights else None for request in requests]
     if given and None not in given:
@@ -125,7 +125,7 @@ def _trained(
     return LoadedTeacher(built, str(result.path), result.summary)
 
 
-def _load(config: Config, data: Data, request: TeacherRequest) -> Built:
+def _load(config: Config, data: Data, request: TeacherRequest) -> BuiltModel:
     return build_teacher(
         request.name,
         data.num_classes,

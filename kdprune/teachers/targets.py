@@ -56,7 +56,7 @@ class OnlineTargets:
         logits = self.logits(batch)
         weights: Sequence[float | Tensor] = self.weights
         if self.by_correctness:
-            weights = correctness_weights(logits, self.weights, batch.target)
+            weights = correctness_weights(logits, self.weights, batch.labels)
         return combine(logits, self.temperature, weights, self.temperatures)
 
     def state_dict(self) -> dict[str, Any]:

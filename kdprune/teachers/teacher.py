@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from kdprune.models.build import count_parameters
 from kdprune.models.hashing import weights_hash
 from kdprune.models.inputs import Inputs
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.teachers.frozen import FrozenTeacher, freeze
 
 log = logging.getLogger("kdprune")
@@ -33,7 +33,7 @@ class Teacher:
         training: the summary of its training, where it was trained here.
     """
 
-    built: Built
+    built: BuiltModel
     inputs: Inputs
     engine: FrozenTeacher
     weights_hash: str
@@ -61,7 +61,7 @@ class Teacher:
 
 
 def make_teacher(
-    built: Built,
+    built: BuiltModel,
     source: str,
     example: Tensor,
     device: torch.device,

@@ -104,7 +104,7 @@ class DistillStep:
             LossInput(
                 output,
                 teacher_logits,
-                batch.target if self.labelled else None,
+                batch.labels if self.labelled else None,
                 to_device(batch.ids, output.device),
                 distillation.features.taken() if distillation.features else {},
                 targets.features.taken() if targets.features else {},
@@ -116,8 +116,8 @@ class DistillStep:
 
     def _cross_entropy(self, logits_NC: Tensor, batch: Batch) -> Tensor:
         if batch.weights is None:
-            return F.cross_entropy(logits_NC, batch.target, label_smoothing=self.smoothing)
-        each_N = F.cross_entropy(logits_NC, batch.target, label_smoothing=self.smoothing, reduction="none")
+            return F.cross_entropy(logits_NC, batch.labels, label_smoothing=self.smoothing)
+        each_N = F.cross_entropy(logits_NC, batch.labels, label_smoothing=self.smoothing, reduction="none")
         return (batch.weights * each_N).mean()
 
     @torch.no_grad()
@@ -126,7 +126,7 @@ class DistillStep:
     ) -> StepResult:
         n = len(output)
         prediction = output.argmax(1)
-        label = batch.target if batch.target.ndim == 1 else batch.target.argmax(1)
+        label = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
         zero = loss.new_zeros(())
         agreement = entropy = zero
         if teacher is not None and self.distillation is not None:

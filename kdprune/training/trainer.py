@@ -19,7 +19,7 @@ from kdprune.data.counter import key
 from kdprune.data.reader import Batch, Reader, Request
 from kdprune.data.stream import Order
 from kdprune.models.inputs import Inputs
-from kdprune.models.spec import Built
+from kdprune.models.spec import BuiltModel
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.interrupt import Interrupted, StopRequest
 from kdprune.training.observers import Metrics, Observer
@@ -53,7 +53,7 @@ class Task:
     """
 
     label: str
-    student: Built
+    student: BuiltModel
     inputs: Inputs
     reader: Reader
     order: Order
