@@ -57,7 +57,7 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-@pytest.mark.parametrize("model", ["test_resnet", "test_vit"])
+@pytest.mark.parametrize("model", [pytest.param("test_resnet", marks=pytest.mark.slow), "test_vit"])
 def test_images_of_mixed_sizes_with_timms_models(folder, tmp_path, model):
     """The large-image path: workers decode, and teacher and student each get their own input."""
     taught, teacher = train(

@@ -2,7 +2,6 @@
 
 import inspect
 import json
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,9 +10,10 @@ from helpers import config_of, train, unfinish
 from kdprune.alpha import MEASURED, Search, parse, search
 from kdprune.checks import check
 from kdprune.data import views
-from kdprune.data.dataset import open_data
+from kdprune.data.sources import open_source
 from kdprune.data.stream import total_steps
 from kdprune.data.subset import Subset
+from kdprune.pipeline.given import Given
 from kdprune.pipeline.search import HELD_OUT, halvings, shortened, split
 from kdprune.pipeline.train import run as run_pipeline
 
@@ -111,8 +111,7 @@ def rungs(run):
 
 def test_the_search_finds_the_same_without_a_held_out_split(tmp_path, settings, searched):
     config = config_of(tmp_path, settings)
-    data = replace(open_data(config.data, progress=False), test=None, test_fingerprint=None)
-    (result,) = run_pipeline(config, data=data)
+    (result,) = run_pipeline(config, Given((open_source("digits", "train"), None)))
     assert result.summary["test_top1"] is None
     assert rungs(result.path) == rungs(searched[1])
 

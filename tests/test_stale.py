@@ -179,7 +179,7 @@ def test_a_flipped_bit_anywhere_in_a_checkpoint_is_found(tmp_path):
     run = stopped(tmp_path / "broken", settings)
     (checkpoint,) = (run / "checkpoints").glob("*.pth")
     content = checkpoint.read_bytes()
-    for place in np.linspace(0, len(content) - 1, 9).astype(int):
+    for place in np.linspace(0, len(content) - 1, 4).astype(int):
         damaged = bytearray(content)
         damaged[place] ^= 0b100
         checkpoint.write_bytes(damaged)

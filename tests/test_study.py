@@ -1,8 +1,10 @@
 """The script behind the tables of the documentation."""
 
+import pytest
 from helpers import options, script
 
 
+@pytest.mark.slow
 def test_a_study_prints_a_row_for_each_arm_and_goes_on_where_it_was(tmp_path):
     words = [
         *options(output=tmp_path, student__model="mlp_64", teacher__models="mlp_64", seeds__teacher=0), "--keep",

@@ -118,10 +118,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a subset file, with every field of its type."""
-    try:
-        content = read_json(path)
-    except RecursionError:
-        raise ValueError(f"{path} is not a subset file: it is nested too deep") from None
+    content = read_json(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise ValueError(f"{path} is not a subset file: its 'format' should be {FORMAT!r}")
     for name, (what, fits) in _FIELDS.items():

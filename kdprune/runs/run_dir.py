@@ -50,7 +50,8 @@ class RunDir:
 
     @property
     def summary(self) -> dict[str, Any]:
-        return read_summary(self.path)
+        """What came out, of a finished run."""
+        return read_json(self.path / SUMMARY)
 
     @property
     def weights(self) -> Path:
@@ -89,7 +90,7 @@ class RunDir:
 
 
 def read_summary(path: Path) -> dict[str, Any]:
-    """What came out of the run in directory `path`.
+    """What came out of the run in directory `path`, which anybody may have written.
 
     Raises:
         ValueError: there is no summary, or it is damaged.
