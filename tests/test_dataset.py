@@ -4,11 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from kdprune.config import DataConfig
-from kdprune.data.dataset import data_of, open_data
+from kdprune.data.dataset import data_of, no_ids, open_data
 from kdprune.data.images import ImageError
+from kdprune.data.sources import from_indexable
+from kdprune.data.split import Split
+from kdprune.data.statistics import mean_and_std
 from kdprune.data.validation import validation_ids
 
 
@@ -77,3 +81,27 @@ def test_the_validation_part_follows_the_seed(config):
         data = open_data(config, seed, progress=False)
         assert np.array_equal(data.validation, validation_ids(data.train.labels, 0.1, seed))
     assert len(open_data(replace(config, val_fraction=0.0), progress=False).validation) == 0
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_mean_and_std_are_those_of_the_pixels_whatever_the_number_of_threads(channels):
+    """They are part of keys: a run under `accelerate launch` has other threads than one without."""
+    images = torch.randint(256, (300, channels, 9, 7), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    source = from_indexable([(image, 0) for image in images], "noise", "train", ["a"])
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            stored = mean_and_std(Split(source, channels, images, no_ids()))
+            found.append((stored, mean_and_std(Split(source, channels, None, no_ids()))))
+    finally:
+        torch.set_num_threads(before)
+    assert found[0] == found[1] == found[2]
+    pixels = images.double().movedim(1, -1).reshape(-1, channels) / 255
+    mean, std = found[0][0]
+    assert mean == pytest.approx(pixels.mean(0).tolist(), rel=1e-12)
+    assert std == pytest.approx(pixels.std(0).tolist(), rel=1e-12)
+    some = pixels.view(300, -1, channels)[source.spread(256)].flatten(0, 1)
+    mean, std = found[0][1]
+    assert mean == pytest.approx(some.mean(0).tolist(), rel=1e-9)
+    assert std == pytest.approx(some.std(0, correction=0).tolist(), rel=1e-9)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import torch
+import math
+
+import numpy as np
 from PIL import Image
 
 from kdprune.data.images import ImageError, to_array
@@ -45,16 +47,45 @@ def _is_grey(image: Image.Image) -> bool:
 
 
 def mean_and_std(split: Split) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each channel of pixels over 255, from images spread over the split."""
+    """Mean and standard deviation of each channel of pixels over 255, from images spread over the split.
+
+    They are part of the keys of all that is made with the data, so not a bit of them may depend on the number of
+    threads or on the machine: pixels are counted, and the counts are added up as whole numbers.
+    """
     ids = split.spread(DECODED_IMAGES if split.images is None else STORED_IMAGES)
-    channels = split.channels
     if split.images is not None:
-        pixels = split.images[torch.from_numpy(ids)].movedim(1, -1).reshape(-1, channels).double()
-        mean, std = pixels.mean(0), pixels.std(0)
+        counts_C256 = np.zeros((split.channels, 256), dtype=np.int64)
+        for i in ids:
+            counts_C256 += _counts(split.images[int(i)].permute(1, 2, 0).cpu().numpy())
+        moments = [_of_all(counts_256) for counts_256 in counts_C256]
     else:
-        parts = [torch.from_numpy(to_array(split.source[int(i)], channels)).reshape(-1, channels) for i in ids]
-        moments = torch.stack([torch.stack([p.double().mean(0), p.double().pow(2).mean(0)]) for p in parts]).mean(0)
-        mean, std = moments[0], (moments[1] - moments[0] ** 2).clamp(min=0).sqrt()
+        counts_NC256 = [_counts(to_array(split.source[int(i)], split.channels)) for i in ids]
+        moments = [_of_images([counts[channel] for counts in counts_NC256]) for channel in range(split.channels)]
+    means, variances = zip(*moments, strict=True)
     # A constant channel would be divided by zero.
-    std = std.clamp(min=1.0)
-    return tuple((mean / 255).tolist()), tuple((std / 255).tolist())
+    return tuple(mean / 255 for mean in means), tuple(max(1.0, math.sqrt(variance)) / 255 for variance in variances)
+
+
+def _counts(pixels_HWC: np.ndarray) -> np.ndarray:
+    """How often each of the 256 values occurs in each channel, int64 C×256."""
+    return np.stack([np.bincount(channel.ravel(), minlength=256) for channel in np.moveaxis(pixels_HWC, -1, 0)])
+
+
+def _sums(counts_256: np.ndarray) -> tuple[int, int, int]:
+    """How many values there are, their sum and the sum of their squares; exact."""
+    counts = counts_256.tolist()
+    return sum(counts), sum(k * n for k, n in enumerate(counts)), sum(k * k * n for k, n in enumerate(counts))
+
+
+def _of_all(counts_256: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of images of one size."""
+    count, total, squares = _sums(counts_256)
+    return total / count, (count * squares - total**2) / (count * max(1, count - 1))
+
+
+def _of_images(counts_N256: list[np.ndarray]) -> tuple[float, float]:
+    """Mean and variance of images of any sizes, each of which counts alike."""
+    sums = [_sums(counts_256) for counts_256 in counts_N256]
+    mean = math.fsum(total / count for count, total, _ in sums) / len(sums)
+    square = math.fsum(squares / count for count, _, squares in sums) / len(sums)
+    return mean, max(0.0, square - mean**2)
