@@ -52,9 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _say(text: str, status: int) -> int:
-    """Print, on the main process. What another one alone has met it says itself.
+    """Print a message on the main process, and give the exit status.
 
-    It waits before: where the main process has met the same, that ends, and the launcher then ends this one.
+    An error that all processes meet is printed once. One that another process meets alone would be lost, so that
+    process prints it, too, but waits first: if the main process met the same, the launcher ends this one meanwhile.
     """
     if _is_main_process():
         print(text, file=sys.stderr)
