@@ -154,3 +154,10 @@ def test_a_dead_owner_leaves_no_lock_and_a_living_one_is_named(tmp_path):
     asking.join(60)
     assert asking.exitcode == 0
     assert (tmp_path / "c").exists()
+
+
+def test_a_finished_artefact_whose_files_were_deleted_is_not_free_for_another(tmp_path):
+    made(tmp_path / "a", KEY)
+    (tmp_path / "a" / "file").unlink()
+    with pytest.raises(ValueError, match="precision: no there, bf16 asked for"):
+        made(tmp_path / "a", {**KEY, "precision": "bf16"})
