@@ -12,7 +12,7 @@ from kdprune.losses.common import expression
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets")  # folders in the output
+RESERVED = ("teachers", "targets", "records", "scores")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 
@@ -25,6 +25,8 @@ _RANGES = {
     "data.memory_gb": (0, None, True, True),
     "data.val_fraction": (0, 1, True, False),
     "record.repeats": (1, None, True, True),
+    "record.epoch": (0, None, True, True),
+    "record.train_fraction": (0, 1, False, False),
     "student.drop_rate": (0, 1, True, False),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),

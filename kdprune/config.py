@@ -254,6 +254,9 @@ class RecordConfig:
         view: Whether proxies are recorded on plain images after each epoch, or on their training views.
         train: Anything of train.* for the proxies (default: the run's).
         seed: Of the first proxy (default: seed).
+        epoch: After which epoch of the proxies per-sample gradients are taken (0: of their first weights; default: the
+            last one).
+        train_fraction: Part of the data that each training for memorization scores sees.
         embeddings: Model whose features are recorded: any that --teacher.models may name (default: the teacher, or else
             a trained proxy).
     """
@@ -265,6 +268,8 @@ class RecordConfig:
     view: Literal["plain", "training"] = "plain"
     train: TeacherTrainConfig = field(default_factory=TeacherTrainConfig)
     seed: int | None = None
+    epoch: int | None = None
+    train_fraction: float = 0.7
     embeddings: str | None = None
 
     def __post_init__(self) -> None:

@@ -33,14 +33,15 @@ def test_the_defaults_are_allowed():
 
 NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
+    "(0, 1)": "record.train_fraction",
     "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
     "(0, ∞)": "distill.temperature train.epochs train.lr train.clip_grad",
     "[0, ∞)": "data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }
 WHOLE = {
-    "[0, ∞)": "subset.class_floor data.workers",
+    "[0, ∞)": "subset.class_floor data.workers record.epoch",
     "[1, ∞)": "data.image_size teacher.snapshot teacher.generations teacher.views teacher.top_k train.steps "
-    "train.batch_size train.grad_accum train.eval_every train.checkpoint_keep",
+    "train.batch_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
 }
 
 
@@ -54,7 +55,8 @@ def test_values_outside_a_range_are_refused_and_the_range_is_shown():
             if high != "∞":
                 right, wrong = [*right, int(high) - step], [*wrong, int(high) + step]
                 (right if allowed[-1] == "]" else wrong).append(int(high))
-            names = options.split() + [f"teacher.{name}" for name in options.split() if name.startswith("train.")]
+            of_training = [name for name in options.split() if name.startswith("train.")]
+            names = options.split() + [f"{group}.{name}" for group in ("teacher", "record") for name in of_training]
             for option in names:
                 for value in wrong:
                     with pytest.raises(ValueError, match=rf"^--{option}: ") as refused:

@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, options = parse(arguments)
     try:
-        if command in ("train", "cache", "evaluate") and (processes := processes_missing()):
+        if command in ("train", "cache", "record", "evaluate") and (processes := processes_missing()):
             relaunch(processes, arguments)
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
@@ -80,6 +80,26 @@ def cache_parser() -> ArgumentParser:
     parser = train_parser()
     parser.description = "Fill the cached targets that training with the same settings would read."
     parser.add_argument("--verify", action="store_true", help="Compute a sample of the entries again and compare.")
+    return parser
+
+
+def record_parser() -> ArgumentParser:
+    parser = train_parser()
+    parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
+    parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
+    return parser
+
+
+def score_parser() -> ArgumentParser:
+    parser = _parser("Score every sample of a data set by what was recorded.")
+    parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
+    parser.add_argument(
+        "--from", type=str, nargs="+", dest="records", required=True,
+        help="A record, or the runs that recorded their dynamics, one a repeat.",
+    )  # fmt: skip
+    parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
+    parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")
+    parser.add_argument("--output", type=str, default="runs/scores", help="Folder of score files.")
     return parser
 
 
@@ -137,6 +157,26 @@ def _cache(options: Namespace) -> int:
     return 0
 
 
+def _record(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.pipeline.train import record
+
+    with log_to_console():
+        folders = record(options.kind, options.config_object)
+    if _is_main_process():
+        print(*folders, sep="\n")
+    return 0
+
+
+def _score(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.score import print_scores
+
+    with log_to_console():
+        print_scores(options.scorers, [Path(record) for record in options.records], options)
+    return 0
+
+
 def _evaluate(options: Namespace) -> int:
     from kdprune.cli.evaluate import print_evaluation
     from kdprune.cli.logging import log_to_console
@@ -188,6 +228,8 @@ def _list(options: Namespace) -> int:
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
     "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
     "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
+    "record": (record_parser, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
+    "score": (score_parser, _score, "score every sample by what was recorded"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
     "show": (show_parser, _show, "what a run was made of, as a tree"),
     "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
@@ -196,7 +238,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
 
 
 def parse(arguments: list[str]) -> tuple[str, Namespace]:
-    """The command and its options; for `train` and `cache` with the checked settings as `config_object`.
+    """The command and its options; for `train`, `cache` and `record` with the checked settings as `config_object`.
 
     Ends the process, with a message, where the arguments cannot be read.
     """
@@ -221,7 +263,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         rest = ["--config", str(DEFAULT_RECIPE)]
     try:
         options = parser.parse_args(rest)
-        if command in ("train", "cache"):
+        if command in ("train", "cache", "record"):
             options.config_object = _config(parser, options)
     except ArgumentError as error:
         from kdprune.cli.mistakes import explain
@@ -237,7 +279,7 @@ def _config(parser: ArgumentParser, options: Namespace) -> Config:
     from kdprune.config import from_dict
 
     content: dict[str, Any] = options.as_dict()
-    for name in ("config", "verify"):
+    for name in ("config", "verify", "kind"):
         content.pop(name, None)
     config = from_dict(content)
     check(config)

@@ -85,6 +85,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     budget = make_budget(config.train, len(subset.ids), subset.total)
     check_batch(config.train, session.accelerator.num_processes)
     _check_snapshots(config, budget)
+    _check_record(config, budget)
     if loss is not None and loss.needs_features:
         for teacher in requested_teachers(config):
             if not teacher.has_weights:
@@ -141,6 +142,20 @@ def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings
         stored=data.train.images is not None,
         role=config.seeds.role,
     )
+
+
+def _check_record(config: Config, budget: Budget) -> None:
+    """Refuse a record of views whose epoch or label is not known."""
+    if config.train.record != "training":
+        return
+    option = "--train.record: training given, and"
+    if recipe.parse(config.data.augment).mixes:
+        raise ValueError(f"{option} --data.augment {config.data.augment} mixes labels; allowed is plain")
+    if config.teacher.views is not None:
+        raise ValueError(f"{option} with --teacher.views epochs share their views; allowed is plain")
+    # A teacher's is recorded because it costs nothing, not because it was asked for.
+    if budget.steps * budget.batch_size < budget.kept and config.seeds.role != "teacher":
+        raise ValueError(f"{option} {budget.steps} steps are no whole epoch; allowed is plain")
 
 
 def _check_snapshots(config: Config, budget: Budget) -> None:

@@ -4,8 +4,19 @@ from __future__ import annotations
 
 from copy import deepcopy
 from dataclasses import asdict, replace
+from typing import Any
 
-from kdprune.config import Config, DistillConfig, SeedConfig, StudentConfig, SubsetConfig, TeacherConfig, TrainConfig
+from kdprune.config import (
+    Config,
+    DistillConfig,
+    RecordConfig,
+    SeedConfig,
+    StudentConfig,
+    SubsetConfig,
+    TeacherConfig,
+    TrainConfig,
+)
+from kdprune.data import recipe
 
 
 def teacher_recipe(config: Config, name: str) -> Config:
@@ -18,7 +29,7 @@ def teacher_recipe(config: Config, name: str) -> Config:
     new.name = None
     new.seed = config.seed_of("teacher") + teacher.generations - 1  # each generation begins anew
     new.seeds = SeedConfig(subset=config.seed_of("subset"), role="teacher")  # it must not see validation samples either
-    new.subset = SubsetConfig(keep_fraction=teacher.train_fraction)
+    new.subset, new.record = SubsetConfig(keep_fraction=teacher.train_fraction), RecordConfig()
     new.student = StudentConfig(model=name, drop_rate=teacher.drop_rate)
     new.data.augment = teacher.augment or config.data.augment
     new.train = teacher_training(config)
@@ -46,7 +57,10 @@ def teacher_recipe(config: Config, name: str) -> Config:
 def teacher_training(config: Config) -> TrainConfig:
     """The run's training, with what `--teacher.train.*` says otherwise."""
     given = {name: value for name, value in asdict(config.teacher.train).items() if value is not None}
-    new = replace(config.train, budget="subset", save_epochs=[], save_steps=[])
+    # Its dynamics cost next to nothing, and scorers ask for them, later or in another run.
+    mixes = recipe.parse(config.teacher.augment or config.data.augment).mixes
+    record: Any = "none" if mixes else "training"
+    new = replace(config.train, budget="subset", save_epochs=[], save_steps=[], record=record)
     if "epochs" in given:
         new.steps = None
     return replace(new, **deepcopy(given))

@@ -12,7 +12,7 @@ from kdprune.config import Config
 from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.session import Session
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.select import Samples, needs_of, select
 
 
 def choose_subset(config: Config, session: Session) -> Subset:
@@ -28,7 +28,7 @@ def choose_subset(config: Config, session: Session) -> Subset:
         subset = _readable(subset, data, settings.file)
     else:
         subset = select(
-            Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation),
+            _samples(config, session),
             settings.keep_fraction,
             settings.selector,
             balanced=settings.balanced,
@@ -38,6 +38,23 @@ def choose_subset(config: Config, session: Session) -> Subset:
         )
     check_labels(config, data, subset.keep_fraction)
     return subset
+
+
+def _samples(config: Config, session: Session) -> Samples:
+    """What the subset is chosen from, with scores and features where they were recorded."""
+    data, scores = session.data, session.scores
+    samples = Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation)
+    if not {"scores", "features"} & set(needs_of(config.subset.selector)):
+        return samples
+    if scores is not None:
+        samples = replace(
+            samples,
+            scores=scores.values,
+            hard=config.subset.hard or scores.hard,
+            scorer=scores.scorer,
+            extra=scores.extra,
+        )
+    return samples if session.features is None else replace(samples, features=session.features)
 
 
 def _readable(subset: Subset, data: Data, file: str) -> Subset:

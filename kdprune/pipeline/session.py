@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +14,13 @@ from kdprune import bars
 from kdprune.config import Config
 from kdprune.data.dataset import Data, data_of, open_data
 from kdprune.data.place import Place
+from kdprune.data.scores import Scores
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
+from kdprune.records.rows import Rows
 
 log = logging.getLogger("kdprune")
 
@@ -28,12 +31,17 @@ class Session:
 
     Attributes:
         student, teachers: modules that the caller handed over, to be copied by whoever changes them.
+        scores, features: by which a subset is selected, where a selector asks for them.
+        observation: what these cost to record: seconds, forward and backward sample passes.
     """
 
     data: Data
     accelerator: Accelerator
     student: BuiltModel | None = None
     teachers: tuple[BuiltModel, ...] = ()
+    scores: Scores | None = None
+    features: Rows | None = None
+    observation: Mapping[str, float] | None = None
 
     @property
     def place(self) -> Place:

@@ -19,6 +19,7 @@ from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.job import Job
+from kdprune.pipeline.recorder import make_recorder
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import is_convolutional
@@ -56,6 +57,9 @@ def train_student(
             lambda name, epoch: export(run.checkpoints / f"{name}.safetensors", epoch),
         )
     )
+    recorder = make_recorder(job, run, student_logits(job.student.model, inputs, accelerator))
+    if recorder is not None:
+        observers.append(recorder)
     task = Task(
         label=label or f"{job.student.name}{'' if targets is None else ' + KD'}",
         student=job.student,
@@ -73,6 +77,8 @@ def train_student(
         report=run.write_metrics,
     )
     state = Trainer(task, accelerator).fit()
+    if recorder is not None:
+        recorder.close()
     export(run.weights, job.budget.epochs)
     accelerator.wait_for_everyone()
     accelerator.free_memory()

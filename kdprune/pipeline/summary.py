@@ -74,6 +74,7 @@ def _inputs(job: Job, teachers: list[Teacher]) -> dict[str, Any]:
         "data": data.fingerprint,
         "test_data": data.test_fingerprint,
         "subset": job.subset.hash,
+        "scores": None if job.session.scores is None else job.session.scores.hash,
         "teachers": made_of,
     }
 
@@ -126,7 +127,7 @@ def _cost(
     asked = 0 if targets is None else targets.forward_samples * job.session.accelerator.num_processes
     cached = job.config.teacher.targets == "cached"
     return {
-        "observation": NOTHING,
+        "observation": dict(job.session.observation or NOTHING),
         "teacher_training": {name: sum(cost[name] for cost in trained) for name in NOTHING},
         # A cache that fills on the way costs its passes here and its seconds in the student's training.
         "target_caching": {**NOTHING, "forward_samples": asked if cached else 0},

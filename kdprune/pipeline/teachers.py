@@ -65,6 +65,10 @@ class Trained(Protocol):
     def summary(self) -> dict[str, Any]: ...
 
 
+Train = Callable[[Config, Session, Path], Trained]
+"""Trains a recipe into a folder of runs, or finds its run there."""
+
+
 def requested_teachers(config: Config) -> list[TeacherRequest]:
     """The teachers of a run; none for the student's own moving average."""
     teacher = config.teacher
@@ -90,19 +94,13 @@ def check_models(config: Config) -> None:
             check_model_name(teacher.name)
 
 
-def load_teachers(
-    config: Config, session: Session, train: Callable[[Config, Session, Path], Trained]
-) -> list[LoadedTeacher]:
-    """Load the teachers that have weights, then train those that have none.
-
-    Args:
-        train: trains a recipe into a folder of runs, or finds its run there.
-    """
+def load_teachers(config: Config, session: Session, train: Train) -> list[LoadedTeacher]:
+    """Load the teachers that have weights, then train those that have none."""
     requests = requested_teachers(config)
     if any(is_given(request.name) for request in requests):
         given: list[BuiltModel | None] = [replace(built) for built in session.teachers]
     else:
-        given = [_load(config, session.data, request) if request.has_weights else None for request in requests]
+        given = [load_teacher(config, session.data, request) if request.has_weights else None for request in requests]
     if given and None not in given:
         _warn_of_unused(config.teacher)
     return [
@@ -113,19 +111,17 @@ def load_teachers(
     ]
 
 
-def _trained(
-    config: Config, session: Session, request: TeacherRequest, train: Callable[[Config, Session, Path], Trained]
-) -> LoadedTeacher:
+def _trained(config: Config, session: Session, request: TeacherRequest, train: Train) -> LoadedTeacher:
     """A teacher that is trained here, or was by an earlier run that asked for the same."""
     recipe = teacher_recipe(config, request.name)
     log.info("teacher %s has no weights: it is trained on %s, or found", request.name, _share(config.teacher))
     result = train(recipe, session, Path(config.output) / "teachers")
     at = "" if config.teacher.snapshot is None else f"@{config.teacher.snapshot}"
-    built = _load(config, session.data, TeacherRequest(f"{result.path}{at}", None, True))
+    built = load_teacher(config, session.data, TeacherRequest(f"{result.path}{at}", None, True))
     return LoadedTeacher(built, str(result.path), result.summary)
 
 
-def _load(config: Config, data: Data, request: TeacherRequest) -> BuiltModel:
+def load_teacher(config: Config, data: Data, request: TeacherRequest) -> BuiltModel:
     return build_teacher(
         request.name,
         data.num_classes,

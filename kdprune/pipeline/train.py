@@ -16,12 +16,15 @@ from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, differences, key_hash, read_record
 from kdprune.checks import check
 from kdprune.config import Config
+from kdprune.messages import unknown
 from kdprune.pipeline.distillation import with_layers
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
 from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.record import KINDS
+from kdprune.pipeline.score import check_selection, rehearsal, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
@@ -68,8 +71,9 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     check(config)
     check_optimizer(config.train.opt)
     check_models(config)
+    check_selection(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
-    session = open_session(config, accelerator, given)
+    session = observed(config, open_session(config, accelerator, given))
     arms = [config]
     if config.baseline and config.teacher.models:
         if (session.data.train.labels >= 0).all():
@@ -77,6 +81,35 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
         else:
             log.warning("%s has no labels: the baseline without a teacher is left out", config.data.dataset)
     return [train(arm, session, observers=observers) for arm in arms]
+
+
+def record(kind: str, config: Config) -> list[Path]:
+    """Record what scorers of a kind need, without training a student.
+
+    Args:
+        kind: of `KINDS`.
+
+    Returns:
+        The folders of the record: one, or those of several repeats.
+
+    Raises:
+        ValueError: an unknown kind; what cannot be had from these settings.
+    """
+    if kind not in KINDS:
+        raise ValueError(unknown("kind of record", kind, KINDS))
+    check(config)
+    check_optimizer(config.train.opt)
+    check_models(config)
+    accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
+    return KINDS[kind](config, open_session(config, accelerator), train).folders
+
+
+def observed(config: Config, session: Session) -> Session:
+    """A session that knows by what the subset is selected; what is not recorded yet is."""
+    if selects_by_observation(config):
+        make_job(rehearsal(config), session)
+        return with_scores(config, session, train)
+    return session
 
 
 def train(config: Config, session: Session, folder: Path | None = None, observers: Sequence[Observer] = ()) -> Result:

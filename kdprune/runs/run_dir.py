@@ -13,6 +13,7 @@ from kdprune.artefact import Artefact, Key, damage
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.data.subset import Subset
 from kdprune.files import read_json, write_json, write_text
+from kdprune.records import dynamics
 
 SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
 _PREAMBLE = ("config.yaml", "environment.json", SUBSET, "subset.ids.npy")
@@ -61,6 +62,11 @@ class RunDir:
     def checkpoints(self) -> Path:
         return self.path / "checkpoints"
 
+    @property
+    def dynamics(self) -> Path:
+        """Where the statistics of samples are, if they are recorded."""
+        return self.path / dynamics.FOLDER
+
     def start(self, environment: dict[str, Any], subset: Subset) -> None:
         """Write down the key, the settings, the samples and the surroundings."""
         self.artefact.begin()
@@ -85,7 +91,8 @@ class RunDir:
         write_json(self.path / SUMMARY, summary)
         names = [*_PREAMBLE, "metrics.csv", "search.json", WEIGHTS, SUMMARY]
         snapshots = sorted(self.checkpoints.glob("*.safetensors"))
-        names += [str(path.relative_to(self.path)) for path in snapshots]
+        recorded = sorted(path for path in self.dynamics.glob("*") if not path.name.startswith("."))
+        names += [str(path.relative_to(self.path)) for path in [*snapshots, *recorded]]
         self.artefact.finish(name for name in names if (self.path / name).is_file())
 
 

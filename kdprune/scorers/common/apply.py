@@ -138,3 +138,12 @@ def _check_scores(name: str, columns: Mapping[str, np.ndarray], total: int) -> N
     for column, values in columns.items():
         if values.shape != (total,):
             raise ValueError(f"scorer {name} breaks its contract: {column} has shape {values.shape}, N is {total}")
+
+
+def check_fit(
+    text: str, observation: Observation, difficulty: np.ndarray | None = None, option: str = "--subset.scorer"
+) -> None:
+    """Refuse a scorer that a record does not serve, before anything is computed (see `score`)."""
+    call = bound(text, option)[0]
+    with about(option):
+        _check(call.name, declared(call.name), observation, difficulty)

@@ -222,3 +222,16 @@ def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: S
             "the subset of %d samples keeps no sample of %d classes (%s): keep more, or use --subset.balanced true",
             len(ids), len(lost), listed(lost),
         )  # fmt: skip
+
+
+def needs_of(text: str) -> tuple[str, ...]:
+    """What the selector that `text` names reads beside ids: of "labels", "scores" and "features".
+
+    Raises:
+        ValueError: an unknown selector or parameter.
+    """
+    call = registry.read_call("selectors", text, "--subset.selector")
+    function = registry.get("selectors", call.name)
+    with about("--subset.selector"):
+        bind(call, function, "selector", supplied=1)
+    return tuple(getattr(function, "needs", ()))

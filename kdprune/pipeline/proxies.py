@@ -1,0 +1,78 @@
+"""Proxies: models that are trained for nothing but to be observed."""
+
+from __future__ import annotations
+
+import logging
+from copy import deepcopy
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from kdprune.config import Config, RecordConfig, SeedConfig, StudentConfig, SubsetConfig, TrainConfig
+from kdprune.data.counter import key
+from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.session import Session
+from kdprune.pipeline.teachers import Train
+from kdprune.selectors.common.select import Samples, select
+
+log = logging.getLogger("kdprune")
+
+RECORDS = "records"  # the folder of proxies and records in the output
+
+
+def train_proxies(config: Config, session: Session, train: Train) -> list[Path]:
+    """The runs of the proxies of a command, each trained or found."""
+    recipes = [proxy_recipe(config, repeat) for repeat in range(config.record.repeats)]
+    return _trained(recipes, config, session, train)
+
+
+def train_on_parts(config: Config, session: Session, train: Train) -> list[Path]:
+    """Runs of proxies that see a random part of the data each, trained or found (Feldman & Zhang 2020)."""
+    recipes = []
+    for repeat in range(config.record.repeats):
+        recipe = proxy_recipe(config, repeat)
+        recipe.subset = SubsetConfig(file=str(_part(config, session, recipe.seed)))
+        recipe.train.record = "none"
+        recipes.append(recipe)
+    return _trained(recipes, config, session, train)
+
+
+def _part(config: Config, session: Session, seed: int) -> Path:
+    """A file of random samples. It has a seed of its own: that of --seeds.subset decides what is for validation."""
+    data, fraction = session.data, config.record.train_fraction
+    samples = Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation)
+    path = Path(config.output) / RECORDS / "parts" / f"{data.fingerprint[:8]}-{fraction:g}-{seed}.json"
+    if session.accelerator.is_main_process:
+        select(samples, fraction, seed=key(seed, "part")).save(path)
+    session.accelerator.wait_for_everyone()
+    return path
+
+
+def _trained(recipes: list[Config], config: Config, session: Session, train: Train) -> list[Path]:
+    folder = Path(config.output) / RECORDS
+    return [train(recipe, session, folder).path for recipe in recipes]
+
+
+def proxy_recipe(config: Config, repeat: int) -> Config:
+    """The recipe of a proxy: the student's own on all data without a teacher, but for what --record.* says."""
+    asked = config.record
+    new = without_teacher(config)
+    new.name = None
+    new.seed = (config.seed if asked.seed is None else asked.seed) + repeat
+    new.seeds = SeedConfig(subset=config.seed_of("subset"), role="proxy")
+    new.subset, new.record = SubsetConfig(), RecordConfig()
+    if asked.model is not None and asked.model != config.student.model:
+        new.student = StudentConfig(model=asked.model, drop_rate=config.student.drop_rate)
+    new.train = proxy_training(config)
+    return new
+
+
+def proxy_training(config: Config) -> TrainConfig:
+    """The run's training, with what `--record.train.*` says otherwise."""
+    given = {name: value for name, value in asdict(config.record.train).items() if value is not None}
+    new = replace(config.train, budget="subset", save_epochs=[], save_steps=[], record=config.record.view)
+    if "epochs" in given:
+        new.steps = None
+    new = replace(new, **deepcopy(given))
+    if config.record.epoch and config.record.epoch not in new.save_epochs:
+        new.save_epochs = sorted([*new.save_epochs, config.record.epoch])
+    return new

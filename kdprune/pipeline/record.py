@@ -1,0 +1,337 @@
+"""Records: what is observed of each sample, made once and found again.
+
+A record of dynamics is a run that kept it; the others are artefacts in `<output>/records/`: embeddings, gradients, what
+a teacher says, and memorization.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from kdprune.artefact import Artefact, Key, damage, key_hash
+from kdprune.config import Config
+from kdprune.data.reader import Batch, plain_batches
+from kdprune.data.subset import load_subset
+from kdprune.files import in_bytes
+from kdprune.models.build import load_model
+from kdprune.models.gradient_norms import GradientNorms, last_layer_gradient_norm
+from kdprune.models.locate import resolve_teacher
+from kdprune.models.names import is_remote
+from kdprune.models.penultimate import Penultimate
+from kdprune.models.spec import BuiltModel
+from kdprune.passes.evaluation import student_logits
+from kdprune.passes.rows import Compute, write_rows
+from kdprune.pipeline.job import make_student
+from kdprune.pipeline.keys import ids_hash, network_key
+from kdprune.pipeline.proxies import RECORDS, proxy_recipe, train_on_parts, train_proxies
+from kdprune.pipeline.session import Session
+from kdprune.pipeline.student import place
+from kdprune.pipeline.summary import NOTHING
+from kdprune.pipeline.teachers import TeacherRequest, Train, load_teacher, load_teachers, requested_teachers
+from kdprune.records.dynamics import FOLDER, Dynamics
+from kdprune.records.dynamics import HEADER as DYNAMICS
+from kdprune.records.rows import About, Column, RowFiles
+from kdprune.records.statistics import STATISTICS, statistics
+from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_summary
+
+log = logging.getLogger("kdprune")
+
+VERSION = 1  # of the passes: to be raised with a change after which they write other values
+OF_TEACHER = tuple(name for name in STATISTICS if name != "kl")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A record that is there.
+
+    Attributes:
+        folders: for `observe`: one, or those of several repeats.
+        cost: of making it, whenever that was: seconds, forward and backward sample passes; nothing where it is a
+            by-product.
+    """
+
+    folders: list[Path]
+    cost: dict[str, float] = field(default_factory=lambda: dict(NOTHING))
+
+
+def record(kind: str, config: Config, session: Session, train: Train) -> Recorded:
+    """Record what scorers of a kind need, or find it.
+
+    Args:
+        kind: dynamics, embeddings, gradients, teacher or memorization.
+
+    Raises:
+        ValueError: what is asked for cannot be had from these settings.
+    """
+    if config.record.files:
+        return Recorded([Path(file) for file in config.record.files])
+    return KINDS[kind](config, session, train)
+
+
+def record_dynamics(config: Config, session: Session, train: Train) -> Recorded:
+    """Runs that recorded their dynamics: of the teachers that are trained here, or of proxies."""
+    if config.record.source != "proxy":
+        runs = _recorded_teachers(config, session, train)
+        if runs:
+            log.info("scores are of the training dynamics of %s", ", ".join(map(str, runs)))
+            return Recorded(runs)
+        if config.record.source == "teacher":
+            raise ValueError(
+                "--record.source: teacher given, and no teacher is trained here on all samples with a record of its "
+                "training views (--teacher.train_fraction 1, no mixed labels, at least one epoch); allowed is proxy"
+            )
+    runs = train_proxies(config, session, train)
+    for run in runs:
+        if not (run / FOLDER / DYNAMICS).is_file():
+            raise ValueError(f"{run} is finished and holds no record: remove it, so that it is trained again")
+    about = Dynamics(runs[:1]).about
+    passes = about.observed * about.epochs * len(runs) if about.view == "plain" else 0
+    return Recorded(runs, _cost(runs, forward=passes))
+
+
+def _recorded_teachers(config: Config, session: Session, train: Train) -> list[Path]:
+    """Runs of teachers whose dynamics were recorded on all samples, where they are trained here anyway."""
+    trained_here = [request for request in requested_teachers(config) if not request.has_weights]
+    if not trained_here or config.teacher.train_fraction < 1:
+        return []
+    runs = [Path(teacher.source) for teacher in load_teachers(config, session, train) if teacher.training]
+    return [run for run in runs if (run / FOLDER / DYNAMICS).is_file()]
+
+
+def record_embeddings(config: Config, session: Session, train: Train) -> Recorded:
+    """Pooled penultimate features, float16, of one model."""
+    built = _embedder(config, session, train)
+    _, tap, logits = _placed(built, session)
+
+    def features(batch: Batch) -> Tensor:
+        logits(batch.images)
+        return tap.taken().float()
+
+    width = _width(features, session, built)
+    folder = _rows("embeddings", {"features": Column(width, "float16")}, [built], features, config, session)
+    return Recorded([folder], _cost(forward=len(session.data.train)))
+
+
+def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
+    """Everything that a forward pass of the teacher gives: statistics of its predictions, the norm of the last layer's
+    gradient, features."""
+    if not requested_teachers(config):
+        raise ValueError("--subset.scorer: it reads what a teacher says, and --teacher.models names none")
+    loaded = load_teachers(config, session, train)
+    if len(loaded) > 1:
+        log.info("scores are of the first teacher, %s", loaded[0].built.name)
+    built = replace(loaded[0].built)
+    _, tap, logits = _placed(built, session)
+    bias = tap.bias
+
+    def row(batch: Batch) -> Tensor:
+        z_NC, features_NH = logits(batch.images).float(), tap.taken().float()
+        of_prediction_SN = statistics(z_NC, batch.labels)[: len(OF_TEACHER)]
+        norm_N = last_layer_gradient_norm(z_NC, features_NH, batch.labels.clamp(min=0), bias)
+        norm_N = norm_N.masked_fill(batch.labels < 0, torch.nan)
+        return torch.cat([of_prediction_SN.T, norm_N[:, None], features_NH], dim=1)
+
+    width = _width(row, session, built) - len(OF_TEACHER) - 1
+    columns = {name: Column(0) for name in (*OF_TEACHER, "last_layer_gradient_norm")}
+    folder = _rows("teacher", {**columns, "features": Column(width, "float16")}, [built], row, config, session)
+    return Recorded([folder], _cost(forward=len(session.data.train)))
+
+
+def record_gradients(config: Config, session: Session, train: Train) -> Recorded:
+    """Norms of each sample's gradient, over all parameters and over the last layer's, of R proxies."""
+    if (session.data.train.labels < 0).any():
+        raise ValueError(f"{config.data.dataset} has samples without a label: their loss has no gradient")
+    runs, models = _proxies_at(config, session, train)
+    taken = [_gradient_norms(built, session) for built in models]
+
+    def row(batch: Batch) -> Tensor:
+        both_2RN = torch.stack([norms(batch) for norms in taken], dim=1)
+        return both_2RN.flatten(0, 1).T
+
+    columns = {"gradient_norm": Column(len(models)), "last_layer_gradient_norm": Column(len(models))}
+    folder = _rows("gradients", columns, models, row, config, session, {"epoch": config.record.epoch})
+    passes = len(models) * len(session.data.train)
+    return Recorded([folder], _cost(runs, forward=passes, backward=passes))
+
+
+def _proxies_at(config: Config, session: Session, train: Train) -> tuple[list[Path], list[BuiltModel]]:
+    """Runs of proxies, and their models after --record.epoch epochs."""
+    epoch = config.record.epoch
+    if epoch == 0:
+        log.warning(
+            "--record.epoch: 0 given; GraNd at initialisation does not find important samples (its published result "
+            "came from a mistake in restoring checkpoints): take 10 to 20"
+        )
+        recipes = [proxy_recipe(config, repeat) for repeat in range(config.record.repeats)]
+        return [], [make_student(recipe, session) for recipe in recipes]
+    at = "" if epoch is None else f"@{epoch}"
+    runs = train_proxies(config, session, train)
+    weights = [resolve_teacher(f"{run}{at}") for run in runs]
+    return runs, [_loaded(path, session) for path in weights if path is not None]
+
+
+def record_memorization(config: Config, session: Session, train: Train) -> Recorded:
+    """Whether each of M models that saw a part of the data is right about each sample, and whether it saw it."""
+    repeats, fraction = config.record.repeats, config.record.train_fraction
+    if repeats < 4:
+        raise ValueError(
+            f"--record.repeats: {repeats} given, and memorization compares models that saw a sample with models that "
+            "did not: allowed are 4 and more (Feldman & Zhang 2020 took 2,000 for ImageNet, 4,000 for CIFAR-100)"
+        )
+    log.info("memorization: %d trainings on %.0f%% of the data each, or found", repeats, 100 * fraction)
+    runs = train_on_parts(config, session, train)
+    models = [_loaded(run / WEIGHTS, session) for run in runs]
+    all_logits = [_placed(built, session)[2] for built in models]
+    seen_MN = torch.zeros(len(runs), len(session.data.train))
+    for seen_N, run in zip(seen_MN, runs, strict=True):
+        seen_N[torch.from_numpy(load_subset(run / SUBSET).ids)] = 1
+
+    def row(batch: Batch) -> Tensor:
+        right_NM = torch.stack([(z(batch.images).argmax(1) == batch.labels).float() for z in all_logits], dim=1)
+        return torch.cat([right_NM, seen_MN[:, batch.ids].T.to(right_NM.device)], dim=1)
+
+    columns = {name: Column(len(runs), "float16") for name in ("correct", "trained")}
+    parts = hashlib.sha256(np.packbits(seen_MN.bool().numpy()).tobytes()).hexdigest()
+    folder = _rows("memorization", columns, models, row, config, session, {"parts": parts})
+    return Recorded([folder], _cost(runs, forward=len(runs) * len(session.data.train)))
+
+
+KINDS: dict[str, Callable[[Config, Session, Train], Recorded]] = {
+    "dynamics": record_dynamics,
+    "embeddings": record_embeddings,
+    "gradients": record_gradients,
+    "teacher": record_teacher,
+    "memorization": record_memorization,
+}
+
+
+def _embedder(config: Config, session: Session, train: Train) -> BuiltModel:
+    """The model whose features are recorded: as named, else the teacher, else a proxy."""
+    name = config.record.embeddings
+    if name is not None:
+        has_weights = is_remote(name) or resolve_teacher(name) is not None
+        settings = replace(config, teacher=replace(config.teacher, pretrained=not has_weights))
+        return load_teacher(settings, session.data, TeacherRequest(name, None, True))
+    if requested_teachers(config):
+        return replace(load_teachers(config, session, train)[0].built)
+    (run,) = train_proxies(replace(config, record=replace(config.record, repeats=1)), session, train)
+    return _loaded(run / WEIGHTS, session)
+
+
+def _loaded(weights: Path, session: Session) -> BuiltModel:
+    return load_model(weights, None if session.student is None else deepcopy(session.student.model))
+
+
+def _cost(runs: Sequence[Path] = (), forward: int = 0, backward: int = 0) -> dict[str, float]:
+    """Of trainings, and of passes beside them."""
+    trained = [read_summary(run)["cost"]["student_training"] for run in runs]
+    cost = {name: sum(one[name] for one in trained) for name in NOTHING}
+    cost["forward_samples"] += forward
+    cost["backward_samples"] += backward
+    return cost
+
+
+def _placed(built: BuiltModel, session: Session) -> tuple[Any, Penultimate, Any]:
+    """A model on its device, with a tap on its features: inputs, tap, from uint8 views to logits."""
+    inputs = place(built, session.accelerator.device)
+    tap = Penultimate(built.model.eval())
+    return inputs, tap, student_logits(built.model, inputs, session.accelerator)
+
+
+def _gradient_norms(built: BuiltModel, session: Session) -> Any:
+    """From a batch to both norms, 2×N."""
+    inputs, tap, _ = _placed(built, session)
+    norms = GradientNorms(built.model)
+
+    def both(batch: Batch) -> Tensor:
+        with torch.enable_grad(), session.accelerator.autocast():
+            of_all_N, logits_NC = norms(inputs(batch.images), batch.labels)
+        of_last_N = last_layer_gradient_norm(logits_NC.float(), tap.taken().float(), batch.labels, tap.bias)
+        return torch.stack([of_all_N, of_last_N])
+
+    return both
+
+
+def _width(compute: Compute, session: Session, built: BuiltModel) -> int:
+    """How many values a row has, seen on two samples."""
+    readable = session.data.train.readable[: 2 * session.place.world]
+    with torch.no_grad():
+        return compute(next(plain_batches(session.data.train, readable, built.spec, session.place))).shape[1]
+
+
+def _rows(
+    kind: str,
+    columns: dict[str, Column],
+    models: Sequence[BuiltModel],
+    compute: Compute,
+    config: Config,
+    session: Session,
+    more: Key | None = None,
+) -> Path:
+    """The folder of a record of rows, made by a pass over all samples unless it is there."""
+    data, accelerator = session.data, session.accelerator
+    key = {
+        "version": VERSION,
+        "kind": kind,
+        "data": {"train": data.fingerprint, "dropped": ids_hash(data.train.unreadable)},
+        "models": [key_hash(network_key(built)) for built in models],
+        "precision": accelerator.mixed_precision,
+        **(more or {}),
+    }
+    folder = Path(config.output) / RECORDS / f"{kind}-{models[0].name.replace('/', '_')}-{key_hash(key)[:8]}"
+    artefact = Artefact(folder, f"recorded {kind}", key)
+    origin = {"models": [built.name for built in models], "precision": accelerator.mixed_precision}
+    about = About(kind, len(data.train), columns, data.fingerprint, tuple(data.classes), origin)
+    _make(artefact, RowFiles(folder, about), compute, models[0], config, session)
+    return folder
+
+
+def _make(
+    artefact: Artefact, files: RowFiles, compute: Compute, built: BuiltModel, config: Config, session: Session
+) -> None:
+    data, accelerator = session.data, session.accelerator
+    main = accelerator.is_main_process
+    if _finished(artefact, config):
+        return
+    with artefact.owned() if main else contextlib.nullcontext():
+        accelerator.wait_for_everyone()
+        if not _finished(artefact, config):  # another command may have finished it meanwhile
+            if main:
+                artefact.begin()
+                files.create(data.train.labels)
+                log.info("%s: %s", files.folder, in_bytes(files.about.bytes))
+            accelerator.wait_for_everyone()
+            batch_size = max(1, config.train.batch_size // accelerator.num_processes)
+            write_rows(files, compute, data.train, built.spec, accelerator, workers=data.workers, batch_size=batch_size)
+            if main:
+                artefact.finish(files.names())
+        accelerator.wait_for_everyone()
+
+
+def _finished(artefact: Artefact, config: Config) -> bool:
+    """Whether a record is there and whole, as the main process sees it: all must go the same way."""
+    seen: list[Any] = [None]
+    if PartialState().is_main_process:
+        seen = [artefact.finished]
+        if seen[0] and (found := damage(artefact.folder)):
+            if not config.remake:
+                raise ValueError(f"{'; '.join(found)}. The record was finished: --remake true makes it again")
+            for path in artefact.folder.glob("*.npy"):
+                path.unlink()
+            artefact.reopen()
+            seen = [False]
+    broadcast_object_list(seen)
+    return seen[0]

@@ -1,0 +1,191 @@
+"""Scores: from a scorer's name to a score file, with what it needs recorded first; each made once and found again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from accelerate.utils import broadcast_object_list
+
+from kdprune.artefact import Artefact, key_hash, obtain
+from kdprune.config import Config, SubsetConfig
+from kdprune.data.scores import Scores, load_scores
+from kdprune.messages import about, listed
+from kdprune.pipeline.record import record, record_embeddings
+from kdprune.pipeline.session import Session
+from kdprune.pipeline.teachers import Train
+from kdprune.records.rows import RowRecord
+from kdprune.registry import names
+from kdprune.scorers.common.apply import bound, check_fit, declared, score
+from kdprune.scorers.common.observation import Observation, observe
+from kdprune.selectors.common.select import needs_of
+
+log = logging.getLogger("kdprune")
+
+VERSION = 1  # of the scorers: to be raised with a change after which one of them gives other scores
+FOLDER, FILE = "scores", "scores.parquet"  # in the output, and in the folder of one
+
+
+def with_scores(config: Config, session: Session, train: Train) -> Session:
+    """A session that knows the scores and features which the subset is selected by.
+
+    Raises:
+        ValueError: scores of other data; a scorer or a selector that lacks what it needs.
+    """
+    subset = config.subset
+    if subset.file is not None:
+        return session
+    needs = needs_of(subset.selector)
+    if subset.scores is not None:
+        scores = load_scores(subset.scores, session.data.fingerprint, len(session.data.train))
+        session = replace(session, scores=scores)
+    if subset.scorer is not None:
+        session = _scored(config, session, train)
+    if "features" in needs:
+        with about("--subset.features"):
+            session = _featured(config, session, train)
+    return session
+
+
+def check_selection(config: Config) -> None:
+    """Refuse what can be seen to be wrong with scorer and selector before anything is opened.
+
+    Raises:
+        ValueError: options that contradict each other; a selector without what it needs; wrong arguments.
+    """
+    subset = config.subset
+    needs = needs_of(subset.selector)
+    given = [name for name in ("scorer", "scores", "features", "hard") if getattr(subset, name) is not None]
+    if subset.file is not None:
+        if given:
+            raise ValueError(f"--subset.{given[0]}: given beside --subset.file, which says itself what is kept")
+        return
+    reads_scores = subset.scorer is not None and "difficulty" in declared(bound(subset.scorer)[0].name).reads
+    if reads_scores and subset.scores is None:
+        raise ValueError(
+            f"--subset.scores: {subset.scorer} starts from the scores of another scorer, and none are given"
+        )
+    if subset.scorer is not None and subset.scores is not None and not reads_scores:
+        raise ValueError("--subset.scores: given beside --subset.scorer; leave one of the two out")
+    if "scores" in needs and subset.scorer is None and subset.scores is None:
+        raise ValueError(
+            f"--subset.selector: {subset.selector} goes by scores: name a scorer with --subset.scorer "
+            f"({listed(names('scorers'), 50)}), or a score file with --subset.scores"
+        )
+    if "scores" not in needs:
+        for name in given:
+            if name != "features":
+                log.warning("--subset.%s: no effect, since selector %s reads no scores", name, subset.selector)
+    if "features" in given and "features" not in needs:
+        log.warning("--subset.features: no effect, since selector %s reads no features", subset.selector)
+
+
+def selects_by_observation(config: Config) -> bool:
+    """Whether the subset of a run depends on anything that is recorded."""
+    needs = needs_of(config.subset.selector)
+    return config.subset.file is None and bool({"scores", "features"} & set(needs))
+
+
+def rehearsal(config: Config) -> Config:
+    """The same run on a random subset of the same size: what is wrong with it shows before anything is scored."""
+    subset = config.subset
+    return replace(
+        config,
+        subset=SubsetConfig(
+            keep_fraction=subset.keep_fraction,
+            balanced=subset.balanced,
+            class_floor=subset.class_floor,
+            without_classes=subset.without_classes,
+        ),
+    )
+
+
+def _scored(config: Config, session: Session, train: Train) -> Session:
+    text = config.subset.scorer
+    assert text is not None
+    says = declared(bound(text)[0].name)
+    data = session.data
+    if says.labels and (data.train.labels < 0).any():
+        raise ValueError(f"--subset.scorer: {text} needs labels, and {config.data.dataset} has samples without one")
+    if says.needs == "nothing":
+        observation = Observation("nothing", data.train.labels, data.fingerprint, tuple(data.classes), {})
+    else:
+        recorded = record(says.needs, config, session, train)
+        observation = observe(recorded.folders)
+        session = replace(session, observation=recorded.cost)
+        if observation.fingerprint != data.fingerprint:
+            raise ValueError(
+                f"--record.files: {', '.join(config.record.files)} observed another data set (its fingerprint is "
+                f"{observation.fingerprint[:12]}…, this data set's is {data.fingerprint[:12]}…)"
+            )
+    folder, seed = Path(config.output) / FOLDER, config.seed_of("subset")
+    if session.accelerator.is_main_process:
+        path = score_file(text, observation, folder, seed=seed, base=session.scores)
+    found = [path if session.accelerator.is_main_process else None]
+    broadcast_object_list(found)
+    return replace(session, scores=load_scores(found[0]))
+
+
+def score_file(text: str, observation: Observation, folder: Path, *, seed: int = 0, base: Scores | None = None) -> Path:
+    """The score file of a record, which is made unless it is there.
+
+    Args:
+        text: a scorer, as in `--subset.scorer`.
+        folder: of score files.
+        seed: of scorers that draw.
+        base: scores of another scorer, for those that start from them.
+    """
+    call, _, arguments = bound(text)
+    reads = declared(call.name).reads
+    key = {
+        "version": VERSION,
+        "scorer": call.name,
+        "arguments": {name: repr(value) for name, value in arguments.items()},
+        "data": observation.fingerprint,
+        "observed": observation.origin.get("observed"),
+        "seed": seed if "seed" in reads else None,
+        "base": None if base is None or "difficulty" not in reads else [base.hash, base.hard],
+    }
+    place = folder / f"{call.name}-{key_hash(key)[:8]}"
+
+    def make() -> list[str]:
+        difficulty = None if base is None else base.difficulty
+        score(text, observation, seed=seed, difficulty=difficulty).save(place / FILE)
+        return [FILE]
+
+    obtain(Artefact(place, "scores", key), make)
+    log.info("scores by %s: %s", text, place / FILE)
+    return place / FILE
+
+
+def _featured(config: Config, session: Session, train: Train) -> Session:
+    if config.subset.features is not None:
+        found = RowRecord(Path(config.subset.features))
+    else:
+        recorded = record_embeddings(config, session, train)
+        found = RowRecord(recorded.folders[0])
+        before = session.observation or {}
+        session = replace(
+            session, observation={name: before.get(name, 0) + cost for name, cost in recorded.cost.items()}
+        )
+    if found.about.fingerprint != session.data.fingerprint:
+        raise ValueError(f"{found.folder} is a record of another data set")
+    return replace(session, features=found.rows("features"))
+
+
+def score_files(
+    scorers: Sequence[str], records: Sequence[Path], folder: Path, *, seed: int = 0, base: Scores | None = None
+) -> list[Path]:
+    """Score files of a record, each made unless it is there; whatever is wrong is said before any is made.
+
+    Args:
+        scorers: as in `--subset.scorer`.
+        records: the folders of one record.
+        folder, seed, base: see `score_file`.
+    """
+    observation = observe(records)
+    for text in scorers:
+        check_fit(text, observation, None if base is None else base.difficulty, option="score")
+    return [score_file(text, observation, folder, seed=seed, base=base) for text in scorers]

@@ -1,0 +1,90 @@
+"""The predictions of the last epochs, for as long as a training is recorded: how far each moved since the epoch before.
+
+One float16 file N×C an epoch, of log-probabilities, by sample id. What an unfinished training may still go back to
+stays; the rest is removed on the way, and all of it at the end.
+
+Shapes: N samples of the unpruned training set, P of them, C classes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_PREFIX = ".predictions_"
+
+
+class Predictions:
+    """Log-probabilities of samples by epoch, shared by the processes of a training.
+
+    Args:
+        folder: of the record.
+        total: N.
+        classes: C.
+    """
+
+    def __init__(self, folder: Path, total: int, classes: int) -> None:
+        self.folder, self.total, self.classes = folder, total, classes
+
+    @property
+    def bytes(self) -> int:
+        """Of an epoch; two epochs at least are there at a time."""
+        return 2 * self.total * self.classes
+
+    def exchange(self, epoch: int, ids_P: np.ndarray, log_p_PC: Tensor) -> Tensor:
+        """Keep what is predicted in an epoch (from 1 on), and give the divergence from the epoch before, P.
+
+        NaN in the first epoch, and where the epoch before is not there.
+        """
+        rounded = log_p_PC.half()  # the next epoch meets it rounded, so this one is, too
+        self._map(epoch)[ids_P] = rounded.numpy()
+        if epoch == 1:
+            return torch.full((len(ids_P),), torch.nan)
+        before = torch.from_numpy(self._map(epoch - 1)[ids_P])
+        return temporal_divergence(rounded.float(), before.float())
+
+    def forget(self, before: int) -> None:
+        """Remove the files of the epochs before this one."""
+        for path in self.folder.glob(f"{_PREFIX}*.f16"):
+            if int(path.stem.removeprefix(_PREFIX)) < before:
+                path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Remove all of them, and what a kill may have left."""
+        for path in self.folder.glob(f"{_PREFIX}*"):
+            path.unlink(missing_ok=True)
+
+    def _map(self, epoch: int) -> np.memmap:
+        path = self.folder / f"{_PREFIX}{epoch:06d}.f16"
+        if not path.exists():
+            self._reserve(path)
+        return np.memmap(path, np.float16, "r+", shape=(self.total, self.classes))
+
+    def _reserve(self, path: Path) -> None:
+        """Make a file of NaNs unless another process just did. Written, since a store into a hole of a full disk would
+        kill the process."""
+        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f"{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                row = np.full(min(2**20, self.total * self.classes), np.nan, dtype=np.float16)
+                for start in range(0, self.total * self.classes, len(row)):
+                    file.write(row[: self.total * self.classes - start].data)
+            with contextlib.suppress(FileExistsError):
+                os.link(temporary, path)  # renaming would throw away what the other process has written meanwhile
+        finally:
+            os.unlink(temporary)
+
+
+def temporal_divergence(log_p_PC: Tensor, log_q_PC: Tensor) -> Tensor:
+    """Σ|p·log(p/q)| of a prediction p and the one an epoch before, q (Zhang et al. 2024, arXiv 2311.13613, eq. 7; of
+    absolute values, as its code has it)."""
+    difference_PC = log_p_PC - log_q_PC
+    terms_PC = log_p_PC.exp() * difference_PC
+    certain = (log_p_PC == -torch.inf) & ~log_q_PC.isnan()  # 0·log 0 is 0
+    return terms_PC.masked_fill(certain, 0).abs().sum(1)

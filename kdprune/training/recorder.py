@@ -1,0 +1,143 @@
+"""Observers that record the dynamics of a training: statistics of every sample in every epoch.
+
+Shapes: N samples of a batch, C classes, S statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from kdprune.data.reader import Batch
+from kdprune.messages import listed
+from kdprune.records.dynamics import DynamicsFiles
+from kdprune.records.predictions import Predictions
+from kdprune.records.statistics import STATISTICS, statistics
+from kdprune.training.observers import Observer
+from kdprune.training.step import StepResult
+
+FLUSH = 50  # batches that wait on the device before they are written: a copy makes the host wait for it
+KEPT = 3  # checkpoints that a stopped training might go back to, the newest of which may not have been written
+
+
+class Recorder(Observer):
+    """What recording from the training views and from plain images share: files, and what they are written from.
+
+    Args:
+        files: the record, created by the main process here.
+        labels_N: of all samples of the unpruned training set.
+        num_classes: C.
+        ids: of the samples that are observed, int64, ascending.
+        accelerator: of the run.
+    """
+
+    def __init__(
+        self, files: DynamicsFiles, labels_N: np.ndarray, num_classes: int, ids: np.ndarray, accelerator: Accelerator
+    ) -> None:
+        self.files, self.ids, self.accelerator = files, ids, accelerator
+        self.predictions = Predictions(files.folder, files.about.total, num_classes)
+        if accelerator.is_main_process:
+            files.create(labels_N)
+        accelerator.wait_for_everyone()
+        self._waiting: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._epochs_done = 0
+        self._saved_at: list[int] = []  # epochs that were done when the last checkpoints were written
+        self._first = True
+
+    def step(self, step: int) -> None:
+        if self._first and step > 1:
+            raise ValueError(
+                "--train.record: given for a run that was begun without it, so that its first epochs would be missing; "
+                "remove the run's checkpoints, or go on without it"
+            )
+        self._first = False
+        if len(self._waiting) >= FLUSH:
+            self._write()
+
+    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+        self._epochs_done = epoch
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        self._write()
+        self.files.flush()
+        self._saved_at = [*self._saved_at, self._epochs_done][-KEPT:]
+        if self.accelerator.is_main_process:
+            self.predictions.forget(min(self._saved_at))
+        return {"saved_at": self._saved_at}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._saved_at, self._first = list(state["saved_at"]), False
+        self._epochs_done = self._saved_at[-1]
+
+    def close(self) -> None:
+        """Write what is left, and see that nothing is missing.
+
+        Raises:
+            RuntimeError: a sample without statistics in some epoch.
+        """
+        self._write()
+        self.files.flush()
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            if missing := self.files.unobserved(self.ids):
+                epoch, ids = missing
+                raise RuntimeError(
+                    f"{self.files.folder}: {len(ids):,} samples have no statistics in epoch {epoch} ({listed(ids)})"
+                )
+            self.predictions.clear()
+        self.accelerator.wait_for_everyone()
+
+    def _note(self, ids_N: Tensor, epochs_N: Tensor, logits_NC: Tensor, labels_N: Tensor) -> None:
+        """Keep a batch's statistics on the device until they are written. `epochs_N` counts from 1, on the host."""
+        logits_NC = logits_NC.detach().float()
+        self._waiting.append((ids_N, epochs_N, statistics(logits_NC, labels_N), logits_NC.log_softmax(1).half()))
+
+    def _write(self) -> None:
+        if not self._waiting:
+            return
+        ids, epochs, statistics_SN, log_p_NC = (
+            torch.cat(parts, dim=1 if i == 2 else 0).cpu()
+            for i, parts in enumerate(zip(*self._waiting, strict=True))
+        )  # fmt: skip
+        self._waiting.clear()
+        for epoch in epochs.unique().tolist():
+            if epoch > self.files.about.epochs:
+                continue  # begun and never ended
+            of_epoch = epochs == epoch
+            ids_P, values_SP = ids[of_epoch].numpy(), statistics_SN[:, of_epoch]
+            values_SP[STATISTICS.index("kl")] = self.predictions.exchange(epoch, ids_P, log_p_NC[of_epoch].float())
+            self.files.write(epoch, ids_P, values_SP.numpy())
+
+
+class TrainingViews(Recorder):
+    """Records each sample as it is trained on: in training mode, augmented, before the step that it is part of."""
+
+    def batch(self, batch: Batch, result: StepResult) -> None:
+        self._note(batch.ids, batch.views + 1, result.output, batch.labels)
+
+
+class PlainImages(Recorder):
+    """Records every sample after each epoch, without augmentation, in evaluation mode.
+
+    Args:
+        predict: gives this process's part of the samples and their logits, the model in evaluation mode.
+    """
+
+    def __init__(self, *args: Any, predict: Callable[[], Iterable[tuple[Batch, Tensor]]]) -> None:
+        super().__init__(*args)
+        self.predict = predict
+
+    @torch.no_grad()
+    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+        for batch, logits_NC in self.predict():
+            self._note(batch.ids, torch.full_like(batch.ids, epoch), logits_NC, batch.labels)
+            if len(self._waiting) >= FLUSH:
+                self._write()
+        self._write()
+        return super().epoch(epoch, last)
