@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from kdprune.api.teaching import Targets, Teacher
     from kdprune.api.views import Views
     from kdprune.config import Config
+    from kdprune.data.scores import Scores
     from kdprune.data.subset import Subset
     from kdprune.training.interrupt import Interrupted
 
@@ -24,6 +25,7 @@ _MODULES = {
     "Config": "config",
     "Interrupted": "training.interrupt",
     "Result": "api.runs",
+    "Scores": "data.scores",
     "Subset": "data.subset",
     "Targets": "api.teaching",
     "Teacher": "api.teaching",
@@ -39,6 +41,7 @@ __all__ = [
     "Config",
     "Interrupted",
     "Result",
+    "Scores",
     "Subset",
     "Targets",
     "Teacher",

@@ -24,6 +24,7 @@ _RANGES = {
     "data.workers": (0, None, True, True),
     "data.memory_gb": (0, None, True, True),
     "data.val_fraction": (0, 1, True, False),
+    "record.repeats": (1, None, True, True),
     "student.drop_rate": (0, 1, True, False),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),
@@ -105,7 +106,9 @@ def check_name(name: str | None) -> None:
 
 
 def check_ranges(config: Config) -> None:
-    ranges = _RANGES | {f"teacher.{option}": limits for option, limits in _RANGES.items() if option[:6] == "train."}
+    ranges = dict(_RANGES)
+    for group in ("teacher", "record"):
+        ranges |= {f"{group}.{option}": limits for option, limits in _RANGES.items() if option[:6] == "train."}
     for option, (low, high, with_low, with_high) in ranges.items():
         value: Any = config
         for name in option.split("."):

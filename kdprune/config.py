@@ -53,10 +53,19 @@ class SubsetConfig:
         without_classes: Names or indices of classes of which no sample is kept. keep_fraction still counts all samples,
             those of these classes too, and keeps at most what is left: 1.0 keeps all of it.
         file: A subset.json to use instead of selecting.
+        scorer: How hard each sample is, for selectors that ask: a name, or NAME(ARGUMENTS). What it needs is recorded
+            first (see record), unless it was before.
+        scores: A score file to use instead of scoring.
+        hard: Which scores mean a hard sample (default: what the scorer or the file says).
+        features: A record of embeddings, for selectors that read features (default: recorded as record says).
     """
 
     keep_fraction: float = 1.0
     selector: str = "random"
+    scorer: str | None = None
+    scores: str | None = None
+    hard: Literal["high", "low"] | None = None
+    features: str | None = None
     balanced: bool = False
     class_floor: int = 0
     without_classes: list[int | str] | int | str = field(default_factory=list)
@@ -114,6 +123,9 @@ class TrainConfig:
         checkpoint_keep: How many of the latest checkpoints are kept.
         save_epochs: Epochs after which a snapshot of the weights is kept, for RUN@EPOCH.
         save_steps: Steps after which one is kept, for RUN@stepSTEP.
+        record: Keep statistics of every sample and epoch in the run directory, for scorers: of the training views, at
+            next to no cost, or of plain images after each epoch, at the cost of a forward pass over all samples.
+            (default: training for a teacher that is trained here, else none).
     """
 
     epochs: float = 30
@@ -140,6 +152,7 @@ class TrainConfig:
     checkpoint_keep: int = 2
     save_epochs: list[int] = field(default_factory=list)
     save_steps: list[int] = field(default_factory=list)
+    record: Literal["none", "training", "plain"] = "none"
 
     def __post_init__(self) -> None:
         self.checkpoint_every = str(self.checkpoint_every)
@@ -229,6 +242,36 @@ class DistillConfig:
 
 
 @dataclass
+class RecordConfig:
+    """What is observed for the scorer, if it was not before.
+
+    Args:
+        source: Whose training dynamics: of a teacher that is trained here anyway, or of proxies, models that are
+            trained for nothing else; auto takes the teacher's where they are recorded on all samples.
+        files: Records to use instead: directories of runs or of records; several are repeats of one.
+        model: Of the proxies (default: the student).
+        repeats: Proxies that differ in their seed; scores are means over them.
+        view: Whether proxies are recorded on plain images after each epoch, or on their training views.
+        train: Anything of train.* for the proxies (default: the run's).
+        seed: Of the first proxy (default: seed).
+        embeddings: Model whose features are recorded: any that --teacher.models may name (default: the teacher, or else
+            a trained proxy).
+    """
+
+    source: Literal["auto", "proxy", "teacher"] = "auto"
+    files: list[str] | str = field(default_factory=list)
+    model: str | None = None
+    repeats: int = 1
+    view: Literal["plain", "training"] = "plain"
+    train: TeacherTrainConfig = field(default_factory=TeacherTrainConfig)
+    seed: int | None = None
+    embeddings: str | None = None
+
+    def __post_init__(self) -> None:
+        self.files = _as_list(self.files)
+
+
+@dataclass
 class SeedConfig:
     """Seeds by role; each is --seed unless it is given.
 
@@ -245,7 +288,7 @@ class SeedConfig:
     data: int | None = None
     subset: int | None = None
     teacher: int | None = None
-    role: Literal["student", "teacher"] = "student"
+    role: Literal["student", "teacher", "proxy"] = "student"
 
 
 @dataclass
@@ -270,6 +313,7 @@ class Config:
     seeds: SeedConfig = field(default_factory=SeedConfig)
     data: DataConfig = field(default_factory=DataConfig)
     subset: SubsetConfig = field(default_factory=SubsetConfig)
+    record: RecordConfig = field(default_factory=RecordConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
     teacher: TeacherConfig = field(default_factory=TeacherConfig)
     distill: DistillConfig = field(default_factory=DistillConfig)
@@ -287,8 +331,8 @@ class Config:
 # Settings that change where or how often something is written or how fast it is computed, not (but for rounding) what.
 _NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
-    *(f"{group}.{name}" for group in ("train", "teacher.train")
-      for name in ("eval_every", "checkpoint_every", "checkpoint_keep")),
+    *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
+      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "record")),
 }  # fmt: skip
 
 

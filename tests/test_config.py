@@ -13,8 +13,8 @@ from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_
 
 NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
-    "train.eval_every", "train.checkpoint_every", "train.checkpoint_keep",
-    "teacher.train.eval_every", "teacher.train.checkpoint_every", "teacher.train.checkpoint_keep",
+    *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
+      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "record")),
 }  # fmt: skip
 
 

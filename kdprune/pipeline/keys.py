@@ -22,7 +22,7 @@ VERSION = 1
 before are not taken for results of now."""
 
 # Settings of train.* that say how often something is looked at or written.
-_NOT_THE_RESULT = ("precision", "eval_every", "checkpoint_every", "checkpoint_keep")
+_NOT_THE_RESULT = ("precision", "eval_every", "checkpoint_every", "checkpoint_keep", "record")
 
 
 def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:

@@ -1,0 +1,217 @@
+"""Scores of samples as a file: how hard each one is, by which scorer, observed in what. One row a sample.
+
+A parquet file with the columns `sample_id` (int64), `label` (int32, -1 where there is none) and `score` (float32), in
+the order of the ids; a scorer may add columns of its own. Its metadata (key `kdprune`) say what the scores belong to
+and which way is hard. A sample that was not observed, such as an unreadable image, has no row.
+
+Shapes: N samples of the unpruned training set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kdprune.files import write_whole
+from kdprune.messages import listed, shown
+
+FORMAT = "kdprune scores 1"
+ROWS = 2**20  # of a row group: what is in memory at once beside the arrays
+_COLUMNS = {"sample_id": pa.int64(), "label": pa.int32(), "score": pa.float32()}
+
+Hard = Literal["high", "low"]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of the samples of a data set.
+
+    Attributes:
+        values: by sample id, float32 N; NaN where a sample was not observed. ±inf is allowed and sorts as such.
+        labels: int64 N, -1 where there is none.
+        fingerprint: of the data set.
+        scorer: as it was written, such as `el2n(epoch=10)`.
+        hard: whether a high or a low score means a hard sample.
+        classes: names, in label order.
+        origin: what was observed, JSON values: the kind of record and the hashes of what it is made of.
+        extra: further columns of the scorer, float32 N each.
+
+    Example:
+        >>> import kdprune, numpy as np
+        >>> labels = np.array([0, 1, 0, 1])
+        >>> scores = kdprune.Scores(np.array([0.1, 0.4, 0.2, 0.3]), labels, "labels only", "mine", "high")
+        >>> scores.save("scores.parquet")
+        >>> kdprune.Scores.load("scores.parquet").hash == scores.hash
+        True
+    """
+
+    values: np.ndarray
+    labels: np.ndarray
+    fingerprint: str
+    scorer: str
+    hard: Hard
+    classes: tuple[str, ...] = ()
+    origin: Mapping[str, Any] = field(default_factory=dict)
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        values, labels = np.asarray(self.values), np.asarray(self.labels)
+        if self.hard not in get_args(Hard):
+            raise ValueError(f"hard: {shown(self.hard)} given, allowed are {listed(get_args(Hard))}")
+        if values.ndim != 1 or not len(values) or values.dtype.kind not in "fiu":
+            raise ValueError(f"values: {values.dtype} of shape {values.shape} given, allowed are numbers, N ≥ 1")
+        if labels.shape != values.shape or labels.dtype.kind not in "iu":
+            raise ValueError(f"labels: {labels.dtype} of shape {labels.shape} given for {len(values)} scores")
+        object.__setattr__(self, "values", values.astype(np.float32, copy=False))
+        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+
+    @property
+    def total(self) -> int:
+        return len(self.values)
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 over the scores, hex."""
+        return hashlib.sha256(self.values.astype("<f4", copy=False).data).hexdigest()
+
+    @property
+    def difficulty(self) -> np.ndarray:
+        """The scores, turned so that higher is harder: float32 N."""
+        return self.values if self.hard == "high" else -self.values
+
+    @classmethod
+    def load(cls, path: str | Path) -> Scores:
+        """Read a file that `save` wrote (see `load_scores`)."""
+        return load_scores(path)
+
+    def save(self, path: str | Path) -> None:
+        """Write a parquet file, whole or not at all."""
+        observed = np.flatnonzero(~np.isnan(self.values))
+        about = {
+            "format": FORMAT,
+            "total": self.total,
+            "scored": len(observed),
+            "dataset_fingerprint": self.fingerprint,
+            "scorer": self.scorer,
+            "hard": self.hard,
+            "classes": list(self.classes),
+            "origin": dict(self.origin),
+            "hash": self.hash,
+        }
+        columns = _COLUMNS | {name: pa.float32() for name in self.extra}
+        schema = pa.schema(columns.items(), metadata={"kdprune": json.dumps(about, ensure_ascii=False)})
+        # Ascending ids take next to no space as differences, and scores have nothing that a dictionary could share.
+        encodings = {name: "DELTA_BINARY_PACKED" if name == "sample_id" else "PLAIN" for name in columns}
+
+        def write(file: Any) -> None:
+            with pq.ParquetWriter(file, schema, use_dictionary=False, column_encoding=encodings) as writer:
+                for start in range(0, max(1, len(observed)), ROWS):
+                    ids = observed[start : start + ROWS]
+                    by_id = [self.labels.astype(np.int32), self.values, *self.extra.values()]
+                    writer.write_table(pa.table([ids, *(column[ids] for column in by_id)], schema=schema))
+
+        write_whole(path, write)
+
+
+def load_scores(path: str | Path, fingerprint: str | None = None, total: int | None = None) -> Scores:
+    """Read a score file and check it against the data set that it is about to be used with.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no score file, or one that was cut short or changed; another data set or another length; ids that
+            are repeated, missing or outside the data set. Each says what was found and expected.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such score file")
+    try:
+        with pq.ParquetFile(path) as file:
+            about = _about(path, file)
+            if fingerprint is not None and about["dataset_fingerprint"] != fingerprint:
+                raise ValueError(
+                    f"{path}: the scores are of another data set (its fingerprint is "
+                    f"{about['dataset_fingerprint'][:12]}…, this data set's is {fingerprint[:12]}…)"
+                )
+            if total is not None and about["total"] != total:
+                raise ValueError(f"{path}: scores of {about['total']:,} samples, the data set has {total:,}")
+            columns = _read(path, file, about)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(f"{path} cannot be read as parquet: {error}") from None
+    scores = Scores(
+        columns.pop("score"), columns.pop("label"), about["dataset_fingerprint"], about["scorer"], about["hard"],
+        tuple(about["classes"]), about["origin"], columns,
+    )  # fmt: skip
+    if scores.hash != about["hash"]:
+        raise ValueError(f"{path}: the scores do not match the hash in the file, so one of them was changed")
+    return scores
+
+
+_FIELDS: dict[str, type] = {
+    "total": int, "scored": int, "dataset_fingerprint": str, "scorer": str, "hard": str, "classes": list,
+    "origin": dict, "hash": str,
+}  # fmt: skip
+
+
+def _about(path: Path, file: pq.ParquetFile) -> dict[str, Any]:
+    """What the metadata say, every field of its type."""
+    try:
+        about = json.loads((file.schema_arrow.metadata or {}).get(b"kdprune", b"null"))
+    except ValueError:
+        about = None
+    if not isinstance(about, dict) or about.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is not a score file: its metadata should have a key 'kdprune' with format {FORMAT!r}; "
+            "kdprune.Scores(…).save(path) writes scores of your own"
+        )
+    for name, kind in _FIELDS.items():
+        if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
+            raise ValueError(f"{path} is damaged: {name!r} is {shown(about.get(name))}, and should be {kind.__name__}")
+    if about["total"] < 1 or about["total"] > 2**48:
+        raise ValueError(f"{path} is damaged: 'total' is {about['total']}")
+    if missing := [name for name in _COLUMNS if name not in file.schema_arrow.names]:
+        raise ValueError(f"{path} is damaged: it has no column {listed(missing)}")
+    if file.metadata.num_rows != about["scored"] or about["scored"] > about["total"]:
+        raise ValueError(
+            f"{path}: {file.metadata.num_rows:,} rows, and it says {about['scored']:,} of {about['total']:,} samples"
+        )
+    return about
+
+
+def _read(path: Path, file: pq.ParquetFile, about: dict[str, Any]) -> dict[str, np.ndarray]:
+    """All columns but the ids, by sample id."""
+    total = about["total"]
+    names = [name for name in file.schema_arrow.names if name != "sample_id"]
+    columns = {name: np.full(total, np.nan, dtype=np.float32) for name in names if name != "label"}
+    columns["label"] = np.full(total, -1, dtype=np.int64)
+    last = -1
+    for batch in _batches(file):
+        ids = batch["sample_id"]
+        steps = np.diff(ids, prepend=last)
+        if len(ids) and (steps.min() <= 0 or ids[-1] >= total):
+            wrong = ids[(steps <= 0) | (ids >= total)]
+            raise ValueError(
+                f"{path}: sample ids must ascend without repetition from 0 to {total - 1}; "
+                f"wrong are {listed(wrong[:5])}"
+            )
+        if len(ids):
+            last = int(ids[-1])
+            where = slice(int(ids[0]), last + 1) if last - ids[0] + 1 == len(ids) else ids
+            for name in names:
+                columns[name][where] = batch[name]
+    return columns
+
+
+def _batches(file: pq.ParquetFile) -> Iterator[dict[str, np.ndarray]]:
+    for batch in file.iter_batches(batch_size=ROWS):
+        yield {
+            name: column.to_numpy(zero_copy_only=False)
+            for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        }

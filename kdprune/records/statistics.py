@@ -1,0 +1,59 @@
+"""What is recorded of a prediction: a fixed small set of statistics, from which scorers are computed.
+
+Shapes: N samples, C classes, S statistics.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+STATISTICS = ("loss", "error_norm", "margin", "entropy", "confidence", "kl")
+"""In the order in which they are stored. `label_probability` and `correct` follow from them (see `derived`)."""
+DERIVED = {"label_probability": "loss", "correct": "margin"}  # statistic → the stored one that it follows from
+OF_LABELS = ("loss", "error_norm", "margin", *DERIVED)  # NaN where a sample has no label
+
+
+def statistics(logits_NC: Tensor, labels_N: Tensor, previous_NC: Tensor | None = None) -> Tensor:
+    """Statistics of predictions p = softmax(z), float32 S×N in the order of `STATISTICS`.
+
+    - loss: −log p_y, in nats.
+    - error_norm: ‖p − onehot(y)‖₂ (Paul et al. 2021, eq. 3), in [0, √2].
+    - margin: z_y − max_{c≠y} z_c (Pleiss et al. 2020, eq. 2).
+    - entropy: −Σ p log p, in nats.
+    - confidence: max p.
+    - kl: Σ|p·log(p/q)|, q the prediction of the epoch before (Zhang et al. 2024, TDDS, eq. 7, as its code computes
+      it: of the terms' absolute values); NaN without one.
+
+    Args:
+        logits_NC: z; C ≥ 2.
+        labels_N: -1 where there is no label: loss, error_norm and margin are then NaN.
+        previous_NC: log q.
+    """
+    z_NC = logits_NC.float()
+    log_p_NC = z_NC.log_softmax(1)
+    p_NC = log_p_NC.exp()
+    label_N1 = labels_N.clamp(min=0)[:, None]
+    others_NC = z_NC.scatter(1, label_N1, -torch.inf)
+    z_label_N = z_NC.gather(1, label_N1)[:, 0]
+    # log(1 + Σ_{c≠y} exp(z_c − z_y)): −log_softmax would be 0 or noise where p_y is nearly 1.
+    loss_N = torch.nn.functional.softplus(others_NC.logsumexp(1) - z_label_N)
+    wrong_NC = p_NC.scatter(1, label_N1, 0)
+    # 1 − p_y is the sum of the others, without cancellation where p_y is nearly 1.
+    error_norm_N = (wrong_NC.sum(1).square() + wrong_NC.square().sum(1)).sqrt()
+    margin_N = z_label_N - others_NC.amax(1)
+    entropy_N = -(p_NC * log_p_NC.clamp(min=torch.finfo(torch.float32).min)).sum(1)
+    kl_N = torch.full_like(loss_N, torch.nan)
+    if previous_NC is not None:
+        kl_N = (p_NC * (log_p_NC - previous_NC.float())).nan_to_num(0.0, posinf=0.0, neginf=0.0).abs().sum(1)
+    of_label_3N = torch.stack([loss_N, error_norm_N, margin_N]).masked_fill(labels_N < 0, torch.nan)
+    return torch.cat([of_label_3N, torch.stack([entropy_N, p_NC.amax(1), kl_N])])
+
+
+def derived(name: str, stored: Tensor) -> Tensor:
+    """`label_probability` = exp(−loss), which is exact where p_y is nearly 1 and where it is nearly 0; `correct`, 1
+    where the margin is above 0 (a tie is no right answer)."""
+    if name == "label_probability":
+        return (-stored).exp()
+    assert name == "correct"
+    return torch.where(stored.isnan(), stored, (stored > 0).to(stored.dtype))

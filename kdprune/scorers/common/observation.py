@@ -1,0 +1,103 @@
+"""A record as scorers read it: values by name and sample, and what the scores of it belong to.
+
+Shapes: N samples of the unpruned training set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdprune.artefact import key_hash, read_record
+from kdprune.records import dynamics
+from kdprune.records.dynamics import Dynamics
+from kdprune.records.rows import RowRecord, Rows
+
+
+class Values(Protocol):
+    """The recorded values of a kind of record."""
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """Of the samples start … stop − 1."""
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A finished record.
+
+    Attributes:
+        kind: dynamics, embeddings, gradients, teacher or memorization; nothing, where labels are all that is known.
+        labels: int64 N, −1 where there is none.
+        fingerprint: of the data set.
+        classes: their names.
+        origin: what it is made of, JSON values: hashes, and how it was observed.
+        values: by name and block of samples; rows of embeddings by name.
+    """
+
+    kind: str
+    labels: np.ndarray
+    fingerprint: str
+    classes: tuple[str, ...]
+    origin: dict[str, Any]
+    values: Values | None = None
+    record: RowRecord | None = field(default=None, repr=False)
+
+    @property
+    def total(self) -> int:
+        return len(self.labels)
+
+    def read(self, name: str, start: int, stop: int) -> Tensor:
+        """A recorded value of the samples start … stop − 1 (see `RECORDED` for the shapes)."""
+        if self.values is not None:
+            return self.values.read(name, start, stop)
+        return torch.from_numpy(self.rows(name)[start:stop])
+
+    def rows(self, name: str) -> Rows:
+        """Rows of all samples, of which a scorer reads slices."""
+        assert self.record is not None
+        return self.record.rows(name)
+
+
+def observe(folders: Sequence[Path]) -> Observation:
+    """Open a finished record: one folder, or those of several trainings, one a repeat.
+
+    Raises:
+        FileNotFoundError: a folder that holds none.
+        ValueError: it is not finished, or damaged; several folders of which one is no record of dynamics.
+    """
+    first = folders[0]
+    try:
+        dynamics.locate(first)
+    except FileNotFoundError:
+        if not (first / "rows.json").is_file():
+            raise FileNotFoundError(f"{first} holds no record: `kdprune record` makes one") from None
+    else:
+        record = Dynamics(folders)
+        origin = {"kind": "dynamics", "view": record.about.view, "epochs": record.about.epochs,
+                  "model": record.about.model, "observed": [_finished(folder) for folder in folders]}  # fmt: skip
+        about = record.about
+        return Observation("dynamics", record.labels, about.fingerprint, about.classes, origin, record)
+    if len(folders) > 1:
+        raise ValueError(f"{len(folders)} records given, and {first} holds no dynamics: only those have repeats")
+    rows = RowRecord(first)
+    origin = {"kind": rows.about.kind, **rows.about.origin, "observed": [_finished(first)]}
+    return Observation(
+        rows.about.kind, rows.labels, rows.about.fingerprint, rows.about.classes, origin, record=rows
+    )  # fmt: skip
+
+
+def _finished(folder: Path) -> str:
+    """The hash of the key of a finished artefact."""
+    owner = folder if (folder / "artefact.json").is_file() else folder.parent
+    record = read_record(owner)
+    if record is None or "files" not in record:
+        raise ValueError(
+            f"{owner} is not finished, so that its record is incomplete: the command that began it goes on with it"
+        )
+    return key_hash(record["key"])

@@ -1,0 +1,81 @@
+"""What a scorer says of itself.
+
+A scorer is a pure function of what was recorded. Its first parameters are the recorded values that it `reads`, in this
+order; further ones are what a user writes in brackets, as in `el2n(epoch=10)`. It returns the score of each sample, N,
+or a dictionary of columns of which one is `score`.
+
+Shapes: N samples, R repeats, E epochs, M trainings, D features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from kdprune.messages import unknown
+from kdprune.registry import register
+
+_OF_A_PREDICTION = ("loss", "error_norm", "margin", "entropy", "confidence", "label_probability", "correct")
+
+# What a kind of record holds, by the name under which a scorer reads it.
+RECORDED: dict[str, tuple[str, ...]] = {
+    "nothing": (),
+    "dynamics": (*_OF_A_PREDICTION, "kl"),  # float32 R×E×N
+    "gradients": ("gradient_norm", "last_layer_gradient_norm"),  # float32 N×R
+    "teacher": (*_OF_A_PREDICTION, "last_layer_gradient_norm"),  # float32 N
+    "memorization": ("correct", "trained"),  # float32 N×M: 0 or 1
+    "embeddings": ("features",),  # rows N×D, which need not fit in memory: `len()` and slices, float32
+}
+ALWAYS = ("labels", "ids", "seed", "difficulty")  # may be read beside any record
+PER_SAMPLE = ("nothing", "dynamics", "gradients", "teacher", "memorization")
+"""Kinds of which a scorer sees blocks of samples: a sample's score is a function of its own record alone."""
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Declared:
+    """What a scorer says of itself.
+
+    Attributes:
+        needs: the kind of record.
+        reads: of it, in the order of the function's parameters; also of `labels` (int64 N, −1: none), `ids` (sample
+            ids, int64 N), `seed` (int) and `difficulty` (float32 N: scores of another scorer, higher is harder).
+        hard: whether a high or a low score means a hard sample.
+        labels: whether it needs the label of every sample.
+        paper: authors, year and arXiv number.
+        cost: of the observation, in words: "one training", "one forward pass".
+    """
+
+    needs: str
+    reads: tuple[str, ...]
+    hard: Literal["high", "low"]
+    labels: bool
+    paper: str
+    cost: str
+
+
+def scorer(
+    name: str,
+    *,
+    needs: str,
+    reads: Sequence[str],
+    hard: Literal["high", "low"],
+    labels: bool,
+    paper: str,
+    cost: str,
+) -> Callable[[F], F]:
+    """Function decorator: register a scorer with what it says of itself (see `Declared`)."""
+    if needs not in RECORDED:
+        raise ValueError(unknown(f"kind of record that scorer {name} needs", needs, RECORDED))
+    allowed = (*RECORDED[needs], *ALWAYS)
+    for value in reads:
+        if value not in allowed:
+            raise ValueError(unknown(f"recorded value that scorer {name} reads", value, allowed))
+
+    def keep(function: F) -> F:
+        function.declared = Declared(needs, tuple(reads), hard, labels, paper, cost)  # type: ignore[attr-defined]
+        return register("scorers", name)(function)
+
+    return keep
