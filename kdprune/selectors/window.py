@@ -19,10 +19,8 @@ def resolve(pool: Pool, start: Any = None, end: Any = None, skip_hardest: Any = 
         ValueError: more than one argument; one out of its range; a window beyond the end, with what is allowed.
     """
     total, count = len(pool.candidates), pool.count
-    given = [
-        name for name, value in (("start", start), ("end", end), ("skip_hardest", skip_hardest)) if value is not None
-    ]
-    if len(given) > 1:
+    values = {"start": start, "end": end, "skip_hardest": skip_hardest}
+    if len(given := [name for name, value in values.items() if value is not None]) > 1:
         raise ValueError(f"window: {' and '.join(given)} given, allowed is one of start, end and skip_hardest")
     room = f"window keeps {count:,} of {total:,} samples and would reach beyond the"
     if start is not None:

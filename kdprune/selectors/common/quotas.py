@@ -11,7 +11,7 @@ from kdprune.selectors.common.order import blocks
 
 
 def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int) -> np.ndarray:
-    """The quotas with none below its floor; the classes above theirs make room in proportion to what they hold beyond it.
+    """The quotas with none below its floor; the others make room in proportion to what they hold beyond theirs.
 
     Their sum stays, which must be at least that of the floors.
     """

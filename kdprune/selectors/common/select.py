@@ -153,7 +153,7 @@ def select(
         _check_floor(class_floor, pool, without_classes)
     with about("--subset.selector"):
         if resolve := getattr(function, "resolve", None):
-            arguments |= resolve(pool, **arguments)
+            arguments = resolve(pool, **arguments)
         ids = choose(partial(function, **arguments), pool, balanced, class_floor, call.name)
     warn_of_lost_classes(samples.labels, ids, without_classes)
     chosen: dict[str, Any] = {
@@ -267,8 +267,8 @@ def _class_floor(given: float) -> float:
     check_number("--subset.class_floor", given, 0, np.inf, "[)")
     if given >= 1 and given != int(given):
         raise ValueError(
-            f"--subset.class_floor: {given:g} given, allowed is a whole number of samples, or a share in (0, 1) of what "
-            "uniform pruning would leave of a class"
+            f"--subset.class_floor: {given:g} given, allowed is a whole number of samples, or a share in (0, 1) of "
+            "what uniform pruning would leave of a class"
         )
     return int(given) if given >= 1 or not given else given
 
