@@ -49,7 +49,8 @@ class SubsetConfig:
         keep_fraction: Kept samples / all samples, in (0, 1].
         selector: How the kept samples are chosen: a name, or NAME(ARGUMENTS).
         balanced: Give every class its exact share, by largest remainder.
-        class_floor: Keep at least so many samples of every class; the others make room in proportion.
+        class_floor: Keep at least so many samples of every class, or such a share in (0, 1) of what uniform pruning
+            would leave of it; the others make room in proportion.
         without_classes: Names or indices of classes of which no sample is kept. keep_fraction still counts all samples,
             those of these classes too, and keeps at most what is left: 1.0 keeps all of it.
         file: A subset.json to use instead of selecting.
@@ -67,7 +68,7 @@ class SubsetConfig:
     hard: Literal["high", "low"] | None = None
     features: str | None = None
     balanced: bool = False
-    class_floor: int = 0
+    class_floor: float = 0
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
 

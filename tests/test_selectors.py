@@ -5,6 +5,8 @@ import pytest
 from helpers import install
 
 from kdprune import registry
+from kdprune.data.counter import key
+from kdprune.selectors.common.order import hashes
 from kdprune.selectors.common.pool import declare
 from kdprune.selectors.common.select import Samples, select
 from kdprune.testing import check_selector
@@ -19,8 +21,25 @@ def first(pool):
     return pool.candidates[: pool.count]
 
 
-def by_score(pool):
-    return np.sort(pool.candidates[np.argsort(pool.scores[pool.candidates], kind="stable")[: pool.count]])
+def by_score(pool, ties=lambda pool: hashes(key(pool.seed, "mine"), pool.candidates)):
+    order = np.lexsort((ties(pool), pool.scores[pool.candidates]))
+    return np.sort(pool.candidates[order[: pool.count]])
+
+
+def by_score_and_index(pool):
+    return by_score(pool, lambda pool: pool.candidates)
+
+
+def by_score_and_index_and_seed(pool):
+    """Ties are not the same for all seeds, and yet mostly the first ones."""
+    return by_score(pool, lambda pool: pool.candidates + hashes(key(pool.seed, "mine"), pool.candidates) % 50)
+
+
+def nan_for_infinity(pool):
+    with np.errstate(invalid="ignore"):
+        distances = np.abs(pool.scores - pool.scores[pool.candidates[0]])
+    best = pool.candidates[distances[pool.candidates] <= np.sort(distances[pool.candidates])[pool.count - 1]]
+    return best[: pool.count]
 
 
 def frequent_class_first(pool):
@@ -34,7 +53,8 @@ def shuffled(pool):
 
 @pytest.mark.parametrize(
     "honest",
-    [first, declare(nested=True)(lambda pool: first(pool)), declare(needs=["scores"], nested=True)(by_score),
+    [first, declare(nested=True)(lambda pool: first(pool)),
+     declare(needs=["scores"], nested=True)(lambda pool: by_score(pool)),
      declare(needs=["labels"])(lambda pool: frequent_class_first(pool)), shuffled],
 )  # fmt: skip
 def test_other_honest_selectors(honest):
@@ -60,6 +80,12 @@ MUTANTS = {
     "reads labels": frequent_class_first,
     "not nested": declare(nested=True)(lambda pool: shuffled(pool)),
     "changes its input": changing,
+    "ties by index": declare(needs=["scores"])(by_score_and_index),
+    "ties nearly by index": declare(needs=["scores"])(by_score_and_index_and_seed),
+    "loses infinite scores": declare(needs=["scores"])(nan_for_infinity),
+    "resolves anew": declare(resolve=lambda pool, start=0: {"start": start + 1})(lambda pool, start=0: first(pool)),
+    "resolves to more": declare(resolve=lambda pool: {"step": 1})(lambda pool: first(pool)),
+    "needs several classes": lambda pool: first(pool)[: None if len(set(pool.labels[pool.candidates])) > 1 else 0],
 }
 
 
@@ -77,31 +103,32 @@ import numpy as np
 from kdprune.selectors.common.pool import declare
 
 @declare(nested=True)
-def window(pool, start: int, step=1):
+def turned(pool, start: int, step=1):
     if start < 0:
         raise ValueError("start must not be below 0")
-    turned = list(pool.candidates[start:]) + list(pool.candidates[:start])
-    return np.array(sorted(turned[: pool.count]), dtype=np.int64)
+    order = list(pool.candidates[start:]) + list(pool.candidates[:start])
+    return np.array(sorted(order[: pool.count]), dtype=np.int64)
 """
-    install(monkeypatch, tmp_path, "their_selectors", module, {"selectors": "window = their_selectors:window"})
+    install(monkeypatch, tmp_path, "their_selectors", module, {"selectors": "turned = their_selectors:turned"})
 
 
 def test_a_selector_of_another_package_is_found_takes_parameters_and_is_checked(third_party):
-    assert "window" in registry.names("selectors")
-    check_selector("window(2)")
-    subset = select(Samples(np.zeros(10, dtype=int), "f"), 0.3, "window(start=4)")
+    assert "turned" in registry.names("selectors")
+    check_selector("turned(2)")
+    subset = select(Samples(np.zeros(10, dtype=int), "f"), 0.3, "turned(start=4)")
     assert subset.ids.tolist() == [4, 5, 6]
-    assert subset.chosen["selector"] == "window(start=4)"
+    assert subset.chosen["selector"] == "turned(start=4)"
+    assert subset.chosen["resolved"] == "turned(step=1, start=4)"
     for text, offered in [
-        ("window", "start"),
-        ("window(1, 2, 3)", "start, step"),
-        ("window(strat=1)", "did you mean 'start'"),
-        ("window(1, start=2)", "twice"),
-        ("window(-1)", "start must not be below 0"),
+        ("turned", "start"),
+        ("turned(1, 2, 3)", "start, step"),
+        ("turned(strat=1)", "did you mean 'start'"),
+        ("turned(1, start=2)", "twice"),
+        ("turned(-1)", "start must not be below 0"),
         ("random(5)", "random takes no parameters"),
         ("random(speed=5)", "'speed'"),
-        ("windwo(3)", "did you mean 'window'"),
-        ("window(3) + random", "allowed is NAME"),
+        ("turnde(3)", "did you mean 'turned'"),
+        ("turned(3) + random", "allowed is NAME"),
     ]:
         with pytest.raises(ValueError, match=r"^--subset\.selector: ") as caught:
             select(Samples(np.zeros(10, dtype=int), "f"), 0.3, text)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from accelerate.utils import broadcast_object_list
 
@@ -121,9 +122,9 @@ def _scored(config: Config, session: Session, train: Train) -> Session:
                 f"{observation.fingerprint[:12]}…, this data set's is {data.fingerprint[:12]}…)"
             )
     folder, seed = Path(config.output) / FOLDER, config.seed_of("subset")
+    found: list[Any] = [None]
     if session.accelerator.is_main_process:
-        path = score_file(text, observation, folder, seed=seed, base=session.scores)
-    found = [path if session.accelerator.is_main_process else None]
+        found = [score_file(text, observation, folder, seed=seed, base=session.scores)]
     broadcast_object_list(found)
     return replace(session, scores=load_scores(found[0]))
 

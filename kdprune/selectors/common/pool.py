@@ -5,16 +5,18 @@ Shapes: N samples of the unpruned training set, M candidates, D features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from kdprune.messages import unknown
 
-NEEDS = ("labels", "scores", "features")
+MEAN_PROBABILITY = "mean_probability"  # of the label, over the epochs that a score was made of
+NEEDS = ("labels", "scores", "features", MEAN_PROBABILITY)
 
+Resolve = Callable[..., dict[str, Any]]
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -31,8 +33,10 @@ class Pool:
         classes: their names.
         count: how many to keep, 1 to M.
         seed: of the selection.
-        scores: of every sample, float N; None unless there are some.
+        scores: of every sample, float32 N, higher is harder, whichever way the scorer counts; ±inf sort as such, and
+            no candidate has NaN. None unless there are some.
         features: of every sample, float N×D; None unless there are some.
+        extra: further columns of the score file by name, float32 N.
     """
 
     candidates: np.ndarray
@@ -42,6 +46,7 @@ class Pool:
     seed: int
     scores: np.ndarray | None = None
     features: np.ndarray | None = None
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 class Selector(Protocol):
@@ -50,12 +55,16 @@ class Selector(Protocol):
     def __call__(self, pool: Pool) -> np.ndarray: ...
 
 
-def declare(needs: Sequence[str] = (), nested: bool = False) -> Callable[[F], F]:
+def declare(needs: Sequence[str] = (), nested: bool = False, resolve: Resolve | None = None) -> Callable[[F], F]:
     """Function decorator: what a selector says of itself. One that says nothing needs nothing and is not nested.
 
     Args:
-        needs: of "labels", "scores" and "features", those that it reads. Without "labels" they must not matter.
+        needs: of "labels", "scores", "features" and "mean_probability", those that it reads. Without "labels" they must
+            not matter.
         nested: with the same seed, a smaller count keeps a part of what a larger one keeps.
+        resolve: `resolve(pool, **arguments)` is called once with the whole pool, before quotas of classes divide it: it
+            refuses arguments that the selector cannot work with, by a `ValueError`, and returns those that it then gets
+            for every class, what depends on the whole pool among them. They are recorded in the subset file.
     """
     for name in needs:
         if name not in NEEDS:
@@ -64,9 +73,26 @@ def declare(needs: Sequence[str] = (), nested: bool = False) -> Callable[[F], F]
     def keep(selector: F) -> F:
         selector.needs = tuple(needs)  # type: ignore[attr-defined]
         selector.nested = nested  # type: ignore[attr-defined]
+        selector.resolve = resolve  # type: ignore[attr-defined]
         return selector
 
     return keep
+
+
+def scores_of(pool: Pool) -> np.ndarray:
+    """Scores of the candidates, float32 M; not to be written to."""
+    assert pool.scores is not None
+    return _of_candidates(pool, pool.scores)
+
+
+def extra_of(pool: Pool, name: str) -> np.ndarray:
+    """A further column of the candidates, float32 M; not to be written to."""
+    return _of_candidates(pool, pool.extra[name])
+
+
+def _of_candidates(pool: Pool, values_N: np.ndarray) -> np.ndarray:
+    # Candidates ascend, so that as many as there are samples are all of them, and need no copy.
+    return values_N if len(pool.candidates) == len(values_N) else values_N[pool.candidates]
 
 
 def mistake(ids: object, pool: Pool) -> str | None:
@@ -75,10 +101,21 @@ def mistake(ids: object, pool: Pool) -> str | None:
         return f"it returns {getattr(ids, 'dtype', type(ids).__name__)}, and a one-dimensional int64 array is needed"
     if len(ids) != pool.count:
         return f"it keeps {len(ids)} samples, and {pool.count} were asked for"
-    if (np.diff(ids) <= 0).any():
+    if (ids[1:] <= ids[:-1]).any():
         return "its ids do not ascend without repetition"
-    is_candidate = np.zeros(len(pool.labels), dtype=bool)
-    is_candidate[pool.candidates] = True
-    if ids[0] < 0 or ids[-1] >= len(pool.labels) or not is_candidate[ids].all():
+    if not _are_candidates(ids, pool):
         return "it keeps samples that are no candidates"
     return None
+
+
+def _are_candidates(ids: np.ndarray, pool: Pool) -> bool:
+    """Whether ascending ids are all candidates."""
+    total = len(pool.labels)
+    if ids[0] < 0 or ids[-1] >= total:
+        return False
+    if len(pool.candidates) * 16 < total:  # one of many classes: a mask of all samples would cost more than a search
+        places = np.minimum(np.searchsorted(pool.candidates, ids), len(pool.candidates) - 1)
+        return bool((pool.candidates[places] == ids).all())
+    is_candidate = np.zeros(total, dtype=bool)
+    is_candidate[pool.candidates] = True
+    return bool(is_candidate[ids].all())

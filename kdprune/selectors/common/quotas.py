@@ -1,28 +1,59 @@
-"""How many samples of each class are kept. Shapes: C classes, M candidates."""
+"""How many samples of each class are kept. Shapes: C classes, M candidates, N samples."""
 
 from __future__ import annotations
+
+from fractions import Fraction
 
 import numpy as np
 
 from kdprune.data.quotas import largest_remainder
+from kdprune.selectors.common.order import blocks
 
 
-def lifted(quotas_C: np.ndarray, floor: int) -> np.ndarray:
-    """The quotas with none below `floor`; the classes above it make room in proportion to what they hold beyond it.
+def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int) -> np.ndarray:
+    """The quotas with none below its floor; the others make room in proportion to what they hold beyond theirs.
 
-    Their sum stays, which must be at least `floor` for each class.
+    Their sum stays, which must be at least that of the floors.
     """
-    lacking = np.maximum(floor - quotas_C, 0)
+    lacking = np.maximum(floors_C - quotas_C, 0)
     if not lacking.any():
         return quotas_C
-    return quotas_C + lacking - largest_remainder(np.maximum(quotas_C - floor, 0), lacking.sum())
+    return quotas_C + lacking - largest_remainder(np.maximum(quotas_C - floors_C, 0), lacking.sum())
+
+
+def floors(class_floor: float, sizes_C: np.ndarray, count: int) -> np.ndarray:
+    """The least number of kept samples of each class, int64 C.
+
+    Args:
+        class_floor: a whole number of samples; or a share in (0, 1) of what uniform pruning would leave of each class
+            (Sorscher et al. 2022, §5), rounded up.
+        sizes_C: candidates of each class.
+        count: kept samples of all classes together.
+    """
+    if class_floor >= 1 or not class_floor:
+        return np.full(len(sizes_C), int(class_floor))
+    share = Fraction(str(class_floor))  # 0.1 is a tenth, as it was written, not the float beside it
+    uniform_C = largest_remainder(sizes_C, count)
+    return np.array([-(-int(quota) * share.numerator // share.denominator) for quota in uniform_C])
+
+
+def sizes_of(labels_N: np.ndarray) -> np.ndarray:
+    """Samples of each class from 0 to the largest label, int64; those without a label, -1, are not counted."""
+    sizes = np.zeros(int(labels_N.max()) + 1, dtype=np.int64)
+    for block in blocks(len(labels_N)):
+        labels = labels_N[block]
+        sizes += np.bincount(labels[labels >= 0], minlength=len(sizes))
+    return sizes
 
 
 def by_class(candidates_M: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
     """The classes among the candidates, ascending, and the candidates of each."""
-    classes_M = labels_N[candidates_M]
-    sizes = np.bincount(classes_M)
     # numpy sorts numbers of 16 bits by their digits, in linear time.
-    order = np.argsort(classes_M.astype(np.uint16) if len(sizes) <= 2**16 else classes_M, kind="stable")
+    small = labels_N.astype(np.uint16) if labels_N.max() < 2**16 else labels_N
+    classes_M = small if len(candidates_M) == len(small) else small[candidates_M]
+    sizes = sizes_of(classes_M)
+    order_M = np.argsort(classes_M, kind="stable")
+    for block in blocks(len(order_M)):  # the candidates in this order, in the place of their positions
+        order_M[block] = candidates_M[order_M[block]]
     present = np.flatnonzero(sizes)
-    return present, np.split(candidates_M[order], np.cumsum(sizes[present])[:-1])
+    return present, np.split(order_M, np.cumsum(sizes[present])[:-1])

@@ -5,8 +5,10 @@ Shapes: N samples of the unpruned training set, M candidates, C classes.
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -14,16 +16,19 @@ from typing import Any
 import numpy as np
 
 from kdprune import registry
-from kdprune.calls import bind
+from kdprune.calls import Call, bind
 from kdprune.data.quotas import largest_remainder
+from kdprune.data.scores import Hard, Scores
 from kdprune.data.subset import Subset
-from kdprune.messages import about, listed
-from kdprune.selectors.common.pool import Pool, Selector, mistake
-from kdprune.selectors.common.quotas import by_class, lifted
+from kdprune.messages import about, listed, shown
+from kdprune.selectors.common.arguments import check_number
+from kdprune.selectors.common.pool import MEAN_PROBABILITY, Pool, Selector, mistake
+from kdprune.selectors.common.quotas import by_class, floors, lifted, sizes_of
 
 log = logging.getLogger("kdprune")
 
 _NONE = np.array([], dtype=np.int64)
+TIES = "seeded"  # how samples of equal scores are ordered: by a hash of (seed, sample id)
 
 
 @dataclass(frozen=True)
@@ -36,8 +41,11 @@ class Samples:
         classes: their names.
         dropped: ids of unreadable images, which are not kept and are recorded in the subset.
         excluded: other samples that are not kept, such as those for validation: their ids, or a mask, bool N.
-        scores: float N, for selectors that need them.
-        features: float N×D, likewise.
+        scores: as the scorer counts, float N, for selectors that need them.
+        hard: whether a high or a low score means a hard sample; selectors are shown high ones.
+        scorer: what the scores are, as it was written.
+        extra: further columns of the scorer, float N each.
+        features: float N×D, for selectors that need them.
     """
 
     labels: np.ndarray
@@ -47,16 +55,45 @@ class Samples:
     excluded: np.ndarray = field(default_factory=_NONE.copy)
     scores: np.ndarray | None = None
     features: np.ndarray | None = None
+    hard: Hard = "high"
+    scorer: str = "given"
+    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
         if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
             raise ValueError(f"labels: {labels.dtype} of shape {labels.shape} given, allowed are whole numbers, N ≥ 1")
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        if self.scores is not None:
+            object.__setattr__(self, "scores", _column("scores", self.scores, len(labels)))
+        extra = {name: _column(name, column, len(labels)) for name, column in self.extra.items()}
+        object.__setattr__(self, "extra", extra)
 
     @property
     def labelled(self) -> bool:
         return bool((self.labels >= 0).all())
+
+
+def samples_of(scores: Scores, dropped: np.ndarray = _NONE, excluded: np.ndarray = _NONE) -> Samples:
+    """The training set that a score file speaks of; samples that were not observed are excluded.
+
+    Args:
+        scores: of all samples.
+        dropped: ids of unreadable images, if they are known.
+        excluded: ids of other samples that are not kept.
+    """
+    barred = np.isnan(scores.values)
+    labels = scores.labels
+    if missing := np.count_nonzero(barred):
+        log.warning(
+            "%s: %d of %d samples were not observed and are not kept (%s)",
+            scores.scorer, missing, scores.total, listed(np.flatnonzero(barred)),
+        )  # fmt: skip
+    barred[excluded] = True
+    return Samples(
+        labels, scores.fingerprint, scores.classes, dropped, barred, scores.values, None, scores.hard, scores.scorer,
+        scores.extra,
+    )  # fmt: skip
 
 
 def select(
@@ -65,7 +102,7 @@ def select(
     selector: str = "random",
     *,
     balanced: bool = False,
-    class_floor: int = 0,
+    class_floor: float = 0,
     without_classes: Sequence[int] = (),
     seed: int = 0,
 ) -> Subset:
@@ -76,26 +113,33 @@ def select(
     Args:
         samples: to choose from.
         keep_fraction: kept / all, in (0, 1].
-        selector: registered name, or name and arguments, such as `window(500)`.
+        selector: registered name, or name and arguments, such as `window(start=0.5)`.
         balanced: exact share for every class, by largest remainder.
-        class_floor: least number of kept samples for every class.
+        class_floor: least number of kept samples for every class; or a share in (0, 1) of those that uniform pruning
+            would leave of the class.
         without_classes: classes of which no sample is kept.
         seed: the same seed gives the same subset everywhere.
 
     Raises:
         ValueError: keep_fraction outside (0, 1]; an unknown selector, or one that lacks what it needs; an option that
-            needs labels where there are none; a floor that cannot be met; nothing is left.
+            needs labels where there are none; a floor that cannot be met; a candidate without a score; nothing is left.
     """
     if not 0 < keep_fraction <= 1:
         raise ValueError(f"--subset.keep_fraction: {keep_fraction} given, allowed is (0, 1]")
+    class_floor = _class_floor(class_floor)
+    is_left_out = _left_out(samples, without_classes)
+    labelled = samples.labelled or bool((samples.labels >= 0)[~is_left_out].all())
     for option, given in (("balanced", balanced), ("class_floor", class_floor), ("without_classes", without_classes)):
-        if given and not samples.labelled:
+        if given and not labelled:
             raise ValueError(f"--subset.{option}: the data set has samples without a label")
-    name, function = _selector(selector, samples)
-    candidates = np.flatnonzero(~_left_out(samples, without_classes))
+    call, function, arguments = _selector(selector, samples, labelled)
+    needs = getattr(function, "needs", ())
+    candidates = np.flatnonzero(~is_left_out)
     if not len(candidates):
         why = f"classes {listed(without_classes)} are left out" if len(without_classes) else "all are excluded"
         raise ValueError(f"--subset.without_classes: {why}, so that no sample is left")
+    _check_known(samples, needs, is_left_out)
+    del is_left_out
     count = max(1, round(keep_fraction * len(samples.labels)))
     if count > len(candidates) and keep_fraction < 1:
         log.warning(
@@ -103,22 +147,26 @@ def select(
             *(keep_fraction, count, len(samples.labels), len(candidates)),
         )
     count = min(count, len(candidates))
-    pool = Pool(candidates, samples.labels, samples.classes, count, seed, samples.scores, samples.features)
+    scores = _difficulty(samples) if "scores" in needs else samples.scores
+    pool = Pool(candidates, samples.labels, samples.classes, count, seed, scores, samples.features, samples.extra)
     if class_floor:
         _check_floor(class_floor, pool, without_classes)
     with about("--subset.selector"):
-        ids = choose(function, pool, balanced, class_floor, name)
+        if resolve := getattr(function, "resolve", None):
+            arguments = resolve(pool, **arguments)
+        ids = choose(partial(function, **arguments), pool, balanced, class_floor, call.name)
     warn_of_lost_classes(samples.labels, ids, without_classes)
     chosen: dict[str, Any] = {
         "selector": selector, "keep_fraction": keep_fraction, "balanced": balanced, "seed": seed
     }  # fmt: skip
     optional = {"class_floor": class_floor, "without_classes": list(without_classes)}
     chosen |= {option: value for option, value in optional.items() if value}
+    chosen |= _details(call.name, function, arguments, samples)
     return Subset(ids, len(samples.labels), samples.fingerprint, chosen, tuple(int(i) for i in samples.dropped))
 
 
 def choose(
-    selector: Selector, pool: Pool, balanced: bool = False, class_floor: int = 0, name: str = "selector"
+    selector: Selector, pool: Pool, balanced: bool = False, class_floor: float = 0, name: str = "selector"
 ) -> np.ndarray:
     """The kept ids, ascending, with quotas of classes around a selector that knows nothing of them.
 
@@ -130,14 +178,16 @@ def choose(
         if not class_floor:
             return ids
     classes, groups = by_class(pool.candidates, pool.labels)
+    sizes = np.array([len(group) for group in groups])
+    least = floors(class_floor, sizes, pool.count)
     if balanced:
-        quotas = largest_remainder(np.array([len(group) for group in groups]), pool.count)
+        quotas = largest_remainder(sizes, pool.count)
     else:
         quotas = np.bincount(pool.labels[ids], minlength=classes[-1] + 1)[classes]
-        if quotas.min() >= class_floor:
+        if (quotas >= least).all():
             return ids
     kept = np.zeros(len(pool.labels), dtype=bool)
-    for group, quota in zip(groups, lifted(quotas, class_floor), strict=True):
+    for group, quota in zip(groups, lifted(quotas, least), strict=True):
         if quota:
             kept[_checked(selector, replace(pool, candidates=group, count=int(quota)), name)] = True
     return np.flatnonzero(kept)
@@ -150,18 +200,77 @@ def _checked(selector: Selector, pool: Pool, name: str) -> np.ndarray:
     return ids
 
 
-def _selector(text: str, samples: Samples) -> tuple[str, Selector]:
-    """A selector's name, and the function with its arguments."""
+def _selector(text: str, samples: Samples, labelled: bool) -> tuple[Call, Selector, dict[str, Any]]:
+    """A selector as it was written, its function, and its arguments."""
     call = registry.read_call("selectors", text, "--subset.selector")
     function = registry.get("selectors", call.name)
     has = {
-        "labels": samples.labelled, "scores": samples.scores is not None, "features": samples.features is not None,
+        "labels": labelled, "scores": samples.scores is not None, "features": samples.features is not None,
+        MEAN_PROBABILITY: MEAN_PROBABILITY in samples.extra,
     }  # fmt: skip
     with about("--subset.selector"):
         arguments = bind(call, function, "selector", supplied=1)
         if lacking := [need for need in getattr(function, "needs", ()) if not has[need]]:
             raise ValueError(f"{call.name} needs {', '.join(lacking)} of every sample, and there are none")
-    return call.name, partial(function, **arguments)
+    return call, function, arguments
+
+
+def _details(name: str, function: Selector, arguments: Mapping[str, Any], samples: Samples) -> dict[str, Any]:
+    """What else a subset file records: all arguments of the selector, and the scores that it read."""
+    parameters = list(inspect.signature(function).parameters.values())[1:]
+    values = {p.name: p.default for p in parameters if p.default is not p.empty} | dict(arguments)
+    details: dict[str, Any] = {}
+    if parameters:
+        details["resolved"] = str(Call(name, (), {key: value for key, value in values.items() if value is not None}))
+    if "scores" in getattr(function, "needs", ()):
+        assert samples.scores is not None
+        hashed = hashlib.sha256(samples.scores.astype("<f4", copy=False).data).hexdigest()
+        details |= {"scorer": samples.scorer, "hard": samples.hard, "scores_hash": hashed, "ties": TIES}
+    return details
+
+
+def _column(name: str, values: np.ndarray, total: int) -> np.ndarray:
+    """A number for each sample, float32 N."""
+    values = np.asarray(values)
+    if values.shape != (total,) or values.dtype.kind not in "fiu":
+        raise ValueError(
+            f"{name}: {values.dtype} of shape {values.shape} given, allowed is a number for each of {total:,} samples"
+        )
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def _difficulty(samples: Samples) -> np.ndarray | None:
+    """The scores, turned so that higher is harder."""
+    if samples.hard not in ("high", "low"):
+        raise ValueError(f"hard: {shown(samples.hard)} given, allowed are high and low")
+    return samples.scores if samples.hard == "high" or samples.scores is None else -samples.scores
+
+
+def _check_known(samples: Samples, needs: Sequence[str], is_left_out: np.ndarray) -> None:
+    """Refuse candidates whose score is not known."""
+    for name, column in (("scores", samples.scores), *samples.extra.items()):
+        if name not in needs or column is None:
+            continue
+        unknown = np.isnan(column)
+        unknown[is_left_out] = False
+        if unknown.any():
+            ids = np.flatnonzero(unknown)
+            raise ValueError(
+                f"{name}: {len(ids):,} samples that may be kept have none (NaN): {listed(ids)}. Observe them, or "
+                "exclude them"
+            )
+
+
+def _class_floor(given: float) -> float:
+    """A whole number of samples, or a share."""
+    check_number("--subset.class_floor", given, 0, np.inf, "[)")
+    if given >= 1 and given != int(given):
+        raise ValueError(
+            f"--subset.class_floor: {given:g} given, allowed is a whole number of samples, or a share in (0, 1) of "
+            "what uniform pruning would leave of a class"
+        )
+    return int(given) if given >= 1 or not given else given
 
 
 def _left_out(samples: Samples, without_classes: Sequence[int]) -> np.ndarray:
@@ -189,9 +298,11 @@ def _mask(what: str, given: np.ndarray, total: int) -> np.ndarray:
     return mask
 
 
-def _check_floor(floor: int, pool: Pool, without_classes: Sequence[int]) -> None:
-    """Refuse a floor that some class is too small for, or that all classes together are."""
-    floored = np.setdiff1d(np.flatnonzero(np.bincount(pool.labels)), without_classes)
+def _check_floor(floor: float, pool: Pool, without_classes: Sequence[int]) -> None:
+    """Refuse a floor that some class is too small for, or that all classes together are; a share always fits."""
+    if floor < 1:
+        return
+    floored = np.setdiff1d(np.flatnonzero(sizes_of(pool.labels)), without_classes)
     sizes = np.bincount(pool.labels[pool.candidates], minlength=floored[-1] + 1)[floored]
     if floor > sizes.min():
         smallest = int(floored[sizes.argmin()])
@@ -213,10 +324,8 @@ def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: S
             "the subset keeps no sample of %d classes (%s), as --subset.without_classes asks",
             len(without_classes), listed(without_classes),
         )  # fmt: skip
-    # Class -1, of samples without a label, is counted in front and cut off.
-    before = np.bincount(labels + 1)[1:]
-    after = np.bincount(labels[ids] + 1, minlength=len(before) + 1)[1:]
-    lost = np.setdiff1d(np.flatnonzero((before > 0) & (after == 0)), without_classes)
+    lost = np.setdiff1d(np.flatnonzero(sizes_of(labels)), np.flatnonzero(sizes_of(labels[ids])))
+    lost = np.setdiff1d(lost, without_classes)
     if len(lost):
         log.warning(
             "the subset of %d samples keeps no sample of %d classes (%s): keep more, or use --subset.balanced true",
