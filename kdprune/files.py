@@ -89,4 +89,5 @@ def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
 
 def in_bytes(count: int) -> str:
     """Bytes, for a person."""
-    return f"{count / 2**30:.3g} GiB" if count >= 2**30 else f"{count / 2**20:.3g} MiB"
+    unit, size = next(((u, s) for u, s in (("GiB", 2**30), ("MiB", 2**20)) if count >= s), ("KiB", 2**10))
+    return f"{count / size:.3g} {unit}"

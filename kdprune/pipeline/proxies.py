@@ -40,7 +40,7 @@ def _part(config: Config, session: Session, seed: int) -> Path:
     """A file of random samples. It has a seed of its own: that of --seeds.subset decides what is for validation."""
     data, fraction = session.data, config.record.train_fraction
     samples = Samples(data.train.labels, data.fingerprint, data.classes, data.train.unreadable, data.validation)
-    path = Path(config.output) / RECORDS / "parts" / f"{data.fingerprint[:8]}-{fraction:g}-{seed}.json"
+    path = Path(config.output) / RECORDS / "parts" / data.fingerprint[:8] / f"part-{fraction:g}-{seed}.json"
     if session.accelerator.is_main_process:
         select(samples, fraction, seed=key(seed, "part")).save(path)
     session.accelerator.wait_for_everyone()

@@ -54,7 +54,7 @@ def _samples(config: Config, session: Session) -> Samples:
             scorer=scores.scorer,
             extra=scores.extra,
         )
-    return samples if session.features is None else replace(samples, features=session.features)
+    return samples if session.features is None else replace(samples, features=np.asarray(session.features))
 
 
 def _readable(subset: Subset, data: Data, file: str) -> Subset:

@@ -137,8 +137,9 @@ def score_file(text: str, observation: Observation, folder: Path, *, seed: int =
         folder: of score files.
         seed: of scorers that draw.
         base: scores of another scorer, for those that start from them.
+        option: that messages begin with.
     """
-    call, _, arguments = bound(text)
+    call, _, arguments = bound(text, option)
     reads = declared(call.name).reads
     key = {
         "version": VERSION,
@@ -153,7 +154,7 @@ def score_file(text: str, observation: Observation, folder: Path, *, seed: int =
 
     def make() -> list[str]:
         difficulty = None if base is None else base.difficulty
-        score(text, observation, seed=seed, difficulty=difficulty).save(place / FILE)
+        score(text, observation, seed=seed, difficulty=difficulty, option=option).save(place / FILE)
         return [FILE]
 
     obtain(Artefact(place, "scores", key), make)
@@ -188,5 +189,5 @@ def score_files(
     """
     observation = observe(records)
     for text in scorers:
-        check_fit(text, observation, None if base is None else base.difficulty, option="score")
-    return [score_file(text, observation, folder, seed=seed, base=base) for text in scorers]
+        check_fit(text, observation, None if base is None else base.difficulty, option="scorer")
+    return [score_file(text, observation, folder, seed=seed, base=base, option="scorer") for text in scorers]
