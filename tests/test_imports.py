@@ -17,7 +17,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 LAYERS = [
     {"registry", "calls", "messages", "typed", "config", "checks", "files", "artefact", "bars"},
     {"data"},
-    {"models"},
+    {"models", "geometry", "records"},
     {*KINDS, "alpha", "teachers"},
     {"runs", "testing"},
     {"training", "passes"},
