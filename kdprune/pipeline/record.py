@@ -28,6 +28,7 @@ from kdprune.data.subset import load_subset
 from kdprune.files import in_bytes
 from kdprune.models.build import load_model
 from kdprune.models.gradient_norms import GradientNorms, last_layer_gradient_norm
+from kdprune.models.gradient_norms.norms import cross_entropy
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import is_remote
 from kdprune.models.penultimate import Penultimate
@@ -135,7 +136,7 @@ def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
         log.info("scores are of the first teacher, %s", loaded[0].built.name)
     built = replace(loaded[0].built)
     _, tap, logits = _placed(built, session)
-    bias = tap.bias
+    bias = tap.classifier.bias is not None
 
     def row(batch: Batch) -> Tensor:
         z_NC, features_NH = logits(batch.images).float(), tap.taken().float()
@@ -251,16 +252,24 @@ def _placed(built: BuiltModel, session: Session) -> tuple[Any, Penultimate, Any]
     return inputs, tap, student_logits(built.model, inputs, session.accelerator)
 
 
-def _gradient_norms(built: BuiltModel, session: Session) -> Any:
+def _gradient_norms(built: BuiltModel, session: Session) -> Callable[[Batch], Tensor]:
     """From a batch to both norms, 2×N."""
     inputs, tap, _ = _placed(built, session)
-    norms = GradientNorms(built.model)
+    seen: list[tuple[Tensor, Tensor]] = []  # logits and features of the batch's forward pass
+
+    def loss(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
+        seen.append((logits_NC.detach(), tap.taken()))
+        return cross_entropy(logits_NC, labels_N)
+
+    norms = GradientNorms(built.model, loss)
 
     def both(batch: Batch) -> Tensor:
-        with torch.enable_grad(), session.accelerator.autocast():
-            of_all_N, logits_NC = norms(inputs(batch.images), batch.labels)
-        of_last_N = last_layer_gradient_norm(logits_NC.float(), tap.taken().float(), batch.labels, tap.bias)
-        return torch.stack([of_all_N, of_last_N])
+        seen.clear()
+        with session.accelerator.autocast():
+            of_all_N = norms(inputs(batch.images), batch.labels)
+        logits_NC, features_NH = seen[0]  # what comes after it are single samples, to prove the norms
+        of_last_N = last_layer_gradient_norm(logits_NC, features_NH, batch.labels, tap.classifier.bias is not None)
+        return torch.stack([of_all_N.float(), of_last_N.float()])
 
     return both
 

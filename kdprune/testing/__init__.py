@@ -1,6 +1,7 @@
 """Contract checks for plug-ins, to be run on one's own: each raises `AssertionError` with what is broken."""
 
 from kdprune.testing.losses import check_loss
+from kdprune.testing.scorers import check_scorer
 from kdprune.testing.selectors import check_selector
 
-__all__ = ["check_loss", "check_selector"]
+__all__ = ["check_loss", "check_scorer", "check_selector"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,9 +15,11 @@ from kdprune.calls import Call, bind
 from kdprune.data.scores import Scores
 from kdprune.messages import about, listed
 from kdprune.scorers.common.observation import Observation
-from kdprune.scorers.common.scorer import PER_SAMPLE, Declared
+from kdprune.scorers.common.scorer import ALWAYS, Declared
 
-BLOCK = 2**18  # samples that a scorer sees at once, where their scores do not depend on each other
+_log = logging.getLogger("kdprune")
+
+VALUES = 2**26  # recorded numbers that a scorer is given at once, where samples do not depend on each other
 
 
 def declared(name: str) -> Declared:
@@ -61,18 +64,19 @@ def score(
 
     Raises:
         ValueError: an unknown scorer or argument; a record of another kind; no labels where they are needed; an epoch
-            that was not recorded; scores that are NaN where values were recorded.
+            that was not recorded; scores that are NaN where all values were recorded.
     """
     call, function, arguments = bound(text, option)
     says = declared(call.name)
     with about(option):
         _check(call.name, says, observation, difficulty)
-        if says.needs in PER_SAMPLE:
-            computed = _blockwise(function, says, observation, arguments, seed, difficulty)
-        else:
-            computed = _columns(function(*_values(says, observation, 0, None, seed, difficulty), **arguments))
-        columns = {name: _array(values) for name, values in computed.items()}
-        _check_scores(call.name, columns, observation.total)
+        if says.needs == "gradients" and observation.origin.get("epoch") == 0:
+            _log.warning(
+                "gradients at initialisation order samples nearly by the norm of the input, and keeping the highest is "
+                "worse than random (arXiv 2303.14753): record them after a few epochs"
+            )
+        with about(call.name):
+            columns = compute(function, says, observation, arguments, seed=seed, difficulty=difficulty)
     return Scores(
         columns.pop("score"), observation.labels, observation.fingerprint, str(call), says.hard, observation.classes,
         {**observation.origin, "seed": seed if "seed" in says.reads else None}, columns,
@@ -90,54 +94,97 @@ def _check(name: str, says: Declared, observation: Observation, difficulty: np.n
         raise ValueError(f"{len(difficulty):,} scores given for {observation.total:,} samples")
 
 
-def _blockwise(
+def compute(
     function: Callable[..., Any],
     says: Declared,
     observation: Observation,
     arguments: Mapping[str, Any],
-    seed: int,
-    difficulty: np.ndarray | None,
-) -> dict[str, Tensor]:
-    blocks = []
-    for start in range(0, observation.total, BLOCK):
-        stop = min(observation.total, start + BLOCK)
-        blocks.append(_columns(function(*_values(says, observation, start, stop, seed, difficulty), **arguments)))
-    return {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+    *,
+    seed: int = 0,
+    difficulty: np.ndarray | None = None,
+    ids: np.ndarray | None = None,
+    block: int | None = None,
+) -> dict[str, np.ndarray]:
+    """The columns that a scorer computes, float32 N, of which one is `score`.
+
+    Args:
+        ids: of the samples, int64 N (default: their positions).
+        block: samples that it sees at once, where their scores do not depend on each other (default: as many as VALUES
+            numbers are recorded of).
+
+    Raises:
+        ValueError: the scorer's own; it breaks its contract.
+    """
+    total, parts = observation.total, []
+    if not says.per_sample:
+        block = total
+    elif block is None:
+        one = sum(observation.read(name, 0, 1).numel() for name in says.reads if name not in ALWAYS)
+        block = max(1, VALUES // max(1, one))
+    for start in range(0, total, block):
+        stop = min(total, start + block)
+        values = _values(says, observation, slice(start, stop), {"ids": ids, "seed": seed, "difficulty": difficulty})
+        result = function(*values, **arguments)
+        columns = result if isinstance(result, Mapping) else {"score": result}
+        part = {name: _array(column) for name, column in columns.items()}
+        _check_columns(part, stop - start)
+        if says.per_sample:
+            _check_nan(part["score"], values, says, start)
+        parts.append(part)
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _values(
-    says: Declared, observation: Observation, start: int, stop: int | None, seed: int, difficulty: np.ndarray | None
-) -> list[Any]:
-    """What a scorer reads of the samples start … stop − 1, in its order; of all samples where `stop` is None."""
-    last = observation.total if stop is None else stop
-    beside: dict[str, Callable[[], Any]] = {
-        "labels": lambda: torch.from_numpy(observation.labels[start:last]),
-        "ids": lambda: torch.arange(start, last),
-        "seed": lambda: seed,
-        "difficulty": lambda: None if difficulty is None else torch.from_numpy(difficulty[start:last]),
-    }
-    return [
-        beside[name]() if name in beside
-        else observation.rows(name) if stop is None
-        else observation.read(name, start, last)
-        for name in says.reads
-    ]  # fmt: skip
-
-
-def _columns(result: Any) -> dict[str, Any]:
-    return dict(result) if isinstance(result, Mapping) else {"score": result}
+def _values(says: Declared, observation: Observation, where: slice, beside: Mapping[str, Any]) -> list[Any]:
+    """What a scorer reads of some samples, in its order; features as rows of all, which it takes slices of."""
+    values: list[Any] = []
+    for name in says.reads:
+        if name == "features":
+            values.append(observation.rows(name))
+        elif name == "labels":
+            values.append(torch.from_numpy(observation.labels[where].copy()))
+        elif name == "classes":
+            values.append(len(observation.classes))
+        elif name == "seed":
+            values.append(beside["seed"])
+        elif name == "ids" and beside["ids"] is None:
+            values.append(torch.arange(where.start, where.stop))
+        elif name in beside:
+            values.append(torch.from_numpy(beside[name][where].copy()))
+        else:
+            values.append(observation.read(name, where.start, where.stop))
+    return values
 
 
 def _array(values: Any) -> np.ndarray:
     return np.asarray(values.float().cpu() if isinstance(values, Tensor) else values, dtype=np.float32)
 
 
-def _check_scores(name: str, columns: Mapping[str, np.ndarray], total: int) -> None:
+def _check_columns(columns: Mapping[str, np.ndarray], given: int) -> None:
     if "score" not in columns:
-        raise ValueError(f"scorer {name} breaks its contract: it returns {listed(list(columns))}, and no score")
+        raise ValueError(f"it breaks its contract: it returns {listed(list(columns))}, and no score")
     for column, values in columns.items():
-        if values.shape != (total,):
-            raise ValueError(f"scorer {name} breaks its contract: {column} has shape {values.shape}, N is {total}")
+        if values.shape != (given,):
+            raise ValueError(f"it breaks its contract: {column} has shape {values.shape} for {given:,} samples")
+
+
+def _check_nan(score_N: np.ndarray, values: list[Any], says: Declared, start: int) -> None:
+    """Refuse a score of NaN for a sample whose every recorded value is a number: it would count as not observed."""
+    wrong_N = np.isnan(score_N)
+    if not wrong_N.any():
+        return
+    for name, value in zip(says.reads, values, strict=True):
+        if name not in ALWAYS:
+            wrong_N &= ~_has_nan(name, value, says.needs).numpy()
+    if wrong_N.any():
+        ids = start + np.flatnonzero(wrong_N)
+        raise ValueError(f"the score of {len(ids):,} samples is NaN, though their values were recorded: {listed(ids)}")
+
+
+def _has_nan(name: str, recorded: Tensor, kind: str) -> Tensor:
+    """Whether a sample was not observed at some time, bool N."""
+    if kind == "dynamics":  # R×E×N, and there is no prediction before the first epoch
+        return recorded[:, 1 if name == "kl" else 0 :].isnan().any(0).any(0)
+    return recorded.isnan().reshape(len(recorded), -1).any(1)
 
 
 def check_fit(

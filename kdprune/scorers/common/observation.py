@@ -27,6 +27,13 @@ class Values(Protocol):
         """Of the samples start … stop − 1."""
 
 
+class Columns(Protocol):
+    """A record of rows."""
+
+    def rows(self, name: str) -> Rows:
+        """A column: `len()`, and slices as arrays float32."""
+
+
 @dataclass(frozen=True)
 class Observation:
     """A finished record.
@@ -46,7 +53,7 @@ class Observation:
     classes: tuple[str, ...]
     origin: dict[str, Any]
     values: Values | None = None
-    record: RowRecord | None = field(default=None, repr=False)
+    record: Columns | None = field(default=None, repr=False)
 
     @property
     def total(self) -> int:

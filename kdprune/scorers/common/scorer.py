@@ -2,7 +2,8 @@
 
 A scorer is a pure function of what was recorded. Its first parameters are the recorded values that it `reads`, in this
 order; further ones are what a user writes in brackets, as in `el2n(epoch=10)`. It returns the score of each sample, N,
-or a dictionary of columns of which one is `score`.
+or a dictionary of columns of which one is `score`. A sample that was not observed has NaN in the record and in the
+score, which is otherwise a number or ±∞.
 
 Shapes: N samples, R repeats, E epochs, M trainings, D features.
 """
@@ -16,20 +17,20 @@ from typing import Any, Literal, TypeVar
 from kdprune.messages import unknown
 from kdprune.registry import register
 
-_OF_A_PREDICTION = ("loss", "error_norm", "margin", "entropy", "confidence", "label_probability", "correct")
+_OF_A_PREDICTION = (
+    "loss", "error_norm", "margin", "entropy", "least_confidence", "label_probability", "correct",
+)  # fmt: skip
 
 # What a kind of record holds, by the name under which a scorer reads it.
 RECORDED: dict[str, tuple[str, ...]] = {
     "nothing": (),
     "dynamics": (*_OF_A_PREDICTION, "kl"),  # float32 R×E×N
     "gradients": ("gradient_norm", "last_layer_gradient_norm"),  # float32 N×R
-    "teacher": (*_OF_A_PREDICTION, "last_layer_gradient_norm"),  # float32 N
+    "teacher": (*_OF_A_PREDICTION, "last_layer_gradient_norm", "features"),  # float32 N; features as below
     "memorization": ("correct", "trained"),  # float32 N×M: 0 or 1
     "embeddings": ("features",),  # rows N×D, which need not fit in memory: `len()` and slices, float32
 }
-ALWAYS = ("labels", "ids", "seed", "difficulty")  # may be read beside any record
-PER_SAMPLE = ("nothing", "dynamics", "gradients", "teacher", "memorization")
-"""Kinds of which a scorer sees blocks of samples: a sample's score is a function of its own record alone."""
+ALWAYS = ("labels", "ids", "classes", "seed", "difficulty")  # may be read beside any record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -41,7 +42,8 @@ class Declared:
     Attributes:
         needs: the kind of record.
         reads: of it, in the order of the function's parameters; also of `labels` (int64 N, −1: none), `ids` (sample
-            ids, int64 N), `seed` (int) and `difficulty` (float32 N: scores of another scorer, higher is harder).
+            ids, int64 N), `classes` (int: how many the data set has), `seed` (int) and `difficulty` (float32 N: scores
+            of another scorer, higher is harder).
         hard: whether a high or a low score means a hard sample.
         labels: whether it needs the label of every sample.
         paper: authors, year and arXiv number.
@@ -54,6 +56,14 @@ class Declared:
     labels: bool
     paper: str
     cost: str
+
+    @property
+    def per_sample(self) -> bool:
+        """Whether a sample's score is a function of its own record alone, so that a scorer sees blocks of samples.
+
+        One that reads features compares samples with each other, and sees all of them at once.
+        """
+        return "features" not in self.reads
 
 
 def scorer(
