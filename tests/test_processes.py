@@ -6,6 +6,7 @@ What both do in their one session is in two_processes.py.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -13,14 +14,20 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import psutil
 import pytest
 import torch
 from helpers import FRESH, Recorder, config_of, metrics, only_run, options, plain, restored_surroundings, start, train
 from helpers import command as run_command
 from test_losses import crd_steps, dist_step
-from two_processes import CACHED, FEATURES, KD, STOPPED_AT, session
+from two_processes import CACHED, FEATURES, KD, RECORDED, SELECTED, STOPPED_AT, session
 
+from kdprune.data.subset import load_subset
 from kdprune.pipeline.cache import cache
+from kdprune.pipeline.train import record
+from kdprune.records.dynamics import Dynamics
+from kdprune.records.rows import RowRecord
 
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
@@ -127,6 +134,37 @@ def test_a_signal_to_one_process_stops_both_with_one_checkpoint_and_they_go_on(t
     assert (broken / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
 
 
+def test_two_processes_record_every_sample_once(together, tmp_path):
+    """The models of both differ by rounding, and so do the statistics of what they say."""
+    for view in ("plain", "training"):
+        _, alone = train(tmp_path, {**RECORDED, "train.record": view, "name": view})
+        ours, theirs = (Dynamics([run]) for run in (alone, together[0] / "recording" / view))
+        assert ours.about == theirs.about
+        for name in ("loss", "error_norm", "margin", "entropy", "kl"):
+            pairs = (record.read(name, 0, 1347) for record in (ours, theirs))
+            torch.testing.assert_close(*pairs, rtol=1e-2, atol=5e-3, equal_nan=True)
+        assert sorted(os.listdir(alone / "dynamics")) == sorted(
+            os.listdir(together[0] / "recording" / view / "dynamics")
+        )
+
+
+def test_two_processes_pass_over_every_sample_once(together, tmp_path, digits_teacher):
+    with restored_surroundings():
+        (alone,) = record("teacher", config_of(tmp_path, {**RECORDED, "teacher.models": str(digits_teacher)}))
+    (both,) = (together[0] / "passing" / "records").glob("teacher-*")
+    assert both.name == alone.name
+    for name in RowRecord(alone).about.columns:
+        pairs = (RowRecord(folder).rows(name)[:] for folder in (alone, both))
+        # features are kept in float16, where a difference of 1e-7 may fall to either side
+        np.testing.assert_allclose(*pairs, rtol=1e-3 if name == "features" else 1e-5, atol=1e-6)
+
+
+def test_two_processes_select_what_one_does(together, tmp_path):
+    _, run = train(tmp_path, {**SELECTED, "subset.scorer": "el2n"})
+    ours, theirs = (load_subset(r / "subset.json").ids for r in (run, only_run(together[0] / "passing")))
+    assert len(np.setdiff1d(ours, theirs)) <= len(ours) // 100  # neighbours in the ranking, apart by rounding
+
+
 # --- as users start them ----------------------------------------------------------------------------------------------
 
 
@@ -152,6 +190,32 @@ def test_a_signal_to_the_launcher_stops_both_with_one_checkpoint(tmp_path, digit
     assert newest.name == f"step_{stopped_at:09d}.pth"
     assert torch.load(newest, weights_only=True)["processes"] == 2
     assert not list(only_run(tmp_path).glob("checkpoints/.*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("view", ["plain", "training"])
+def test_two_processes_killed_while_they_record_go_on_and_lose_nothing(view, tmp_path):
+    settings = {
+        "student.model": "mlp_64", "train.precision": "no", "train.record": view, "train.epochs": 12,
+        "train.batch_size": 50, "train.checkpoint_every": "0.7", "data.augment": "crop(1)",
+    }  # fmt: skip
+    launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    process = start(*launcher, "train.py", *options(**settings, output=whole), log=tmp_path / "log", **CPU)
+    assert process.wait(200) == 0, (tmp_path / "log").read_text()
+    for _ in range(2):
+        log = tmp_path / "killed"
+        process = start(*launcher, "train.py", *options(**settings, output=broken), log=log, **CPU)
+        wait_for_checkpoint(broken, process, log)
+        for child in psutil.Process(process.pid).children(recursive=True):
+            child.kill()
+        process.wait(60)
+        only_run(broken)  # it is there, and not finished
+    process = start(*launcher, "train.py", *options(**settings, output=broken), log=tmp_path / "log", **CPU)
+    assert process.wait(200) == 0, (tmp_path / "log").read_text()
+    files = [sorted((only_run(output) / "dynamics").iterdir()) for output in (whole, broken)]
+    assert [path.name for path in files[0]] == [path.name for path in files[1]]
+    assert all(a.read_bytes() == b.read_bytes() for a, b in zip(*files, strict=True))
 
 
 def wait_for_checkpoint(output: Path, process: subprocess.Popen[bytes], log: Path) -> None:

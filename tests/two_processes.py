@@ -16,6 +16,7 @@ from helpers import Recorder, StopIn, config_of, restored_surroundings, train
 from torch.nn.parallel import DistributedDataParallel
 
 from kdprune.pipeline.cache import cache
+from kdprune.pipeline.train import record
 from kdprune.training.interrupt import Interrupted
 
 # BatchNorm would see other local batches, so the students are fully connected.
@@ -26,6 +27,8 @@ FEATURES = {
     "distill.loss": "kd + fitnet + 0.8*crd(negatives=128)", "distill.layers": [["act2", "layer2"]],
     "subset.keep_fraction": 0.5, "train.steps": 12, "train.lr": 0.02,
 }  # fmt: skip
+RECORDED = {"train.steps": None, "train.epochs": 3, "train.batch_size": 200}
+SELECTED = {**RECORDED, "subset.keep_fraction": 0.5, "subset.selector": "hardest", "record.view": "training"}
 CACHED = {"subset.keep_fraction": 0.3, "distill.alpha": 0.7}
 STOPPED_AT = 20  # several processes look for signals every 20 steps
 
@@ -73,7 +76,19 @@ def gathering_losses(folder: Path, teacher: str) -> Any:
     return [step(half, DistributedDataParallel) for step in (dist_step, crd_steps)]
 
 
-CLAIMS = (distillation, features, filling, odd_batch, stop, gathering_losses)
+def recording(folder: Path, teacher: str) -> Any:
+    for view in ("plain", "training"):
+        train(folder, {**RECORDED, "train.record": view, "name": view})
+
+
+def passing(folder: Path, teacher: str) -> Any:
+    """A pass over all samples, of which there is an odd number; then scores, a subset and a student."""
+    with restored_surroundings():
+        record("teacher", config_of(folder, {**RECORDED, "teacher.models": teacher}))
+    train(folder, {**SELECTED, "subset.scorer": "el2n"})
+
+
+CLAIMS = (distillation, features, filling, odd_batch, stop, gathering_losses, recording, passing)
 
 
 def session(rank: int, port: int, folder: Path, teacher: str) -> None:

@@ -1,0 +1,249 @@
+"""Records of passes over all samples: the same rows however they are computed, found again, refused where they are not
+what is asked for; and scores and subsets that follow from them in one command."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import config_of, only_run, restored_surroundings, said_by, train, unfinish
+
+from kdprune.data.scores import load_scores
+from kdprune.data.subset import load_subset
+from kdprune.models.build import load_model
+from kdprune.models.inputs import Inputs
+from kdprune.pipeline.record import OF_TEACHER
+from kdprune.pipeline.train import record
+from kdprune.records.rows import About, Column, RowFiles, RowRecord
+from kdprune.records.statistics import statistics
+from kdprune.scorers.common.observation import observe
+
+TINY: dict[str, Any] = {"train.steps": None, "train.epochs": 2, "train.batch_size": 200}
+
+
+def recorded(kind: str, output: Path, options: dict[str, Any]) -> list[Path]:
+    with restored_surroundings():
+        return record(kind, config_of(output, {**TINY, **options}))
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[torch.Tensor, torch.Tensor]:
+    from kdprune.config import DataConfig
+    from kdprune.data.dataset import open_data
+
+    data = open_data(DataConfig(), progress=False)
+    assert data.train.images is not None
+    return data.train.images, torch.from_numpy(data.train.labels)
+
+
+def outputs(weights: Path, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Logits and penultimate features of a student, by its own parts."""
+    built = load_model(weights)
+    model: Any = built.model.eval()
+    with torch.no_grad():
+        features = model.forward_head(model.forward_features(Inputs(built.spec)(images)), pre_logits=True)
+        return model.get_classifier()(features), features
+
+
+def test_a_teacher_is_recorded_in_one_pass(tmp_path, digits_teacher, images):
+    pixels, labels = images
+    (folder,) = recorded("teacher", tmp_path, {"teacher.models": str(digits_teacher)})
+    logits, features = outputs(digits_teacher / "student.safetensors", pixels)
+    rows = RowRecord(folder)
+    for name, expected in zip(OF_TEACHER, statistics(logits, labels), strict=False):  # the last one is of two epochs
+        np.testing.assert_allclose(rows.rows(name)[:], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(rows.rows("features")[:], features, rtol=1e-3, atol=1e-5)
+    error = logits.softmax(1) - torch.nn.functional.one_hot(labels, 10)
+    expected = error.norm(dim=1) * (1 + features.square().sum(1)).sqrt()
+    np.testing.assert_allclose(rows.rows("last_layer_gradient_norm")[:], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_rows_do_not_depend_on_the_batch_size(tmp_path, digits_teacher):
+    found = []
+    for size in (200, 37):
+        options = {"teacher.models": str(digits_teacher), "train.batch_size": size}
+        found.append(RowRecord(recorded("teacher", tmp_path / str(size), options)[0]))
+    for name in found[0].about.columns:
+        a, b = (rows.rows(name)[:] for rows in found)
+        np.testing.assert_allclose(a, b, rtol=1e-3 if name == "features" else 1e-5, atol=1e-6)
+
+
+def test_gradients_of_proxies_against_a_loop(tmp_path, images):
+    pixels, labels = images
+    folders = recorded("gradients", tmp_path, {"record.repeats": 2, "record.epoch": 1})
+    norms = observe(folders).read("gradient_norm", 0, 5)
+    runs = sorted(path.parent for path in (tmp_path / "records").glob("*/summary.json"))
+    assert norms.shape == (5, 2)
+    for column, run in zip(norms.T, runs, strict=True):
+        built = load_model(run / "checkpoints" / "epoch_0001.safetensors")
+        model, inputs = built.model.eval(), Inputs(built.spec)
+        for sample in range(5):
+            loss = torch.nn.functional.cross_entropy(model(inputs(pixels[sample][None])), labels[sample][None])
+            gradients = torch.autograd.grad(loss, list(model.parameters()))
+            assert column[sample] == pytest.approx(float(sum(g.square().sum() for g in gradients)) ** 0.5, rel=1e-4)
+
+
+def test_gradients_at_initialisation_need_no_training_and_warn(tmp_path, caplog):
+    recorded("gradients", tmp_path, {"record.epoch": 0})
+    assert "--record.epoch" in caplog.text
+    assert not list((tmp_path / "records").glob("*/summary.json"))
+
+
+def test_memorization_knows_who_saw_what(tmp_path):
+    folders = recorded("memorization", tmp_path, {"record.repeats": 4, "train.epochs": 1, "data.val_fraction": 0.1})
+    seen = observe(folders).read("trained", 0, 1347).T
+    parts = [load_subset(path).ids for path in sorted((tmp_path / "records").glob("digits*/subset.json"))]
+    assert len({part.tobytes() for part in parts}) == 4
+    assert sorted(np.flatnonzero(row).tolist() for row in seen) == sorted(part.tolist() for part in parts)
+    with pytest.raises(ValueError, match=r"--record\.repeats: 2"):
+        recorded("memorization", tmp_path, {"record.repeats": 2})
+
+
+def test_a_record_is_made_once_gone_on_with_and_checked(tmp_path, digits_teacher, caplog):
+    options = {"teacher.models": str(digits_teacher)}
+    (folder,) = recorded("embeddings", tmp_path, options)
+    shard = folder / "features_00000.npy"
+    before = shard.stat().st_mtime_ns, shard.read_bytes()
+    assert recorded("embeddings", tmp_path, options) == [folder]
+    assert shard.stat().st_mtime_ns == before[0]
+    unfinish(folder)
+    shard.unlink()
+    recorded("embeddings", tmp_path, options)
+    assert shard.read_bytes() == before[1]
+    content = bytearray(before[1])
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match="--remake"):
+        recorded("embeddings", tmp_path, options)
+    recorded("embeddings", tmp_path, {**options, "remake": True})
+    assert shard.read_bytes() == before[1]
+
+
+def test_shards_are_read_as_one(tmp_path):
+    about = About("embeddings", 20_000, {"features": Column(3, "float16"), "norm": Column(0)}, "f", (), {})
+    files = RowFiles(tmp_path, about)
+    files.create(np.zeros(20_000, dtype=np.int64))
+    values = np.random.default_rng(0).normal(size=(20_000, 3)).astype(np.float16)
+    for shard in range(about.shards):
+        ids = about.ids(shard)
+        files.write(shard, {"features": values[ids], "norm": values[ids, 0]})
+    assert about.shards == 3
+    rows = RowRecord(tmp_path).rows("features")
+    for part in (slice(None), slice(8190, 8195), slice(8192, 16384), slice(19_999, None), slice(5, 5)):
+        assert np.array_equal(rows[part], values[part].astype(np.float32))
+    (tmp_path / "features_00001.npy").unlink()
+    with pytest.raises(ValueError, match="features_00001"):
+        rows[:]
+
+
+ONE_COMMAND = {**TINY, "subset.keep_fraction": 0.5, "subset.selector": "hardest"}
+
+
+def test_one_command_records_scores_selects_and_trains_and_does_nothing_twice(tmp_path):
+    options = {**ONE_COMMAND, "subset.scorer": "el2n", "record.repeats": 2, "record.train.epochs": 1}
+    summary, run = train(tmp_path, options)
+    (scored,) = (tmp_path / "scores").glob("*/scores.parquet")
+    scores = load_scores(scored)
+    proxies = [path.parent for path in (tmp_path / "records").glob("*/summary.json")]
+    assert len(proxies) == 2
+    expected = observe(sorted(proxies)).read("error_norm", 0, 1347)[:, -1].mean(0)
+    np.testing.assert_allclose(scores.values, expected, rtol=1e-6)
+    kept = load_subset(run / "subset.json").ids
+    assert scores.values[kept].min() >= np.delete(scores.values, kept).max()
+    # one training of an epoch and one plain pass each
+    steps = 1347 // 200
+    assert summary["cost"]["observation"]["forward_samples"] == 2 * (steps * 200 + 1347)
+    assert summary["inputs"]["scores"] == scores.hash
+    chosen = json.loads((run / "subset.json").read_text())["chosen"]
+    assert (chosen["scorer"], chosen["hard"]) == ("el2n", "high")
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name not in (".lock",)}
+    assert train(tmp_path, options)[1] == run
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name not in (".lock",)} == before
+
+
+def test_a_teacher_that_is_trained_here_is_observed_on_the_way(tmp_path):
+    options = {**ONE_COMMAND, "subset.scorer": "aum", "teacher.models": "mlp_64", "baseline": True}
+    summary, run = train(tmp_path, options)
+    assert not (tmp_path / "records").exists()
+    assert summary["cost"]["observation"] == {"seconds": 0, "forward_samples": 0, "backward_samples": 0}
+    assert len(list((tmp_path / "teachers").glob("*/dynamics"))) == 1
+    (scored,) = (tmp_path / "scores").glob("*/scores.parquet")
+    scores = load_scores(scored)
+    assert scores.origin["view"] == "training"
+    kept = load_subset(run / "subset.json").ids
+    assert scores.values[kept].max() <= np.delete(scores.values, kept).min()  # a low margin is hard
+    subsets = {path.read_text() for path in tmp_path.glob("*/subset.json")}
+    assert len(subsets) == 1  # the baseline has no teacher, and keeps the same samples
+
+
+def test_scores_from_a_file_and_turned_around(tmp_path):
+    train(tmp_path, {**ONE_COMMAND, "subset.scorer": "loss", "name": "first"})
+    (scored,) = (tmp_path / "scores").glob("*/scores.parquet")
+    _, again = train(tmp_path, {**ONE_COMMAND, "subset.scores": str(scored), "name": "second"})
+    _, turned = train(tmp_path, {**ONE_COMMAND, "subset.scores": str(scored), "subset.hard": "low", "name": "third"})
+    first = load_subset(tmp_path / "first" / "subset.json").ids
+    assert np.array_equal(first, load_subset(again / "subset.json").ids)
+    scores = load_scores(scored).values
+    assert scores[load_subset(turned / "subset.json").ids].max() <= np.median(scores)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"subset.selector": "hardest"}, ["--subset.selector", "el2n", "--subset.scores"]),
+        ({"subset.selector": "hardest", "subset.scorer": "el3n"}, ["--subset.scorer", "el2n"]),
+        ({"subset.selector": "hardest", "subset.scorer": "el2n(epok=1)"}, ["--subset.scorer", "epoch"]),
+        ({"subset.scorer": "el2n", "subset.file": "subset.json"}, ["--subset.scorer", "--subset.file"]),
+        ({"subset.selector": "hardest", "subset.scorer": "el2n", "subset.scores": "x"}, ["--subset.scores"]),
+        ({"subset.selector": "hardest", "subset.scores": "nowhere.parquet"}, ["nowhere.parquet"]),
+        ({"subset.selector": "hardest", "subset.scorer": "teacher_el2n"}, ["--teacher.models"]),
+        (
+            {"subset.selector": "hardest", "subset.scorer": "el2n", "record.source": "teacher"},
+            ["--record.source", "proxy"],
+        ),
+        ({"subset.selector": "hardest", "subset.scorer": "el2n", "train.batch_size": 0}, ["--train.batch_size"]),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_trained(options, named, tmp_path):
+    with pytest.raises((ValueError, FileNotFoundError)) as refused:
+        train(tmp_path, {**TINY, **options})
+    assert all(word in str(refused.value) for word in named), refused.value
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_an_epoch_that_was_not_recorded_is_named(tmp_path):
+    with pytest.raises(ValueError, match=r"--subset\.scorer: .*epochs 1 to 2"):
+        train(tmp_path, {**ONE_COMMAND, "subset.scorer": "el2n(epoch=20)"})
+
+
+def test_options_without_effect_are_said(tmp_path, caplog):
+    train(tmp_path, {**TINY, "train.epochs": 1, "subset.scorer": "el2n"})
+    assert "--subset.scorer" in caplog.text
+    assert not (tmp_path / "records").exists()
+
+
+def test_the_commands(tmp_path):
+    words = [f"--{name}={value}" for name, value in {
+        "data.dataset": "digits", "data.augment": "crop(1)", "student.model": "mlp_64", "train.epochs": 1,
+        "train.batch_size": 200, "train.precision": "no", "output": tmp_path}.items()]  # fmt: skip
+    status, folder, complaints = said_by(["record", "dynamics", *words])
+    assert status == 0, complaints
+    run = only_run(tmp_path / "records")
+    assert folder.strip().endswith(run.name)
+    status, table, complaints = said_by(["score", "el2n", "forgetting", "--from", run, "--output", tmp_path / "scores"])
+    assert status == 0, complaints
+    assert "forgetting" in table
+    assert len(list((tmp_path / "scores").glob("*/scores.parquet"))) == 2
+    for wrong, named in [
+        (["record", "dynamic", *words], "dynamics"),
+        (["score", "el2m", "--from", run], "el2n"),
+        (["score", "grand", "--from", run], "gradients"),
+        (["score", "el2n", "--from", tmp_path / "scores"], "kdprune record"),
+    ]:
+        status, _, complaints = said_by(wrong)
+        assert status == 2
+        assert named in complaints
