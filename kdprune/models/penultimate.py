@@ -72,7 +72,9 @@ def _classifier(model: nn.Module) -> nn.Module:
     name = type(model).__name__
     if isinstance(head, tuple | list | nn.ModuleList):
         kinds = ", ".join(type(part).__name__ for part in head)
-        raise ValueError(f"{name} has {len(head)} classifiers ({kinds}): penultimate features need one linear classifier")
+        raise ValueError(
+            f"{name} has {len(head)} classifiers ({kinds}): penultimate features need one linear classifier"
+        )
     layers = [part for part in head.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     if not layers:
         raise ValueError(

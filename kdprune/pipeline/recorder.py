@@ -48,7 +48,7 @@ def make_recorder(job: Job, run: RunDir, logits_of: Callable[[Tensor], Tensor]) 
     )
     common = (files, data.train.labels, data.num_classes, ids, accelerator)
     if view == "training":
-        return TrainingViews(*common)
+        return TrainingViews(*common, epoch_steps=job.budget.kept / job.budget.batch_size)
     return PlainImages(*common, predict=partial(_predictions, job, ids, logits_of))
 
 

@@ -66,6 +66,7 @@ class Recorder(Observer):
     def state_dict(self) -> dict[str, Any]:
         self._write()
         self.files.flush()
+        self.accelerator.wait_for_everyone()  # no checkpoint may be ahead of what another process has yet to write
         self._saved_at = [*self._saved_at, self._epochs_done][-KEPT:]
         if self.accelerator.is_main_process:
             self.predictions.forget(min(self._saved_at))
@@ -99,14 +100,18 @@ class Recorder(Observer):
         self._waiting.append((ids_N, epochs_N, statistics(logits_NC, labels_N), logits_NC.log_softmax(1).half()))
 
     def _write(self) -> None:
+        """Write what waits, but for epochs of which the one before, to compare with, is not written by all processes."""
         if not self._waiting:
             return
         ids, epochs, statistics_SN, log_p_NC = (
             torch.cat(parts, dim=1 if i == 2 else 0).cpu()
             for i, parts in enumerate(zip(*self._waiting, strict=True))
         )  # fmt: skip
+        too_early = epochs > self._last_to_write
         self._waiting.clear()
-        for epoch in epochs.unique().tolist():
+        if too_early.any():
+            self._waiting.append((ids[too_early], epochs[too_early], statistics_SN[:, too_early], log_p_NC[too_early]))
+        for epoch in epochs[~too_early].unique().tolist():
             if epoch > self.files.about.epochs:
                 continue  # begun and never ended
             of_epoch = epochs == epoch
@@ -114,12 +119,47 @@ class Recorder(Observer):
             values_SP[STATISTICS.index("kl")] = self.predictions.exchange(epoch, ids_P, log_p_NC[of_epoch].float())
             self.files.write(epoch, ids_P, values_SP.numpy())
 
+    @property
+    def _last_to_write(self) -> int:
+        """The last epoch whose samples can be compared with the epoch before."""
+        return self.files.about.epochs + 1
+
 
 class TrainingViews(Recorder):
-    """Records each sample as it is trained on: in training mode, augmented, before the step that it is part of."""
+    """Records each sample as it is trained on: in training mode, augmented, before the step that it is part of.
+
+    In two epochs a sample may come to two processes, so the next epoch's are written once all processes have written
+    this one's.
+
+    Args:
+        epoch_steps: steps of an epoch, which need not be whole.
+    """
+
+    def __init__(self, *args: Any, epoch_steps: float) -> None:
+        super().__init__(*args)
+        self._epoch_steps = epoch_steps
+        self._complete = 0  # epochs of which every process has written all
 
     def batch(self, batch: Batch, result: StepResult) -> None:
         self._note(batch.ids, batch.views + 1, result.output, batch.labels)
+
+    def step(self, step: int) -> None:
+        super().step(step)
+        while step >= self._epoch_steps * (self._complete + 1):
+            self._write()
+            self.accelerator.wait_for_everyone()
+            self._complete += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "complete": self._complete}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._complete = state["complete"]
+
+    @property
+    def _last_to_write(self) -> int:
+        return self._complete + 1
 
 
 class PlainImages(Recorder):

@@ -27,7 +27,9 @@ def joint_squares(graph: Graph, group: Group, uses: Uses, samples: int) -> dict[
         of_used = _added_up(uses, first, end)
         of_leaves = {used.node: gradient for used, gradient in of_used.items() if used.node in leaves}
         derived = {used: gradient for used, gradient in of_used.items() if used.node not in leaves}
-        for (i, _), gradient in zip(parameters.items(), _pulled_back(graph, derived, list(parameters.values())), strict=True):
+        for (i, _), gradient in zip(
+            parameters.items(), _pulled_back(graph, derived, list(parameters.values())), strict=True
+        ):
             parts = [part for part in (of_leaves.get(i), gradient) if part is not None]
             if parts:
                 squares[i].append(squared_norms(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]))

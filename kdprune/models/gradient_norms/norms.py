@@ -26,7 +26,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # what the model puts out, targets â†
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     """The cross-entropy of each sample, in float32 or better."""
-    return F.cross_entropy(logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32)), labels_N, reduction="none")
+    return F.cross_entropy(
+        logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32)), labels_N, reduction="none"
+    )
 
 
 class GradientNorms:
@@ -125,6 +127,4 @@ def _total(squares: dict[str, Tensor], like: Tensor) -> Tensor:
 
 
 def _warn(model: str, names: str, why: str) -> None:
-    warnings.warn(
-        f"per-example gradient norms of {names} take one backward pass a sample: {model} {why}", stacklevel=5
-    )
+    warnings.warn(f"per-example gradient norms of {names} take one backward pass a sample: {model} {why}", stacklevel=5)
