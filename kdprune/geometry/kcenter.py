@@ -127,21 +127,27 @@ class _Bounds:
         n = len(self.bound_N)
         wanted = max(4 * size, n // 16)
         while True:
-            bound, index = self.bound_N.topk(min(wanted + 1, n))
-            outside = bound[wanted] if wanted < n else bound.new_tensor(-torch.inf)
-            index = index[:wanted]
-            stale = index[self.known_N[index] < self.centers]
-            stale = stale[self.bound_N[stale] >= 0]  # no centres
-            self.update(stale)
-            bound, order = self.bound_N[index].sort(descending=True)
-            inside = min(size, len(order))
-            if inside < len(order) and bound[0] - self.band > bound[inside]:
-                outside = torch.maximum(outside, bound[inside])
+            bound, index = self.bound_N.topk(min(wanted, n))
+            looked, fresh = 0, True
+            while looked < len(index):
+                stale = index[looked : looked + 4 * size]
+                looked += len(stale)
+                stale = stale[(self.known_N[stale] < self.centers) & (self.bound_N[stale] >= 0)]  # no centres
+                fresh = fresh and not len(stale)
+                self.update(stale)
+                true, order = self.bound_N[index[:looked]].sort(descending=True)
+                if looked < len(index) and size <= looked and true[size - 1] >= bound[looked]:
+                    break  # no other row belongs into the pool
+            # Of the rows that were not looked at.
+            outside = bound[min(looked, len(bound) - 1)] if looked < n else bound.new_tensor(-torch.inf)
+            inside = min(size, looked)
+            if inside < looked and true[0] - self.band > true[inside]:
+                outside = torch.maximum(outside, true[inside])
             else:  # so many rows tie that they do not fit into a pool
-                inside = len(order)
-            if bound[0] - self.band > outside:
+                inside = looked
+            if true[0] - self.band > outside:
                 return index[order[:inside]], outside
-            if not len(stale):  # nothing was learned, so a wider look is needed
+            if fresh:  # nothing was learned, so a wider look is needed
                 wanted *= 2
 
     def choose(self, pool_P: Tensor, outside: Tensor, centers: int) -> list[Tensor]:
