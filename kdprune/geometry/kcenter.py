@@ -26,6 +26,7 @@ from kdprune.geometry.rows import (
     spans,
 )  # fmt: skip
 
+CENTERS = 256  # in a product with a block of rows, which takes 16 MiB
 POOL = 4096  # rows that a choice is made among; at most, for every choice costs a product with them
 
 
@@ -116,7 +117,7 @@ class _Bounds:
         for start, stop in spans(len(index_M), BLOCK):
             rows = index_M[start:stop]
             x_MD, square_M, bound_M = self._rows(rows), self.squares_N[rows], self.bound_N[rows]
-            for first, last in spans(self.centers - (known := int(self.known_N[rows[0]])), POOL):
+            for first, last in spans(self.centers - (known := int(self.known_N[rows[0]])), CENTERS):
                 c_CD = self.center_CD[known + first : known + last]
                 nearest_M = torch.addmm(_squares(c_CD), x_MD, c_CD.T, alpha=-2).amin(1)
                 bound_M = torch.minimum(bound_M, (nearest_M + square_M).clamp(min=0))
@@ -136,8 +137,8 @@ class _Bounds:
                 fresh = fresh and not len(stale)
                 self.update(stale)
                 true, order = self.bound_N[index[:looked]].sort(descending=True)
-                if looked < len(index) and size <= looked and true[size - 1] >= bound[looked]:
-                    break  # no other row belongs into the pool
+                if size <= looked < len(index) and true[size - 1] >= bound[looked] < true[0] - self.band:
+                    break  # no other row belongs into the pool, and the first choice is certain
             # Of the rows that were not looked at.
             outside = bound[min(looked, len(bound) - 1)] if looked < n else bound.new_tensor(-torch.inf)
             inside = min(size, looked)
