@@ -69,17 +69,13 @@ def earlier_similarity(x_MD: Tensor, block_size: int = BLOCK_OF_CLUSTER) -> Tens
     x_MD = unit(x_MD)
     score_M = x_MD.new_full((len(x_MD),), -1.0)
     for start, stop in spans(len(x_MD), block_size):
-        own = (x_MD[start:stop] @ x_MD[start:stop].T).tril(-1).add_(_above(stop - start, x_MD))
-        best_B = own.amax(1)
+        own_BB = x_MD[start:stop] @ x_MD[start:stop].T
+        later = torch.ones_like(own_BB, dtype=torch.bool).triu()
+        best_B = own_BB.masked_fill_(later, -1.0).amax(1)
         for first, last in spans(start, block_size):
             best_B = torch.maximum(best_B, (x_MD[start:stop] @ x_MD[first:last].T).amax(1))
         score_M[start:stop] = best_B.clamp(-1.0, 1.0)
     return score_M
-
-
-def _above(size: int, like: Tensor) -> Tensor:
-    """−2 on and above the diagonal, which no cosine is below."""
-    return like.new_full((size, size), -2.0).triu()
 
 
 def _together(sizes: list[int]) -> Iterator[list[int]]:

@@ -26,6 +26,7 @@ from kdprune.geometry.rows import (
     spans,
 )  # fmt: skip
 
+CENTERS = 256  # in a product with a block of rows, which takes 16 MiB
 POOL = 4096  # rows that a choice is made among; at most, for every choice costs a product with them
 
 
@@ -116,7 +117,7 @@ class _Bounds:
         for start, stop in spans(len(index_M), BLOCK):
             rows = index_M[start:stop]
             x_MD, square_M, bound_M = self._rows(rows), self.squares_N[rows], self.bound_N[rows]
-            for first, last in spans(self.centers - (known := int(self.known_N[rows[0]])), POOL):
+            for first, last in spans(self.centers - (known := int(self.known_N[rows[0]])), CENTERS):
                 c_CD = self.center_CD[known + first : known + last]
                 nearest_M = torch.addmm(_squares(c_CD), x_MD, c_CD.T, alpha=-2).amin(1)
                 bound_M = torch.minimum(bound_M, (nearest_M + square_M).clamp(min=0))
@@ -127,21 +128,27 @@ class _Bounds:
         n = len(self.bound_N)
         wanted = max(4 * size, n // 16)
         while True:
-            bound, index = self.bound_N.topk(min(wanted + 1, n))
-            outside = bound[wanted] if wanted < n else bound.new_tensor(-torch.inf)
-            index = index[:wanted]
-            stale = index[self.known_N[index] < self.centers]
-            stale = stale[self.bound_N[stale] >= 0]  # no centres
-            self.update(stale)
-            bound, order = self.bound_N[index].sort(descending=True)
-            inside = min(size, len(order))
-            if inside < len(order) and bound[0] - self.band > bound[inside]:
-                outside = torch.maximum(outside, bound[inside])
+            bound, index = self.bound_N.topk(min(wanted, n))
+            looked, fresh = 0, True
+            while looked < len(index):
+                stale = index[looked : looked + 4 * size]
+                looked += len(stale)
+                stale = stale[(self.known_N[stale] < self.centers) & (self.bound_N[stale] >= 0)]  # no centres
+                fresh = fresh and not len(stale)
+                self.update(stale)
+                true, order = self.bound_N[index[:looked]].sort(descending=True)
+                if size <= looked < len(index) and true[size - 1] >= bound[looked] < true[0] - self.band:
+                    break  # no other row belongs into the pool, and the first choice is certain
+            # Of the rows that were not looked at.
+            outside = bound[min(looked, len(bound) - 1)] if looked < n else bound.new_tensor(-torch.inf)
+            inside = min(size, looked)
+            if inside < looked and true[0] - self.band > true[inside]:
+                outside = torch.maximum(outside, true[inside])
             else:  # so many rows tie that they do not fit into a pool
-                inside = len(order)
-            if bound[0] - self.band > outside:
+                inside = looked
+            if true[0] - self.band > outside:
                 return index[order[:inside]], outside
-            if not len(stale):  # nothing was learned, so a wider look is needed
+            if fresh:  # nothing was learned, so a wider look is needed
                 wanted *= 2
 
     def choose(self, pool_P: Tensor, outside: Tensor, centers: int) -> list[Tensor]:

@@ -5,6 +5,7 @@ Shapes: N samples, B rows of a block, D features, K clusters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,7 @@ def kmeans(
     points_per_centroid: int | None = 256, seed: int = 0, ids: Any = None, block_size: int = BLOCK,
     device: torch.device | str | None = None, mapper: Callable[..., Iterable[Any]] = map,
 ) -> KMeans:  # fmt: skip
-    """Lloyd's algorithm from a k-means++ start (Arthur & Vassilvitskii 2007), then one assignment of all rows.
+    """Lloyd's algorithm from a greedy k-means++ start (Arthur & Vassilvitskii 2007), then one assignment of all rows.
 
     Centroids are trained on `points_per_centroid`·k rows, as faiss does, chosen by a hash of their ids. An empty
     cluster takes half of the largest one. The start draws in at most 256 rounds, so beyond 256 clusters a round draws
@@ -194,7 +195,8 @@ def start(
     """First centroids: rows drawn with probabilities in proportion to the squared distance to those drawn before.
 
     The row of the largest log d² + Gumbel noise is such a draw, and the m largest are m draws without replacement; the
-    noise is a hash of the row's id and the round.
+    noise is a hash of the row's id and the round. For each centroid 2 + ln k rows are drawn, and the one that lowers
+    the sum of the distances most is taken, as in scikit-learn.
     """
     x_MD = gather(rows, candidates_M, device)
     x_MD = unit(x_MD) if spherical else x_MD
@@ -210,9 +212,23 @@ def start(
         noise_M = -torch.log(-torch.log(uniform_M.clamp(2.0**-53, 1 - 2.0**-53)))
         # Copies of a drawn row come last, in an order of their own.
         weight_M = torch.where(least_M > nil, least_M.double().clamp(max=1e300).log(), -1e4)
-        new = torch.where(free_M, weight_M + noise_M, -torch.inf).topk(last - first).indices
-        drawn.append(new)
-        free_M[new] = False
-        distance = torch.addmm(squares_M[new], y_MD, y_MD[new].T, alpha=-2).amin(1) + squares_M
+        each = min(2 + int(math.log(k)), (len(x_MD) - first) // (last - first)) if turn else 1
+        trials = torch.where(free_M, weight_M + noise_M, -torch.inf).topk(each * (last - first)).indices
+        if each > 1:
+            left = _left(y_MD, squares_M, least_M, trials).view(each, -1)
+            trials = trials.view(each, -1).gather(0, left.argmin(0, keepdim=True))[0]
+        drawn.append(trials)
+        free_M[trials] = False
+        distance = torch.addmm(squares_M[trials], y_MD, y_MD[trials].T, alpha=-2).amin(1) + squares_M
         least_M = torch.minimum(least_M, distance.clamp(min=0))
     return x_MD[torch.cat(drawn)]
+
+
+def _left(y_MD: Tensor, squares_M: Tensor, least_M: Tensor, trials: Tensor) -> Tensor:
+    """Sum of the squared distances to the nearest drawn row after each trial, float64."""
+    c_TD, size = y_MD[trials], max(1, CELLS // len(trials))
+    total_T = torch.zeros(len(trials), dtype=torch.float64, device=y_MD.device)
+    for y_BD, square_B, least_B in zip(y_MD.split(size), squares_M.split(size), least_M.split(size), strict=True):
+        distance_BT = torch.addmm(squares_M[trials], y_BD, c_TD.T, alpha=-2).add_(square_B[:, None]).clamp_(min=0)
+        total_T += torch.minimum(distance_BT, least_B[:, None]).sum(0, dtype=torch.float64)
+    return total_T

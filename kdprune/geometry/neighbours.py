@@ -109,12 +109,11 @@ def neighbours_in_clusters(
     rank_N = rank(as_ids(ids, n, where), seed, "neighbours")
     sizes_C = torch.bincount(cluster_N, minlength=len(centroids_CD))
     members = torch.argsort(cluster_N, stable=True).split(sizes_C.tolist())
+    nearby = neighbours(centroids_CD, probes - 1).index_NK.tolist() if probes > 1 else [[]] * len(sizes_C)
     index_NK = torch.full((n, k), -1, device=where)
     squared_NK = torch.full((n, k), torch.inf, dtype=block(rows, (0, 1), where).dtype, device=where)
     for cluster in sizes_C.nonzero().flatten().tolist():
-        squared_C = (centroids_CD - centroids_CD[cluster]).square().sum(1)
-        squared_C[cluster] = -1  # its own rows come first, whatever its centroid's copies
-        near = torch.cat([members[c] for c in squared_C.topk(probes, largest=False).indices.tolist()])
+        near = torch.cat([members[c] for c in [cluster, *nearby[cluster]]])
         y_RD = gather(rows, near, where)
         places_R = torch.arange(len(near), device=where)
         for first, last in spans(len(members[cluster]), QUERIES):

@@ -52,7 +52,7 @@ def device_of(rows: Rows, device: torch.device | str | None = None) -> torch.dev
 
 
 def spans(n: int, size: int) -> Iterator[tuple[int, int]]:
-    """First and last-but-one row of each block."""
+    """The first row of each block, and the first after it."""
     return ((start, min(start + size, n)) for start in range(0, n, size))
 
 
