@@ -14,7 +14,7 @@ import torch
 
 from kdprune.data.counter import bits, key
 
-BLOCK = 2**20  # samples
+BLOCK = 2**15  # samples: what is made of them stays in the cache of a core
 
 
 def blocks(total: int) -> Iterator[slice]:
@@ -75,7 +75,7 @@ def lowest(values_M: np.ndarray, count: int, ids_M: np.ndarray, seed: int) -> np
     last = np.partition(values_M, count - 1)[count - 1]
     chosen_M = values_M < last
     tied_M = values_M == last
-    missing = count - np.count_nonzero(chosen_M)
+    missing = count - int(np.count_nonzero(chosen_M))
     chosen_M[tied_M] = first_by_hash(key(seed, "ties"), ids_M[tied_M], missing)
     return chosen_M
 
