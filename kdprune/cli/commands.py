@@ -104,6 +104,14 @@ def list_parser() -> ArgumentParser:
     return parser
 
 
+def select_parser() -> ArgumentParser:
+    from kdprune.cli.select import add_arguments
+
+    parser = _parser("Select subsets by a score file, and describe what subsets are.")
+    add_arguments(parser)
+    return parser
+
+
 def show_parser() -> ArgumentParser:
     parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
     parser.add_argument("run", type=str, help="Run directory.")
@@ -143,6 +151,15 @@ def _evaluate(options: Namespace) -> int:
 
     with log_to_console():
         print_evaluation(Path(options.run), options.json, options.class_mass)
+    return 0
+
+
+def _select(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.select import select_and_describe
+
+    with log_to_console():
+        select_and_describe(options)
     return 0
 
 
@@ -189,6 +206,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
     "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
+    "select": (select_parser, _select, "select subsets by a score file, and describe them"),
     "show": (show_parser, _show, "what a run was made of, as a tree"),
     "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
     "list": (list_parser, _list, "losses, scorers, selectors and models by name"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from kdprune.data.counter import key
 from kdprune.registry import register
-from kdprune.selectors.common.arguments import check_number, check_whole
+from kdprune.selectors.common.arguments import at_most, check_number, check_whole
 from kdprune.selectors.common.order import blocks, first_by_hash, lowest
 from kdprune.selectors.common.pool import Pool, declare, scores_of
 
@@ -43,7 +43,7 @@ def resolve(pool: Pool, beta: Any = None, strata: Any = 50) -> dict[str, Any]:
     elif total - round(check_number("ccs(beta=…)", beta, 0, 1, "[)") * total) < count:
         raise ValueError(
             f"ccs: beta={beta} given leaves {total - round(beta * total):,} of {total:,} samples, and {count:,} are "
-            f"asked for: allowed is at most {1 - count / total:.6g}"
+            f"asked for: allowed is {at_most(1 - count / total)}"
         )
     return {"beta": beta, "strata": strata}
 

@@ -17,10 +17,11 @@ from kdprune.data.counter import bits, key
 BLOCK = 2**15  # samples: what is made of them stays in the cache of a core
 
 
-def blocks(total: int) -> Iterator[slice]:
+def blocks(total: int, size: int | None = None) -> Iterator[slice]:
     """Slices that cover `total` samples, so that what is made of each of them stays small."""
-    for start in range(0, total, BLOCK):
-        yield slice(start, min(start + BLOCK, total))
+    size = size or BLOCK
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
 
 
 def hashes(purpose: int, ids_M: np.ndarray) -> np.ndarray:
