@@ -9,7 +9,7 @@ import numpy as np
 from kdprune.data.quotas import largest_remainder
 from kdprune.selectors.common.order import blocks
 
-SORTED = 2**20  # candidates of a block
+SORTED = 2**20  # samples of a block that is sorted
 
 
 def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int) -> np.ndarray:
@@ -49,23 +49,33 @@ def sizes_of(labels_N: np.ndarray) -> np.ndarray:
 
 
 def by_class(candidates_M: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The classes among the candidates, ascending, and the candidates of each, ascending; uint32 where ids fit.
+    """The classes among the candidates, ascending, and the candidates of each, ascending; uint32 where ids fit."""
+    is_all, total = len(candidates_M) == len(labels_N), int(labels_N.max()) + 1
+    small = labels_N.astype(np.uint16) if total <= 2**16 else labels_N  # a quarter of the memory
+    groups = grouped(small if is_all else small[candidates_M], total)
+    present = [label for label, group in enumerate(groups) if len(group)]
+    for label in present if not is_all else []:
+        groups[label][:] = candidates_M[groups[label]]
+    return np.array(present), [groups[label] for label in present]
 
-    A counting sort, block by block: an argsort of all of them would take four times the memory.
+
+def grouped(classes_M: np.ndarray, total: int) -> list[np.ndarray]:
+    """The positions of each class from 0 to `total` − 1, ascending; uint32 where they fit.
+
+    A counting sort, block by block: an argsort of everything would take four times the memory.
     """
-    sizes = np.zeros(int(labels_N.max()) + 1, dtype=np.int64)
-    for block in blocks(len(candidates_M), SORTED):
-        sizes += np.bincount(labels_N[candidates_M[block]], minlength=len(sizes))
-    present, ends = np.flatnonzero(sizes), np.cumsum(sizes)
-    grouped_M = np.empty(len(candidates_M), dtype=np.uint32 if len(labels_N) <= 2**32 else np.int64)
+    sizes = np.zeros(total, dtype=np.int64)
+    for block in blocks(len(classes_M), SORTED):
+        sizes += np.bincount(classes_M[block], minlength=total)
+    ends = np.cumsum(sizes)
+    positions_M = np.empty(len(classes_M), dtype=np.uint32 if len(classes_M) <= 2**32 else np.int64)
     free = ends - sizes  # the next free place of each class
-    for block in blocks(len(candidates_M), SORTED):
-        classes = labels_N[candidates_M[block]]
-        # numpy sorts numbers of 16 bits by their digits, in linear time.
-        order = np.argsort(classes.astype(np.uint16) if len(sizes) <= 2**16 else classes, kind="stable")
-        of_class = np.bincount(classes, minlength=len(sizes))
+    for block in blocks(len(classes_M), SORTED):
+        classes = classes_M[block]  # numpy sorts numbers of 16 bits by their digits, in linear time
+        order = np.argsort(classes, kind="stable")
+        of_class = np.bincount(classes, minlength=total)
         # Sorted by class, place k of the block goes to the free place of its class plus k less those of classes before.
         shift = free - (np.cumsum(of_class) - of_class)
-        grouped_M[shift[classes[order]] + np.arange(len(order))] = candidates_M[block][order]
+        positions_M[shift[classes[order]] + np.arange(len(order))] = block.start + order
         free += of_class
-    return present, np.split(grouped_M, ends[present][:-1])
+    return np.split(positions_M, ends[:-1])
