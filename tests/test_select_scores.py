@@ -491,3 +491,24 @@ def test_a_pool_of_all_samples_needs_no_copy_of_their_scores():
     labels = np.zeros(5, dtype=np.int64)
     assert scores_of(Pool(np.arange(5), labels, [], 1, 0, scores)) is scores
     assert scores_of(Pool(np.array([1, 4]), labels, [], 1, 0, scores)).tolist() == [1, 4]
+
+
+def test_the_public_function_takes_numbers_or_a_file_of_them(tmp_path):
+    import kdprune
+
+    labels, values = labels_of(np.zeros(40)), np.random.default_rng(0).random(40)
+    by_hand = kdprune.select(labels, 0.3, "hardest", scores=values, hard="low")
+    assert set(by_hand.ids) == set(np.argsort(values)[:12])
+    plain = kdprune.select(labels, 0.3)
+    scores = Scores(values, labels, plain.fingerprint, "mine", "low", ("0", "1", "2"))
+    for subset in (
+        kdprune.select(labels, 0.3, "hardest", scores=scores), kdprune.select(scores, 0.3, "hardest"),
+        kdprune.select(scores, 0.3, "easiest", hard="high"),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(subset.ids, by_hand.ids)
+        assert subset.fingerprint == plain.fingerprint
+        assert subset.chosen["scorer"] == "mine"
+    with pytest.raises(ValueError, match="scores: of other data"):
+        kdprune.select(labels[1:], 0.3, "hardest", scores=scores)
+    with pytest.raises(ValueError, match="scores: given beside"):
+        kdprune.select(scores, 0.3, "hardest", scores=values)
