@@ -16,7 +16,7 @@ from kdprune.data.scores import Scores
 from kdprune.data.subset import load_subset
 from kdprune.selectors.beta import log_weights
 from kdprune.selectors.ccs import allocate
-from kdprune.selectors.common import order
+from kdprune.selectors.common import order, quotas
 from kdprune.selectors.common.order import first_by_hash, highest, lowest
 from kdprune.selectors.common.pool import Pool
 from kdprune.selectors.common.quotas import floors
@@ -80,6 +80,18 @@ def test_hashes_with_an_equal_upper_half_are_told_apart(monkeypatch):
     ids = np.arange(100)
     expected = ids[np.argsort(order.hashes(7, ids))[:30]]
     assert ids[first_by_hash(7, ids, 30)].tolist() == sorted(expected)
+
+
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=100))
+def test_groups_are_the_ascending_positions_of_each_class(classes):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quotas, "SORTED", 16)
+        of_class = [np.flatnonzero(np.array(classes) == label).tolist() for label in range(8)]
+        assert [group.tolist() for group in quotas.grouped(np.array(classes), 8)] == of_class
+        labels, some = np.array([*classes, 3]), range(0, len(classes) + 1, 2)
+        present, groups = quotas.by_class(np.array(some), labels)
+        assert present.tolist() == sorted(set(labels[::2].tolist()))
+        assert np.concatenate(groups).tolist() == sorted(some, key=lambda i: (labels[i], i))
 
 
 def test_blocks_give_what_one_block_gives(monkeypatch):
@@ -479,3 +491,24 @@ def test_a_pool_of_all_samples_needs_no_copy_of_their_scores():
     labels = np.zeros(5, dtype=np.int64)
     assert scores_of(Pool(np.arange(5), labels, [], 1, 0, scores)) is scores
     assert scores_of(Pool(np.array([1, 4]), labels, [], 1, 0, scores)).tolist() == [1, 4]
+
+
+def test_the_public_function_takes_numbers_or_a_file_of_them(tmp_path):
+    import kdprune
+
+    labels, values = labels_of(np.zeros(40)), np.random.default_rng(0).random(40)
+    by_hand = kdprune.select(labels, 0.3, "hardest", scores=values, hard="low")
+    assert set(by_hand.ids) == set(np.argsort(values)[:12])
+    plain = kdprune.select(labels, 0.3)
+    scores = Scores(values, labels, plain.fingerprint, "mine", "low", ("0", "1", "2"))
+    for subset in (
+        kdprune.select(labels, 0.3, "hardest", scores=scores), kdprune.select(scores, 0.3, "hardest"),
+        kdprune.select(scores, 0.3, "easiest", hard="high"),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(subset.ids, by_hand.ids)
+        assert subset.fingerprint == plain.fingerprint
+        assert subset.chosen["scorer"] == "mine"
+    with pytest.raises(ValueError, match="scores: of other data"):
+        kdprune.select(labels[1:], 0.3, "hardest", scores=scores)
+    with pytest.raises(ValueError, match="scores: given beside"):
+        kdprune.select(scores, 0.3, "hardest", scores=values)

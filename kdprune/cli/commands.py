@@ -124,6 +124,14 @@ def list_parser() -> ArgumentParser:
     return parser
 
 
+def select_parser() -> ArgumentParser:
+    from kdprune.cli.select import add_arguments
+
+    parser = _parser("Select subsets by a score file, and describe what subsets are.")
+    add_arguments(parser)
+    return parser
+
+
 def show_parser() -> ArgumentParser:
     parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
     parser.add_argument("run", type=str, help="Run directory.")
@@ -186,6 +194,15 @@ def _evaluate(options: Namespace) -> int:
     return 0
 
 
+def _select(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.select import select_and_describe
+
+    with log_to_console():
+        select_and_describe(options)
+    return 0
+
+
 def _show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 
@@ -231,6 +248,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "record": (record_parser, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
     "score": (score_parser, _score, "score every sample by what was recorded"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
+    "select": (select_parser, _select, "select subsets by a score file, and describe them"),
     "show": (show_parser, _show, "what a run was made of, as a tree"),
     "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
     "list": (list_parser, _list, "losses, scorers, selectors and models by name"),

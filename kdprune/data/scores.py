@@ -210,8 +210,7 @@ def _read(path: Path, file: pq.ParquetFile, about: dict[str, Any]) -> dict[str, 
 
 
 def _batches(file: pq.ParquetFile) -> Iterator[dict[str, np.ndarray]]:
-    for batch in file.iter_batches(batch_size=ROWS):
-        yield {
-            name: column.to_numpy(zero_copy_only=False)
-            for name, column in zip(batch.schema.names, batch.columns, strict=True)
-        }
+    # Row group by row group: `iter_batches` reads ahead without bounds, and holds all of a large file in the end.
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        yield {name: table[name].to_numpy() for name in table.column_names}

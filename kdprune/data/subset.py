@@ -49,7 +49,7 @@ class Subset:
     @property
     def hash(self) -> str:
         """SHA-256 over the ids, hex: two subsets with the same hash keep the same samples."""
-        return hashlib.sha256(self.ids.astype("<i8").tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.ids, dtype="<i8").data).hexdigest()
 
     @classmethod
     def load(cls, path: str | Path) -> Subset:

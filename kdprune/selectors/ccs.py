@@ -9,15 +9,16 @@ import numpy as np
 
 from kdprune.data.counter import key
 from kdprune.registry import register
-from kdprune.selectors.common.arguments import check_number, check_whole
+from kdprune.selectors.common.arguments import at_most, check_number, check_whole
 from kdprune.selectors.common.order import blocks, first_by_hash, lowest
 from kdprune.selectors.common.pool import Pool, declare, scores_of
+from kdprune.selectors.common.quotas import grouped
 
 log = logging.getLogger("kdprune")
 
 # prune fraction → share of the hardest that is left out, as the authors found it for CIFAR-10 and forgetting or AUM
 PUBLISHED = ((0.3, 0.0), (0.5, 0.0), (0.7, 0.1), (0.8, 0.1), (0.9, 0.3))
-NOWHERE = np.iinfo(np.uint16).max  # stratum of a sample that is left out
+MOST = 10_000  # strata
 
 
 def default_beta(pool: Pool) -> float:
@@ -32,7 +33,7 @@ def resolve(pool: Pool, beta: Any = None, strata: Any = 50) -> dict[str, Any]:
     Raises:
         ValueError: an argument out of its range; fewer samples than asked for without the β hardest.
     """
-    check_whole("ccs(strata=…)", strata, 1, NOWHERE)
+    check_whole("ccs(strata=…)", strata, 1, MOST)
     total, count = len(pool.candidates), pool.count
     if beta is None:
         beta = default_beta(pool)
@@ -43,7 +44,7 @@ def resolve(pool: Pool, beta: Any = None, strata: Any = 50) -> dict[str, Any]:
     elif total - round(check_number("ccs(beta=…)", beta, 0, 1, "[)") * total) < count:
         raise ValueError(
             f"ccs: beta={beta} given leaves {total - round(beta * total):,} of {total:,} samples, and {count:,} are "
-            f"asked for: allowed is at most {1 - count / total:.6g}"
+            f"asked for: allowed is {at_most(1 - count / total)}"
         )
     return {"beta": beta, "strata": strata}
 
@@ -65,32 +66,29 @@ def ccs(pool: Pool, beta: float | None = None, strata: int = 50) -> np.ndarray:
     remaining = max(total - round(beta * total), pool.count)
     scores_M = scores_of(pool)
     strata_M = strata_of(scores_M, lowest(scores_M, remaining, pool.candidates, pool.seed), strata)
-    sizes_S = np.zeros(strata, dtype=np.int64)
-    for block in blocks(total):
-        sizes_S += np.bincount(strata_M[block][strata_M[block] != NOWHERE], minlength=strata)
-    budgets_S = allocate(sizes_S, pool.count)
+    inside_S = grouped(strata_M, strata + 1)[:strata]
     kept_M = np.zeros(total, dtype=bool)
-    for stratum in np.flatnonzero(budgets_S):
-        inside = np.flatnonzero(strata_M == stratum)
-        chosen = first_by_hash(key(pool.seed, "ccs"), pool.candidates[inside], int(budgets_S[stratum]))
-        kept_M[inside[chosen]] = True
+    budgets_S = allocate(np.array([len(inside) for inside in inside_S]), pool.count)
+    for inside, budget in zip(inside_S, budgets_S, strict=True):
+        if budget:
+            kept_M[inside[first_by_hash(key(pool.seed, "ccs"), pool.candidates[inside], int(budget))]] = True
     return pool.candidates[kept_M]
 
 
 def strata_of(scores_M: np.ndarray, remains_M: np.ndarray, strata: int) -> np.ndarray:
-    """The stratum of each sample that remains, by equal widths of its score; NOWHERE for the others, uint16 M."""
+    """The stratum of each sample that remains, by equal widths of its score; `strata` for the others, uint16 M."""
     low, high = np.inf, -np.inf
     for block in blocks(len(scores_M)):
         finite = scores_M[block][remains_M[block] & np.isfinite(scores_M[block])]
         low, high = min(low, finite.min(initial=np.inf)), max(high, finite.max(initial=-np.inf))
     # Without a finite score, any borders tell −inf from +inf.
     low, width = (float(low), float(high) - float(low)) if low <= high else (0.0, 0.0)
-    strata_M = np.full(len(scores_M), NOWHERE, dtype=np.uint16)
+    strata_M = np.empty(len(scores_M), dtype=np.uint16)
     for block in blocks(len(scores_M)):
         # In float64: the range of float32 scores may not fit float32.
         above = scores_M[block].astype(np.float64) - low
         place = np.floor(above / width * strata) if width else np.where(above > 0, strata - 1, 0)
-        strata_M[block] = np.where(remains_M[block], np.clip(place, 0, strata - 1), NOWHERE)
+        strata_M[block] = np.where(remains_M[block], np.clip(place, 0, strata - 1), strata)
     return strata_M
 
 

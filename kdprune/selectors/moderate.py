@@ -25,6 +25,7 @@ def moderate(pool: Pool) -> np.ndarray:
     quotas = largest_remainder(np.array([len(group) for group in groups]), pool.count)
     kept = np.zeros(len(pool.labels), dtype=bool)
     for group, quota in zip(groups, quotas, strict=True):
+        group = group.astype(np.int64)
         scores_K = scores_of(replace(pool, candidates=group))
         kept[group[lowest(distances(scores_K), int(quota), group, pool.seed)]] = True
     return np.flatnonzero(kept)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdprune.registry import register
-from kdprune.selectors.common.arguments import check_number, check_whole
+from kdprune.selectors.common.arguments import at_least, at_most, check_number, check_whole
 from kdprune.selectors.common.order import lowest
 from kdprune.selectors.common.pool import Pool, declare, scores_of
 
@@ -25,11 +25,11 @@ def resolve(pool: Pool, start: Any = None, end: Any = None, skip_hardest: Any = 
     room = f"window keeps {count:,} of {total:,} samples and would reach beyond the"
     if start is not None:
         if round(check_number("window(start=…)", start, 0, 1, "[)") * total) > total - count:
-            raise ValueError(f"{room} hardest: start={start} given, allowed is at most {1 - count / total:.6g}")
+            raise ValueError(f"{room} hardest: start={start} given, allowed is {at_most(1 - count / total)}")
         return {"start": start}
     if end is not None:
         if round(check_number("window(end=…)", end, 0, 1, "(]") * total) < count:
-            raise ValueError(f"{room} easiest: end={end} given, allowed is at least {count / total:.6g}")
+            raise ValueError(f"{room} easiest: end={end} given, allowed is {at_least(count / total)}")
         return {"end": end}
     if skip_hardest is not None:
         if check_whole("window(skip_hardest=…)", skip_hardest, 0) > total - count:

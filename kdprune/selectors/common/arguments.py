@@ -24,6 +24,16 @@ def check_number(what: str, value: object, low: float, high: float, ends: str = 
     return value  # type: ignore[return-value]
 
 
+def at_most(value: float) -> str:
+    """A bound as it is written in a message: rounded down, so that what is written is allowed."""
+    return f"at most {math.floor(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
+
+
+def at_least(value: float) -> str:
+    """A bound as it is written in a message: rounded up."""
+    return f"at least {math.ceil(value * 1e6) / 1e6:.6f}".rstrip("0").rstrip(".")
+
+
 def check_whole(what: str, value: object, low: int, high: int | None = None) -> int:
     """A whole number from `low` to `high`.
 

@@ -9,6 +9,8 @@ import numpy as np
 from kdprune.data.quotas import largest_remainder
 from kdprune.selectors.common.order import blocks
 
+SORTED = 2**20  # samples of a block that is sorted
+
 
 def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int) -> np.ndarray:
     """The quotas with none below its floor; the others make room in proportion to what they hold beyond theirs.
@@ -47,13 +49,33 @@ def sizes_of(labels_N: np.ndarray) -> np.ndarray:
 
 
 def by_class(candidates_M: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The classes among the candidates, ascending, and the candidates of each."""
-    # numpy sorts numbers of 16 bits by their digits, in linear time.
-    small = labels_N.astype(np.uint16) if labels_N.max() < 2**16 else labels_N
-    classes_M = small if len(candidates_M) == len(small) else small[candidates_M]
-    sizes = sizes_of(classes_M)
-    order_M = np.argsort(classes_M, kind="stable")
-    for block in blocks(len(order_M)):  # the candidates in this order, in the place of their positions
-        order_M[block] = candidates_M[order_M[block]]
-    present = np.flatnonzero(sizes)
-    return present, np.split(order_M, np.cumsum(sizes[present])[:-1])
+    """The classes among the candidates, ascending, and the candidates of each, ascending; uint32 where ids fit."""
+    is_all, total = len(candidates_M) == len(labels_N), int(labels_N.max()) + 1
+    small = labels_N.astype(np.uint16) if total <= 2**16 else labels_N  # a quarter of the memory
+    groups = grouped(small if is_all else small[candidates_M], total)
+    present = [label for label, group in enumerate(groups) if len(group)]
+    for label in present if not is_all else []:
+        groups[label][:] = candidates_M[groups[label]]
+    return np.array(present), [groups[label] for label in present]
+
+
+def grouped(classes_M: np.ndarray, total: int) -> list[np.ndarray]:
+    """The positions of each class from 0 to `total` − 1, ascending; uint32 where they fit.
+
+    A counting sort, block by block: an argsort of everything would take four times the memory.
+    """
+    sizes = np.zeros(total, dtype=np.int64)
+    for block in blocks(len(classes_M), SORTED):
+        sizes += np.bincount(classes_M[block], minlength=total)
+    ends = np.cumsum(sizes)
+    positions_M = np.empty(len(classes_M), dtype=np.uint32 if len(classes_M) <= 2**32 else np.int64)
+    free = ends - sizes  # the next free place of each class
+    for block in blocks(len(classes_M), SORTED):
+        classes = classes_M[block]  # numpy sorts numbers of 16 bits by their digits, in linear time
+        order = np.argsort(classes, kind="stable")
+        of_class = np.bincount(classes, minlength=total)
+        # Sorted by class, place k of the block goes to the free place of its class plus k less those of classes before.
+        shift = free - (np.cumsum(of_class) - of_class)
+        positions_M[shift[classes[order]] + np.arange(len(order))] = block.start + order
+        free += of_class
+    return np.split(positions_M, ends[:-1])

@@ -74,13 +74,16 @@ class Samples:
         return bool((self.labels >= 0).all())
 
 
-def samples_of(scores: Scores, dropped: np.ndarray = _NONE, excluded: np.ndarray = _NONE) -> Samples:
+def samples_of(
+    scores: Scores, dropped: np.ndarray = _NONE, excluded: np.ndarray = _NONE, hard: Hard | None = None
+) -> Samples:
     """The training set that a score file speaks of; samples that were not observed are excluded.
 
     Args:
         scores: of all samples.
         dropped: ids of unreadable images, if they are known.
         excluded: ids of other samples that are not kept.
+        hard: which scores are hard, against what the file says.
     """
     barred = np.isnan(scores.values)
     labels = scores.labels
@@ -91,8 +94,8 @@ def samples_of(scores: Scores, dropped: np.ndarray = _NONE, excluded: np.ndarray
         )  # fmt: skip
     barred[excluded] = True
     return Samples(
-        labels, scores.fingerprint, scores.classes, dropped, barred, scores.values, None, scores.hard, scores.scorer,
-        scores.extra,
+        labels, scores.fingerprint, scores.classes, dropped, barred, scores.values, None, hard or scores.hard,
+        scores.scorer, scores.extra,
     )  # fmt: skip
 
 
@@ -189,7 +192,8 @@ def choose(
     kept = np.zeros(len(pool.labels), dtype=bool)
     for group, quota in zip(groups, lifted(quotas, least), strict=True):
         if quota:
-            kept[_checked(selector, replace(pool, candidates=group, count=int(quota)), name)] = True
+            of_class = replace(pool, candidates=group.astype(np.int64), count=int(quota))
+            kept[_checked(selector, of_class, name)] = True
     return np.flatnonzero(kept)
 
 

@@ -1,0 +1,224 @@
+"""`kdprune select`: subset files from a score file, and what subsets are. Imports nothing heavy at its top."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+if TYPE_CHECKING:
+    from kdprune.data.scores import Scores
+    from kdprune.data.subset import Subset
+    from kdprune.pipeline.describe import Description
+
+SHOWN = 24  # classes in a table
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--scores", type=str, nargs="+", required=True,
+        help="Score file to select by; further ones are compared with it by --describe.",
+    )  # fmt: skip
+    parser.add_argument("--keep_fraction", type=str, help="Kept samples / all samples; or several, such as 0.1,0.3.")
+    parser.add_argument("--selector", type=str, default="hardest", help="A name, or NAME(ARGUMENTS).")
+    parser.add_argument("--hard", type=str, choices=["high", "low"], help="Which scores are hard, against the file.")
+    parser.add_argument(
+        "--balanced", type=bool, nargs="?", const=True, default=False, help="Exact share of each class."
+    )
+    parser.add_argument(
+        "--class_floor", type=float, default=0,
+        help="Least number of kept samples of each class, or a share in (0, 1) of what uniform pruning would leave.",
+    )  # fmt: skip
+    parser.add_argument("--without_classes", type=str, default="", help="Classes of which none is kept: A,B.")
+    parser.add_argument("--seed", type=int, default=0, help="Of draws and of the order of equal scores.")
+    parser.add_argument(
+        "--output", type=str, default="subset.json",
+        help="Subset file; of several fractions, each gets its own: subset_0.1.json, …",
+    )  # fmt: skip
+    parser.add_argument(
+        "--describe", type=str, nargs="*",
+        help="Describe subset files by tables and PNGs; without a name, those that are just selected.",
+    )  # fmt: skip
+    parser.add_argument("--data", type=str, help="The data set, for contact sheets of its images.")
+    parser.add_argument("--data_root", type=str, help="Where downloads live, as --data.root of a run.")
+    parser.add_argument("--figures", type=str, help="Folder of PNGs (default: the first subset's name + _figures).")
+
+
+def select_and_describe(options: Namespace) -> None:
+    """Check all options, select, write, describe.
+
+    Raises:
+        ValueError: as the selection does; neither a fraction nor a subset file; data that do not belong together.
+    """
+    from kdprune.data.scores import load_scores
+
+    fractions = fractions_of(options.keep_fraction)
+    if not fractions and not options.describe:
+        raise ValueError("--keep_fraction: none given, and no subset file to --describe")
+    if options.data and options.describe is None:
+        raise ValueError("--data: only contact sheets need images; add --describe")
+    scores = {name: load_scores(path) for name, path in named(options.scores).items()}
+    subsets = _selected(options, fractions, next(iter(scores.values())))
+    for path, subset in subsets.items():
+        subset.save(path)
+    if subsets:
+        _print_subsets(subsets)
+    if options.describe is not None:
+        _describe(options, list(subsets), scores)
+
+
+def fractions_of(text: str | None) -> list[float]:
+    """The fractions in '0.1,0.3'.
+
+    Raises:
+        ValueError: one of them is no number in (0, 1], or stands there twice.
+    """
+    fractions = []
+    for part in (text or "").split(",") if text else []:
+        try:
+            fraction = float(part)
+        except ValueError:
+            fraction = 0.0
+        if not 0 < fraction <= 1:
+            raise ValueError(f"--keep_fraction: {part.strip()!r} given, allowed are numbers in (0, 1], such as 0.1,0.3")
+        fractions.append(fraction)
+    if len(set(fractions)) < len(fractions):
+        raise ValueError(f"--keep_fraction: {text!r} given, allowed is each number once")
+    return fractions
+
+
+def named(paths: Sequence[str]) -> dict[str, str]:
+    """Paths by short names: those of the files, or as much of the path as tells them apart."""
+    parts = 1
+    while True:
+        names = ["_".join(Path(path).with_suffix("").parts[-parts:]).replace("/", "") for path in paths]
+        if len(set(names)) == len(names) or parts > max(len(Path(path).parts) for path in paths):
+            return dict(zip(names, paths, strict=True))
+        parts += 1
+
+
+def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) -> dict[Path, Subset]:
+    """Subsets by the paths that they are written to; all are selected before the first is written."""
+    from kdprune.data.subset import class_ids
+    from kdprune.selectors.common.select import samples_of, select
+
+    if not fractions:
+        return {}
+    output = Path(options.output)
+    if output.suffix != ".json":
+        raise ValueError(f"--output: {options.output!r} given, allowed is a path that ends in .json")
+    try:
+        samples = samples_of(scores, hard=options.hard)
+        without = class_ids([part.strip() for part in options.without_classes.split(",") if part], scores.classes)
+        subsets = {}
+        for fraction in fractions:
+            path = output if len(fractions) == 1 else output.with_name(f"{output.stem}_{fraction:g}.json")
+            subsets[path] = select(
+                samples, fraction, options.selector, balanced=options.balanced, class_floor=options.class_floor,
+                without_classes=without, seed=options.seed,
+            )  # fmt: skip
+    except ValueError as error:  # here, the options of a run's subset stand alone
+        raise ValueError(str(error).replace("--subset.", "--")) from None
+    return subsets
+
+
+def _describe(options: Namespace, selected: Sequence[Path], scores: dict[str, Scores]) -> None:
+    from kdprune.data.subset import load_subset
+    from kdprune.pipeline.describe import describe
+
+    first = next(iter(scores.values()))
+    files = named(list(dict.fromkeys([*map(str, selected), *options.describe])))
+    subsets = {name: load_subset(path, first.fingerprint, first.total) for name, path in files.items()}
+    source = _source(options, first) if options.data else None
+    description = describe(subsets, scores)
+    _print_description(description)
+    path = Path(next(iter(files.values())))
+    folder = Path(options.figures) if options.figures else path.with_name(f"{path.stem}_figures")
+    from kdprune.pipeline.figures import draw
+
+    print(*draw(description, folder, source), sep="\n")
+
+
+def _source(options: Namespace, scores: Scores) -> Any:
+    """The training images that the scores belong to."""
+    from kdprune.data.dataset import cache_root
+    from kdprune.data.fingerprint import identify
+    from kdprune.data.sources import open_source
+
+    source = open_source(options.data, "train", cache_root(options.data_root))
+    if (found := identify(source).fingerprint) != scores.fingerprint:
+        raise ValueError(
+            f"--data: {options.data} is not the data set of the scores (its fingerprint is {found[:12]}…, theirs is "
+            f"{scores.fingerprint[:12]}…)"
+        )
+    return source
+
+
+def _print_subsets(subsets: dict[Path, Subset]) -> None:
+    rows = [
+        (str(path), f"{len(one.ids):,}", f"{one.total:,}", one.chosen.get("resolved", one.chosen["selector"]))
+        for path, one in subsets.items()
+    ]
+    _print("", ["subset", "kept", "of", "selector"], rows)
+
+
+def _print_description(description: Description) -> None:
+    scores, present = description.scores[0], description.sizes_C > 0
+    rows = []
+    for one in description.subsets:
+        shares = 100 * one.counts_C[present] / description.sizes_C[present]
+        numbers = [100 * one.subset.keep_fraction, 100 * one.shares[-1], 100 * one.shares[0]]
+        ends = [shares.min(), shares.max()] if len(shares) else []
+        rows.append((one.name, *(f"{number:.4g}" for number in [*numbers, *ends])))
+    columns = ["subset", "of all", "of the hardest tenth", "of the easiest tenth"]
+    columns += ["of the least kept class", "of the most kept class"] if present.any() else []
+    _print(f"kept, %, by {description.names[0]} ({scores.scorer}, {scores.hard} is hard)", columns, rows)
+    if present.any():
+        _print_classes(description)
+    if len(description.subsets) > 1:
+        names = [one.name for one in description.subsets]
+        _print_matrix("overlap of subsets: Jaccard, in brackets that of independent random subsets", names,
+                      description.jaccard_SS, description.chance_SS)  # fmt: skip
+    if len(description.scores) > 1:
+        _print_matrix("rank correlation of difficulties: Spearman, in brackets Kendall", description.names,
+                      description.spearman_FF, description.kendall_FF)  # fmt: skip
+
+
+def _print_classes(description: Description) -> None:
+    """Kept samples of each class, the least kept by the first subset first."""
+    import numpy as np
+
+    present = np.flatnonzero(description.sizes_C)
+    shares = description.subsets[0].counts_C[present] / description.sizes_C[present]
+    shown, title = present[np.argsort(shares, kind="stable")], "kept samples of each class"
+    if len(shown) > SHOWN:
+        title += f": the {SHOWN // 2} least and the {SHOWN // 2} most kept of {len(shown):,}"
+        shown = np.concatenate([shown[: SHOWN // 2], shown[-(SHOWN // 2) :]])
+    counts = [description.sizes_C, *(one.counts_C for one in description.subsets)]
+    rows = [(description.scores[0].classes[label], *(f"{of_C[label]:,}" for of_C in counts)) for label in shown]
+    _print(title, ["class", "samples", *(one.name for one in description.subsets)], rows)
+
+
+def _print_matrix(title: str, names: Sequence[str], values: Any, beside: Any) -> None:
+    """Below the diagonal of a symmetric matrix."""
+    rows = [
+        (name, *(f"{values[i, j]:.3f} ({beside[i, j]:.3f})" for j in range(i)), "1") for i, name in enumerate(names)
+    ]
+    _print(title, ["", *names], rows)
+
+
+def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 110)
+    table = Table(columns[0])
+    for column in columns[1:]:
+        table.add_column(column, justify="right")
+    for row in rows:
+        table.add_row(*row)
+    if title:
+        console.print(f"\n{title}", highlight=False)
+    console.print(table)
