@@ -157,6 +157,13 @@ def test_lists(capsys):
     assert "  kd" in out.splitlines()
     _, out, _ = run(capsys, "list", "models", "--filter", "cifar_resnet*")
     assert {"cifar_resnet8", "cifar_resnet56"} <= set(out.split())
+    status, out, _ = run(capsys, "list", "scorers")
+    assert status == 0
+    for words in (
+        ["el2n(epoch)", "dynamics", "high", "needed", "2107.07075"], ["aum(epochs)", "dynamics", "low", "2001.10528"],
+        ["kcenter(keep_fraction)", "embeddings", "no"], ["d2(k, gamma, keep_fraction)", "scores"],
+    ):  # fmt: skip
+        assert any(all(word in line for word in words) for line in out.splitlines()), words
     _, out, _ = run(capsys, "list")
     for kind in ("losses:", "scorers:", "selectors:", "models:"):
         assert kind in out.splitlines()

@@ -226,6 +226,11 @@ def _list(options: Namespace) -> int:
     from kdprune.messages import unknown
     from kdprune.registry import KINDS, names
 
+    if options.kind == "scorers":
+        from kdprune.cli.plugins import print_scorers
+
+        print_scorers()
+        return 0
     kinds = [options.kind] if options.kind else [*KINDS, "models"]
     for kind in kinds:
         if kind == "models":

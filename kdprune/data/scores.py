@@ -1,8 +1,9 @@
 """Scores of samples as a file: how hard each one is, by which scorer, observed in what. One row a sample.
 
 A parquet file with the columns `sample_id` (int64), `label` (int32, -1 where there is none) and `score` (float32), in
-the order of the ids; a scorer may add columns of its own. Its metadata (key `kdprune`) say what the scores belong to
-and which way is hard. A sample that was not observed, such as an unreadable image, has no row.
+the order of the ids; a scorer may add columns of its own, float32. Its metadata (key `kdprune`) say what the scores
+belong to and which way is hard. A sample that was not observed, such as an unreadable image, has no row. Every page has
+a checksum, the scores have a hash and so have the metadata, so that a change of any byte that matters is found.
 
 Shapes: N samples of the unpruned training set.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -25,18 +26,19 @@ from kdprune.messages import listed, shown
 
 FORMAT = "kdprune scores 1"
 ROWS = 2**20  # of a row group: what is in memory at once beside the arrays
+SPARSE, SMALL = 2**10, 2**27  # beyond SMALL samples there is a row for at least one in SPARSE
 _COLUMNS = {"sample_id": pa.int64(), "label": pa.int32(), "score": pa.float32()}
 
 Hard = Literal["high", "low"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scores:
     """Scores of the samples of a data set.
 
     Attributes:
         values: by sample id, float32 N; NaN where a sample was not observed. ±inf is allowed and sorts as such.
-        labels: int64 N, -1 where there is none.
+        labels: int64 N, -1 where there is none; a file keeps those of observed samples.
         fingerprint: of the data set.
         scorer: as it was written, such as `el2n(epoch=10)`.
         hard: whether a high or a low score means a hard sample.
@@ -70,8 +72,12 @@ class Scores:
             raise ValueError(f"values: {values.dtype} of shape {values.shape} given, allowed are numbers, N ≥ 1")
         if labels.shape != values.shape or labels.dtype.kind not in "iu":
             raise ValueError(f"labels: {labels.dtype} of shape {labels.shape} given for {len(values)} scores")
-        object.__setattr__(self, "values", values.astype(np.float32, copy=False))
+        for name, column in self.extra.items():
+            if name in _COLUMNS or np.shape(column) != values.shape:
+                raise ValueError(f"extra: {shown(name)} of shape {np.shape(column)} given for {len(values)} scores")
+        object.__setattr__(self, "values", _float32(values))
         object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
+        object.__setattr__(self, "extra", {name: _float32(np.asarray(c)) for name, c in self.extra.items()})
 
     @property
     def total(self) -> int:
@@ -104,21 +110,37 @@ class Scores:
             "hard": self.hard,
             "classes": list(self.classes),
             "origin": dict(self.origin),
+            "extra": list(self.extra),
             "hash": self.hash,
         }
+        about["metadata_hash"] = _hash_of(about)
         columns = _COLUMNS | {name: pa.float32() for name in self.extra}
         schema = pa.schema(columns.items(), metadata={"kdprune": json.dumps(about, ensure_ascii=False)})
         # Ascending ids take next to no space as differences, and scores have nothing that a dictionary could share.
         encodings = {name: "DELTA_BINARY_PACKED" if name == "sample_id" else "PLAIN" for name in columns}
 
         def write(file: Any) -> None:
-            with pq.ParquetWriter(file, schema, use_dictionary=False, column_encoding=encodings) as writer:
+            with pq.ParquetWriter(
+                file, schema, use_dictionary=False, column_encoding=encodings, write_page_checksum=True
+            ) as writer:
                 for start in range(0, max(1, len(observed)), ROWS):
                     ids = observed[start : start + ROWS]
                     by_id = [self.labels.astype(np.int32), self.values, *self.extra.values()]
                     writer.write_table(pa.table([ids, *(column[ids] for column in by_id)], schema=schema))
 
         write_whole(path, write)
+
+
+def _float32(values_N: np.ndarray) -> np.ndarray:
+    """As float32, with one NaN only: others have other bits, and so another hash."""
+    values_N = values_N.astype(np.float32, copy=False)
+    missing_N = np.isnan(values_N)
+    return np.where(missing_N, np.float32(np.nan), values_N) if missing_N.any() else values_N
+
+
+def _hash_of(about: Mapping[str, Any]) -> str:
+    text = json.dumps({name: about[name] for name in sorted(about) if name != "metadata_hash"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def load_scores(path: str | Path, fingerprint: str | None = None, total: int | None = None) -> Scores:
@@ -133,7 +155,7 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such score file")
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             about = _about(path, file)
             if fingerprint is not None and about["dataset_fingerprint"] != fingerprint:
                 raise ValueError(
@@ -143,8 +165,8 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
             if total is not None and about["total"] != total:
                 raise ValueError(f"{path}: scores of {about['total']:,} samples, the data set has {total:,}")
             columns = _read(path, file, about)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(f"{path} cannot be read as parquet: {error}") from None
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read as parquet, it was cut short or changed: {error}") from None
     scores = Scores(
         columns.pop("score"), columns.pop("label"), about["dataset_fingerprint"], about["scorer"], about["hard"],
         tuple(about["classes"]), about["origin"], columns,
@@ -156,15 +178,16 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
 
 _FIELDS: dict[str, type] = {
     "total": int, "scored": int, "dataset_fingerprint": str, "scorer": str, "hard": str, "classes": list,
-    "origin": dict, "hash": str,
+    "extra": list, "origin": dict, "hash": str, "metadata_hash": str,
 }  # fmt: skip
 
 
 def _about(path: Path, file: pq.ParquetFile) -> dict[str, Any]:
-    """What the metadata say, every field of its type."""
+    """What the metadata say, every field of its type, and consistent with the columns and rows there are."""
+    schema = file.schema_arrow
     try:
-        about = json.loads((file.schema_arrow.metadata or {}).get(b"kdprune", b"null"))
-    except ValueError:
+        about = json.loads((schema.metadata or {}).get(b"kdprune", b"null"))
+    except (ValueError, RecursionError):
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(
@@ -174,14 +197,23 @@ def _about(path: Path, file: pq.ParquetFile) -> dict[str, Any]:
     for name, kind in _FIELDS.items():
         if not isinstance(about.get(name), kind) or isinstance(about[name], bool):
             raise ValueError(f"{path} is damaged: {name!r} is {shown(about.get(name))}, and should be {kind.__name__}")
-    if about["total"] < 1 or about["total"] > 2**48:
-        raise ValueError(f"{path} is damaged: 'total' is {about['total']}")
-    if missing := [name for name in _COLUMNS if name not in file.schema_arrow.names]:
-        raise ValueError(f"{path} is damaged: it has no column {listed(missing)}")
-    if file.metadata.num_rows != about["scored"] or about["scored"] > about["total"]:
+    if about["metadata_hash"] != _hash_of(about):
+        raise ValueError(f"{path} is damaged: its metadata do not match their hash, so one of them was changed")
+    if about["hard"] not in get_args(Hard) or not all(isinstance(name, str) for name in about["classes"]):
         raise ValueError(
-            f"{path}: {file.metadata.num_rows:,} rows, and it says {about['scored']:,} of {about['total']:,} samples"
+            f"{path} is damaged: 'hard' is {shown(about['hard'])}, 'classes' are {shown(about['classes'])}"
         )
+    expected = [*_COLUMNS.items(), *((name, pa.float32()) for name in about["extra"])]
+    if [(f.name, f.type) for f in schema] != expected:
+        raise ValueError(
+            f"{path} is damaged: its columns are {listed([f'{f.name} ({f.type})' for f in schema])}, and should be "
+            f"{listed([f'{name} ({kind})' for name, kind in expected])}"
+        )
+    rows, total = file.metadata.num_rows, about["total"]
+    if rows != about["scored"] or not 0 <= rows <= total or total < 1:
+        raise ValueError(f"{path} is damaged: {rows:,} rows, and it says {about['scored']:,} of {total:,} samples")
+    if total > max(SMALL, SPARSE * rows):  # arrays of this length are about to be made
+        raise ValueError(f"{path} is damaged: 'total' is {total:,}, with only {rows:,} rows")
     return about
 
 
@@ -192,25 +224,25 @@ def _read(path: Path, file: pq.ParquetFile, about: dict[str, Any]) -> dict[str, 
     columns = {name: np.full(total, np.nan, dtype=np.float32) for name in names if name != "label"}
     columns["label"] = np.full(total, -1, dtype=np.int64)
     last = -1
-    for batch in _batches(file):
-        ids = batch["sample_id"]
-        steps = np.diff(ids, prepend=last)
-        if len(ids) and (steps.min() <= 0 or ids[-1] >= total):
-            wrong = ids[(steps <= 0) | (ids >= total)]
+    # Row group by row group: `iter_batches` reads ahead without bounds, and holds all of a large file in the end.
+    for group in range(file.num_row_groups):
+        table = file.read_row_group(group)
+        if any(column.null_count for column in table.columns):
+            raise ValueError(f"{path} is damaged: it has rows without a value")
+        arrays = {name: table[name].to_numpy() for name in table.column_names}
+        ids = arrays["sample_id"]
+        # Differences are of ids in range only: those of others may overflow.
+        wrong_M = (ids < 0) | (ids >= total)
+        if not wrong_M.any():
+            wrong_M = np.diff(ids, prepend=last) <= 0
+        if wrong_M.any():
             raise ValueError(
                 f"{path}: sample ids must ascend without repetition from 0 to {total - 1}; "
-                f"wrong are {listed(wrong[:5])}"
+                f"wrong are {listed(ids[wrong_M].tolist(), 5)}"
             )
         if len(ids):
             last = int(ids[-1])
             where = slice(int(ids[0]), last + 1) if last - ids[0] + 1 == len(ids) else ids
             for name in names:
-                columns[name][where] = batch[name]
+                columns[name][where] = arrays[name]
     return columns
-
-
-def _batches(file: pq.ParquetFile) -> Iterator[dict[str, np.ndarray]]:
-    # Row group by row group: `iter_batches` reads ahead without bounds, and holds all of a large file in the end.
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group)
-        yield {name: table[name].to_numpy() for name in table.column_names}

@@ -100,7 +100,7 @@ class Recorder(Observer):
         self._waiting.append((ids_N, epochs_N, statistics(logits_NC, labels_N), logits_NC.log_softmax(1).half()))
 
     def _write(self) -> None:
-        """Write what waits, but for epochs of which the one before, to compare with, is not written by all processes."""
+        """Write what waits, but for epochs of which the one before, to compare with, is not yet written by all."""
         if not self._waiting:
             return
         ids, epochs, statistics_SN, log_p_NC = (

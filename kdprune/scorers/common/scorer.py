@@ -12,8 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar, get_args
 
+from kdprune.data.scores import Hard
 from kdprune.messages import unknown
 from kdprune.registry import register
 
@@ -52,7 +53,7 @@ class Declared:
 
     needs: str
     reads: tuple[str, ...]
-    hard: Literal["high", "low"]
+    hard: Hard
     labels: bool
     paper: str
     cost: str
@@ -71,7 +72,7 @@ def scorer(
     *,
     needs: str,
     reads: Sequence[str],
-    hard: Literal["high", "low"],
+    hard: Hard,
     labels: bool,
     paper: str,
     cost: str,
@@ -80,6 +81,8 @@ def scorer(
     if needs not in RECORDED:
         raise ValueError(unknown(f"kind of record that scorer {name} needs", needs, RECORDED))
     allowed = (*RECORDED[needs], *ALWAYS)
+    if hard not in get_args(Hard):
+        raise ValueError(unknown(f"side that scorer {name} calls hard", hard, get_args(Hard)))
     for value in reads:
         if value not in allowed:
             raise ValueError(unknown(f"recorded value that scorer {name} reads", value, allowed))
