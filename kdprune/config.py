@@ -46,13 +46,15 @@ class SubsetConfig:
     """The kept part of the training set.
 
     Args:
-        keep_fraction: Kept samples / all samples, in (0, 1].
+        keep_fraction: Kept samples / all samples, in (0, 1]; with a dynamic of rs2, those of an epoch.
         selector: How the kept samples are chosen: a name, or NAME(ARGUMENTS).
         balanced: Give every class its exact share, by largest remainder.
         class_floor: Keep at least so many samples of every class; the others make room in proportion.
         without_classes: Names or indices of classes of which no sample is kept. keep_fraction still counts all samples,
             those of these classes too, and keeps at most what is left: 1.0 keeps all of it.
         file: A subset.json to use instead of selecting.
+        dynamic: Which of the kept samples each epoch holds, if not all of them: infobatch(ratio, anneal),
+            curriculum(order, pacing, start, end), or rs2, which draws each epoch from all samples.
     """
 
     keep_fraction: float = 1.0
@@ -61,6 +63,7 @@ class SubsetConfig:
     class_floor: int = 0
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
+    dynamic: str | None = None
 
     def __post_init__(self) -> None:
         given = self.without_classes

@@ -55,7 +55,18 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
         "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT},
+        **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),
+    }
+
+
+def _dynamic_key(job: Job) -> Key:
+    """What decides which samples the epochs hold; their size is settled by the keep fraction."""
+    scores = job.session.scores if job.dynamic is not None and job.dynamic.needs_scores else None
+    return {
+        "dynamic": job.config.subset.dynamic,
+        "epoch_size": job.budget.kept,
+        "scores": None if scores is None else hashlib.sha256(scores.astype("<f8").tobytes()).hexdigest(),
     }
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -28,12 +29,14 @@ class Session:
 
     Attributes:
         student, teachers: modules that the caller handed over, to be copied by whoever changes them.
+        scores: difficulty of every sample of the unpruned training set, float N, higher is harder; None without.
     """
 
     data: Data
     accelerator: Accelerator
     student: BuiltModel | None = None
     teachers: tuple[BuiltModel, ...] = ()
+    scores: np.ndarray | None = None
 
     @property
     def place(self) -> Place:
