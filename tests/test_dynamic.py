@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,10 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import StopIn, config_of, metrics, restored_surroundings, timeless, train
+from helpers import REPO, StopIn, config_of, metrics, restored_surroundings, timeless, train
 from PIL import Image
 from test_orders import literal_infobatch
 
+from kdprune import registry
 from kdprune.data.stream import Stream
 from kdprune.orders.common.plan import Plan
 from kdprune.pipeline.cache import cache
@@ -25,7 +27,7 @@ from kdprune.runs.accelerator import make_accelerator
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
 
-EPOCHS = {"train.steps": None, "train.epochs": 6}
+EPOCHS = {"train.steps": None, "train.epochs": 6, "train.eval_every": 100}
 INFOBATCH = {**EPOCHS, "subset.dynamic": "infobatch(ratio=0.6, anneal=0.8)"}
 RS2 = {**EPOCHS, "subset.dynamic": "rs2", "subset.keep_fraction": 0.3}
 CURRICULUM = {**EPOCHS, "subset.dynamic": "curriculum('random', 'root')", "subset.keep_fraction": 0.5}
@@ -85,12 +87,12 @@ def test_the_summary_says_what_infobatch_saved(infobatch):
 
 
 @ALL
-@pytest.mark.parametrize("stop", [9, 16])
-def test_a_run_that_was_stopped_in_an_epoch_ends_with_the_same_bits(tmp_path, method, stop):
-    settings = {**method, "student.drop_rate": 0.2, "name": "mine"}
+def test_a_run_that_was_stopped_in_an_epoch_ends_with_the_same_bits(tmp_path, method):
+    """tests/test_orders.py stops at every step."""
+    settings = {**method, "train.epochs": 4, "student.drop_rate": 0.2, "name": "mine"}
     whole = train(tmp_path / "whole", settings)[1]
     with pytest.raises(Interrupted):
-        train(tmp_path / "broken", settings, StopIn(stop))
+        train(tmp_path / "broken", settings, StopIn(23))
     run = train(tmp_path / "broken", settings)[1]
     assert weights_of(run) == weights_of(whole)
     assert timeless(run) == timeless(whole)
@@ -98,14 +100,13 @@ def test_a_run_that_was_stopped_in_an_epoch_ends_with_the_same_bits(tmp_path, me
 
 def test_accumulated_parts_are_one_batch_with_infobatch(tmp_path):
     one, parts = Losses(), Losses()
-    train(tmp_path / "one", INFOBATCH, one)
-    train(tmp_path / "parts", {**INFOBATCH, "train.grad_accum": 2}, parts)
+    train(tmp_path / "one", {**INFOBATCH, "train.epochs": 3}, one)
+    train(tmp_path / "parts", {**INFOBATCH, "train.epochs": 3, "train.grad_accum": 2}, parts)
     pairs = zip(parts.seen[::2], parts.seen[1::2], strict=True)
     assert [a["ids"] + b["ids"] for a, b in pairs] == [row["ids"] for row in one.seen]
 
 
-@ALL
-def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path, method):
+def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path):
     """Workers read ahead, as far as the losses allow it."""
     random = np.random.default_rng(0)
     for i in range(40):
@@ -113,10 +114,9 @@ def test_images_of_no_store_train_the_same_from_any_number_of_workers(tmp_path, 
         place.mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8)).save(place / f"{i}.png")
     settings = {
-        **method, "data.dataset": str(tmp_path / "images"), "data.memory_gb": 0.0, "data.image_size": 12,
+        **INFOBATCH, "data.dataset": str(tmp_path / "images"), "data.memory_gb": 0.0, "data.image_size": 12,
         "data.augment": "flip", "train.batch_size": 8, "train.epochs": 3,
     }  # fmt: skip
-    settings["subset.dynamic"] = settings["subset.dynamic"].replace("0.8", "1.0")
     bits = {weights_of(train(tmp_path / str(n), {**settings, "data.workers": n})[1]) for n in (0, 2)}
     assert len(bits) == 1
 
@@ -203,6 +203,11 @@ def test_options_without_effect_warn(tmp_path, caplog):
         train(tmp_path, {**EPOCHS, "train.epochs": 1, "subset.dynamic": "rs2", "subset.balanced": True})
     assert "--subset.balanced: no effect" in caplog.text
     assert "--subset.dynamic: no effect" in caplog.text
+
+
+def test_every_order_has_its_section():
+    text = (REPO / "docs" / "dynamic.md").read_text()
+    assert sorted(re.findall(r"^### `(\w+)`", text, re.MULTILINE)) == registry.names("orders")
 
 
 def test_a_run_with_it_is_another_one_than_without(tmp_path):

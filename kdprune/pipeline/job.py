@@ -17,6 +17,7 @@ from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
@@ -91,6 +92,8 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     budget, dynamic = make_length(config, session, subset)
     check_batch(config.train, session.accelerator.num_processes)
     _check_snapshots(config, budget)
+    if config.train.save_steps and isinstance(dynamic, Adaptive):
+        log.warning("--train.save_steps: %s takes fewer than %d steps", config.subset.dynamic, budget.steps)
     if loss is not None and loss.relational and dynamic is not None and dynamic.weighs:
         raise ValueError(
             f"{OPTION}: {config.subset.dynamic} given, which weighs the loss of each sample, and --distill.loss "
