@@ -39,7 +39,11 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     for name in options.benchmarks or BENCHMARKS:
         for row in BENCHMARKS[name](options):
-            common = {"hardware": device_name(_device()), "threads": torch.get_num_threads(), "torch": torch.__version__}
+            common = {
+                "hardware": device_name(_device()),
+                "threads": torch.get_num_threads(),
+                "torch": torch.__version__,
+            }
             print(json.dumps({"benchmark": f"scoring.{name}", **common, **row}), flush=True)
 
 

@@ -74,6 +74,8 @@ def check(config: Config) -> None:
     check_ranges(config)
     check_name(config.name)
     read_call("selectors", config.subset.selector, "--subset.selector")
+    if config.subset.dynamic is not None:
+        read_call("orders", config.subset.dynamic, "--subset.dynamic")
     recipe.parse(config.data.augment)
     recipe.parse(config.teacher.augment or "", "--teacher.augment")
     expression.parse(config.distill.loss)

@@ -46,7 +46,7 @@ class SubsetConfig:
     """The kept part of the training set.
 
     Args:
-        keep_fraction: Kept samples / all samples, in (0, 1].
+        keep_fraction: Kept samples / all samples, in (0, 1]; with a dynamic of rs2, those of an epoch.
         selector: How the kept samples are chosen: a name, or NAME(ARGUMENTS).
         balanced: Give every class its exact share, by largest remainder.
         class_floor: Keep at least so many samples of every class, or such a share in (0, 1) of what uniform pruning
@@ -59,6 +59,8 @@ class SubsetConfig:
         scores: A score file to use instead of scoring.
         hard: Which scores mean a hard sample (default: what the scorer or the file says).
         features: A record of embeddings, for selectors that read features (default: recorded as record says).
+        dynamic: Which of the kept samples each epoch holds, if not all of them: infobatch(ratio, anneal),
+            curriculum(order, pacing, start, end), or rs2, which draws each epoch from all samples.
     """
 
     keep_fraction: float = 1.0
@@ -71,6 +73,7 @@ class SubsetConfig:
     class_floor: float = 0
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
+    dynamic: str | None = None
 
     def __post_init__(self) -> None:
         given = self.without_classes

@@ -21,7 +21,7 @@ import torch
 from helpers import FRESH, Recorder, config_of, metrics, only_run, options, plain, restored_surroundings, start, train
 from helpers import command as run_command
 from test_losses import crd_steps, dist_step
-from two_processes import CACHED, FEATURES, KD, RECORDED, SELECTED, STOPPED_AT, session
+from two_processes import CACHED, FEATURES, INFOBATCH, KD, RECORDED, SELECTED, STOPPED_AT, session
 
 from kdprune.data.subset import load_subset
 from kdprune.pipeline.cache import cache
@@ -85,6 +85,17 @@ def test_two_processes_share_the_batches_of_one(together, alone):
         assert float(row["test_top1"]) == pytest.approx(float(other["test_top1"]), abs=2 / 450)
     assert (run / "subset.json").read_bytes() == (run_of_both / "subset.json").read_bytes()
     assert json.loads((run_of_both / "summary.json").read_text())["images_seen"] == summary["images_seen"]
+
+
+def test_two_processes_leave_out_the_samples_that_one_leaves_out(together, tmp_path, digits_teacher):
+    """By the losses of both, and though they were stopped on the way."""
+    recorder = Recorder()
+    summary, _ = train(tmp_path, {**INFOBATCH, "teacher.models": str(digits_teacher)}, recorder)
+    assert summary["dynamic"]["saved"] > 0.1
+    halves = zip(*(result["dynamic"] for result in together[1]), strict=True)
+    for one, (a, b) in zip(recorder.seen, halves, strict=True):
+        assert a["ids"] + b["ids"] == one["ids"]
+        assert (a["loss"] + b["loss"]) / 2 == pytest.approx(one["loss"], abs=1e-4)
 
 
 def test_the_parameters_of_a_loss_are_those_of_one_process(together, tmp_path, digits_teacher):

@@ -5,6 +5,7 @@ test_processes.py starts the session, and says what must come out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import traceback
@@ -30,6 +31,10 @@ FEATURES = {
 RECORDED = {"train.steps": None, "train.epochs": 3, "train.batch_size": 200}
 SELECTED = {**RECORDED, "subset.keep_fraction": 0.5, "subset.selector": "hardest", "record.view": "training"}
 CACHED = {"subset.keep_fraction": 0.3, "distill.alpha": 0.7}
+INFOBATCH = {
+    "subset.dynamic": "infobatch(ratio=0.6)", "subset.keep_fraction": 0.5, "train.steps": None, "train.epochs": 5,
+    "train.batch_size": 96, "train.eval_every": 100,
+}  # fmt: skip
 STOPPED_AT = 20  # several processes look for signals every 20 steps
 
 
@@ -53,6 +58,16 @@ def odd_batch(folder: Path, teacher: str) -> Any:
         train(folder, {**KD, "train.batch_size": 95})
     except ValueError as error:
         return str(error)
+
+
+def dynamic(folder: Path, teacher: str) -> Any:
+    """Each process sees the losses of its own half only; they are stopped in an epoch that leaves samples out."""
+    settings, recorder = {**INFOBATCH, "teacher.models": teacher}, Recorder()
+    with contextlib.suppress(Interrupted):
+        train(folder, settings, recorder, StopIn(STOPPED_AT - 3))
+    torch.distributed.barrier()
+    train(folder, settings, recorder)
+    return recorder.seen
 
 
 def stop(folder: Path, teacher: str) -> Any:
@@ -88,7 +103,7 @@ def passing(folder: Path, teacher: str) -> Any:
     train(folder, {**SELECTED, "subset.scorer": "el2n"})
 
 
-CLAIMS = (distillation, features, filling, odd_batch, stop, gathering_losses, recording, passing)
+CLAIMS = (distillation, features, filling, odd_batch, dynamic, stop, gathering_losses, recording, passing)
 
 
 def session(rank: int, port: int, folder: Path, teacher: str) -> None:

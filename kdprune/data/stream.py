@@ -9,7 +9,8 @@ Shapes: N samples of a batch, K kept samples, B samples of a batch of all proces
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -25,7 +26,10 @@ class Order(Protocol):
     """
 
     def batch(self, step: int, part: int = 0, parts: int = 1) -> tuple[Tensor, Tensor]:
-        """Sample ids and epochs, int64 N, of the `part`-th of `parts` equal pieces of the batch of a step."""
+        """Sample ids and epochs, int64 N, of the `part`-th of `parts` equal pieces of the batch of a step.
+
+        A sample is shown in the view of that number; an order may count anything else that grows with the steps.
+        """
 
     def epoch_end(self, epoch: int) -> int:
         """The number of steps after which every sample of the epochs 0 … epoch has been seen."""
@@ -35,6 +39,38 @@ class Order(Protocol):
 
     def weights(self, ids_N: Tensor, epochs_N: Tensor) -> Tensor | None:
         """Weights of the samples in the loss, float32 N; None: all count alike."""
+
+
+@runtime_checkable
+class Adaptive(Order, Protocol):
+    """An order that goes by the losses of the training that follows it, so that it is decided step by step.
+
+    It always gives weights, since only then are the losses of single samples known.
+    """
+
+    @property
+    def steps(self) -> int:
+        """Steps of the training: at most so many at first, exactly so many when all is decided."""
+
+    @property
+    def decided(self) -> int:
+        """The number of steps whose batches are known; more than are done, until the last step is."""
+
+    def clock(self, step: int) -> float:
+        """Where schedules stand when `step` steps are done, in steps of the budget."""
+
+    def observe(self, step: int, first: int, parts: int, losses: Sequence[Tensor]) -> None:
+        """Take the losses of a step that is done; called by every process, in the order of the steps.
+
+        Args:
+            step: whose batch it was.
+            first, parts: the losses are those of the `first`-th and the following ones of `parts` pieces of the batch.
+            losses: of each sample of a piece, before its weight, float N, on the device.
+        """
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Stream:

@@ -12,6 +12,7 @@ from kdprune.data.reader import Reader
 from kdprune.losses.common.sum import WeightedSum, build_loss
 from kdprune.models.features import Features, last_stages
 from kdprune.models.inputs import Inputs
+from kdprune.pipeline.dynamic import keep_fraction
 from kdprune.pipeline.job import Job
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import Teacher
@@ -43,8 +44,8 @@ def distil(job: Job, targets: OnlineTargets, inputs: Inputs, reader: Reader) -> 
     loss.to(device)
     features = _first_look(job, loss, targets, inputs, reader) if loss.needs_features else None
     loss.to(device)
-    policy, keep_fraction = alpha_policies.parse(job.config.distill.alpha), job.subset.keep_fraction
-    return Distillation(loss, targets, lambda progress: policy.at(keep_fraction, progress), features)
+    policy, fraction = alpha_policies.parse(job.config.distill.alpha), keep_fraction(job.config, job.subset)
+    return Distillation(loss, targets, lambda progress: policy.at(fraction, progress), features)
 
 
 def _first_look(job: Job, loss: WeightedSum, targets: OnlineTargets, inputs: Inputs, reader: Reader) -> Features:

@@ -17,10 +17,13 @@ from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.models.build import build_student
 from kdprune.models.spec import BuiltModel
+from kdprune.orders.common.plan import Dynamic
+from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length, warn_of_unused
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss, rehearse
@@ -29,7 +32,7 @@ from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import requested_teachers
 from kdprune.training.observers import Observer
-from kdprune.training.schedule import Budget, make_budget
+from kdprune.training.schedule import Budget
 from kdprune.training.trainer import check_batch
 
 log = logging.getLogger("kdprune")
@@ -44,6 +47,7 @@ class Job:
         loss: of distillation; None for plain training.
         judges: training samples by which the weights of teachers are learned; None unless that is asked for.
         observers: who looks on while the student is trained, beside those that every run has.
+        dynamic: what the epochs hold, as planned before any is trained; None where each holds all kept samples.
     """
 
     config: Config
@@ -55,6 +59,7 @@ class Job:
     loss: WeightedSum | None
     judges: np.ndarray | None = None
     observers: Sequence[Observer] = ()
+    dynamic: Dynamic | None = None
 
     @property
     def labelled(self) -> bool:
@@ -76,16 +81,25 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
         ValueError: whatever does not fit together, said in terms of the options.
     """
     _warn_of_no_teacher(config)
+    warn_of_unused(config)
     loss = make_loss(config, session) if config.teacher.models else None
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
-        alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction)  # a subset file may keep another one
+        # A subset file may keep another fraction than the settings say.
+        alpha_policies.parse(config.distill.alpha).at(keep_fraction(config, subset))
     student = make_student(config, session)
     views = view_settings(config, session.data, student.spec.size)
-    budget = make_budget(config.train, len(subset.ids), subset.total)
+    budget, dynamic = make_length(config, session, subset)
     check_batch(config.train, session.accelerator.num_processes)
     _check_snapshots(config, budget)
     _check_record(config, budget)
+    if config.train.save_steps and isinstance(dynamic, Adaptive):
+        log.warning("--train.save_steps: %s takes fewer than %d steps", config.subset.dynamic, budget.steps)
+    if loss is not None and loss.relational and dynamic is not None and dynamic.weighs:
+        raise ValueError(
+            f"{OPTION}: {config.subset.dynamic} given, which weighs the loss of each sample, and --distill.loss "
+            f"{config.distill.loss} compares samples with each other"
+        )
     if loss is not None and loss.needs_features:
         for teacher in requested_teachers(config):
             if not teacher.has_weights:
@@ -94,7 +108,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
             rehearse(config, student, built)
     warn_of_seen_validation(config, session)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
-    return Job(config, session, subset, student, views, budget, loss, judges, observers)
+    return Job(config, session, subset, student, views, budget, loss, judges, observers, dynamic)
 
 
 def _warn_of_no_teacher(config: Config) -> None:
@@ -151,6 +165,8 @@ def _check_record(config: Config, budget: Budget) -> None:
     option = "--train.record: training given, and"
     if recipe.parse(config.data.augment).mixes:
         raise ValueError(f"{option} --data.augment {config.data.augment} mixes labels; allowed is plain")
+    if config.subset.dynamic is not None:
+        raise ValueError(f"{option} with --subset.dynamic an epoch holds some of the samples; allowed is plain")
     if config.teacher.views is not None:
         raise ValueError(f"{option} with --teacher.views epochs share their views; allowed is plain")
     # A teacher's is recorded because it costs nothing, not because it was asked for.

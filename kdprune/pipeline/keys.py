@@ -15,6 +15,7 @@ from kdprune.checks import EMA
 from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import BuiltModel
+from kdprune.pipeline.dynamic import needs_scores
 from kdprune.pipeline.job import Job
 
 VERSION = 1
@@ -55,7 +56,18 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
         "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT},
+        **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),
+    }
+
+
+def _dynamic_key(job: Job) -> Key:
+    """What decides which samples the epochs hold; their size is settled by the keep fraction."""
+    scores = job.session.difficulty(job.config.subset.hard) if needs_scores(job.config) else None
+    return {
+        "dynamic": job.config.subset.dynamic,
+        "epoch_size": job.budget.kept,
+        "scores": None if scores is None else hashlib.sha256(scores.astype("<f4").tobytes()).hexdigest(),
     }
 
 

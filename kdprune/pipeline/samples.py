@@ -11,13 +11,17 @@ from kdprune.checks import LEARNED
 from kdprune.config import Config
 from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
+from kdprune.pipeline.dynamic import keep_fraction, redraws
 from kdprune.pipeline.session import Session
 from kdprune.selectors.common.select import Samples, needs_of, select
 
 
 def choose_subset(config: Config, session: Session) -> Subset:
-    """The samples that a run keeps: from a file, or selected. Never validation samples, never unreadable ones."""
-    data, settings = session.data, config.subset
+    """The samples that a run keeps: from a file, or selected. Never validation samples, never unreadable ones.
+
+    Where each epoch is drawn anew, they are all that an epoch may hold.
+    """
+    data, settings, everything = session.data, config.subset, redraws(config)
     if settings.file:
         subset = load_subset(settings.file, data.fingerprint, len(data.train))
         if shared := len(np.intersect1d(subset.ids, data.validation)):
@@ -29,14 +33,14 @@ def choose_subset(config: Config, session: Session) -> Subset:
     else:
         subset = select(
             _samples(config, session),
-            settings.keep_fraction,
-            settings.selector,
-            balanced=settings.balanced,
-            class_floor=settings.class_floor,
+            1.0 if everything else settings.keep_fraction,
+            "random" if everything else settings.selector,
+            balanced=settings.balanced and not everything,
+            class_floor=0 if everything else settings.class_floor,
             without_classes=class_ids(settings.without_classes, data.classes),  # type: ignore[arg-type]
             seed=config.seed_of("subset"),
         )
-    check_labels(config, data, subset.keep_fraction)
+    check_labels(config, data, keep_fraction(config, subset))
     return subset
 
 

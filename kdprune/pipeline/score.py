@@ -8,12 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from accelerate.utils import broadcast_object_list
 
 from kdprune.artefact import Artefact, key_hash, obtain
-from kdprune.config import Config, SubsetConfig
+from kdprune.config import Config
 from kdprune.data.scores import Scores, load_scores
 from kdprune.messages import about, listed
+from kdprune.pipeline.dynamic import needs_scores, redraws
 from kdprune.pipeline.record import record, record_embeddings
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
@@ -36,9 +39,7 @@ def with_scores(config: Config, session: Session, train: Train) -> Session:
         ValueError: scores of other data; a scorer or a selector that lacks what it needs.
     """
     subset = config.subset
-    if subset.file is not None:
-        return session
-    needs = needs_of(subset.selector)
+    needs = needs_of(subset.selector) if subset.file is None else ()
     if subset.scores is not None:
         scores = load_scores(subset.scores, session.data.fingerprint, len(session.data.train))
         session = replace(session, scores=scores)
@@ -60,9 +61,9 @@ def check_selection(config: Config) -> None:
     needs = needs_of(subset.selector)
     given = [name for name in ("scorer", "scores", "features", "hard") if getattr(subset, name) is not None]
     if subset.file is not None:
-        if given:
+        if given and not needs_scores(config):
             raise ValueError(f"--subset.{given[0]}: given beside --subset.file, which says itself what is kept")
-        return
+        needs = ()
     reads_scores = subset.scorer is not None and "difficulty" in declared(bound(subset.scorer)[0].name).reads
     if reads_scores and subset.scores is None:
         raise ValueError(
@@ -70,12 +71,13 @@ def check_selection(config: Config) -> None:
         )
     if subset.scorer is not None and subset.scores is not None and not reads_scores:
         raise ValueError("--subset.scores: given beside --subset.scorer; leave one of the two out")
-    if "scores" in needs and subset.scorer is None and subset.scores is None:
+    asking = "--subset.selector: " + subset.selector if "scores" in needs else f"--subset.dynamic: {subset.dynamic}"
+    if ("scores" in needs or needs_scores(config)) and subset.scorer is None and subset.scores is None:
         raise ValueError(
-            f"--subset.selector: {subset.selector} goes by scores: name a scorer with --subset.scorer "
-            f"({listed(names('scorers'), 50)}), or a score file with --subset.scores"
+            f"{asking} goes by scores: name a scorer with --subset.scorer ({listed(names('scorers'), 50)}), or a score "
+            "file with --subset.scores"
         )
-    if "scores" not in needs:
+    if "scores" not in needs and not needs_scores(config):
         for name in given:
             if name != "features":
                 log.warning("--subset.%s: no effect, since selector %s reads no scores", name, subset.selector)
@@ -85,22 +87,16 @@ def check_selection(config: Config) -> None:
 
 def selects_by_observation(config: Config) -> bool:
     """Whether the subset of a run depends on anything that is recorded."""
-    needs = needs_of(config.subset.selector)
-    return config.subset.file is None and bool({"scores", "features"} & set(needs))
+    needs = needs_of(config.subset.selector) if config.subset.file is None and not redraws(config) else ()
+    return bool({"scores", "features"} & set(needs)) or needs_scores(config)
 
 
-def rehearsal(config: Config) -> Config:
+def rehearsal(config: Config, session: Session) -> tuple[Config, Session]:
     """The same run on a random subset of the same size: what is wrong with it shows before anything is scored."""
-    subset = config.subset
-    return replace(
-        config,
-        subset=SubsetConfig(
-            keep_fraction=subset.keep_fraction,
-            balanced=subset.balanced,
-            class_floor=subset.class_floor,
-            without_classes=subset.without_classes,
-        ),
-    )
+    subset = replace(config.subset, selector="random", scorer=None, scores=None, hard=None, features=None)
+    data = session.data
+    nothing_known = Scores(np.zeros(len(data.train)), data.train.labels, data.fingerprint, "none", "high")
+    return replace(config, subset=subset), replace(session, scores=nothing_known)
 
 
 def _scored(config: Config, session: Session, train: Train) -> Session:

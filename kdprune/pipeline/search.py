@@ -24,6 +24,7 @@ from kdprune.data.counter import key, permutation
 from kdprune.data.subset import Subset
 from kdprune.files import read_json, write_json
 from kdprune.losses.common.sum import build_loss
+from kdprune.pipeline.dynamic import make_length
 from kdprune.pipeline.job import Job, make_student
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import student_result
@@ -31,7 +32,6 @@ from kdprune.pipeline.targets import make_targets
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
-from kdprune.training.schedule import make_budget
 
 log = logging.getLogger("kdprune")
 
@@ -163,6 +163,7 @@ def _candidate(job: Job, candidate: Candidate, fraction: float, part: Subset) ->
     """A candidate's short run on a part of the kept samples."""
     config = shortened(with_candidate(job.config, candidate), fraction)
     assert job.loss is not None
+    budget, dynamic = make_length(config, job.session, part)
     if job.views.recipe.mixes:  # partners may not come from the held-out fifth, so the run's cache does not fit
         config.teacher.targets = "online"
     elif not job.loss.needs_features and config.teacher.targets == "online":
@@ -172,7 +173,8 @@ def _candidate(job: Job, candidate: Candidate, fraction: float, part: Subset) ->
         config=config,
         subset=part,
         student=make_student(config, job.session),
-        budget=make_budget(config.train, len(part.ids), part.total),
+        budget=budget,
+        dynamic=dynamic,
         loss=build_loss(config.distill.loss, candidate[1], job.loss.layers),
         observers=(),
     )

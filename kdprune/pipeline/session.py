@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 
@@ -14,7 +15,7 @@ from kdprune import bars
 from kdprune.config import Config
 from kdprune.data.dataset import Data, data_of, open_data
 from kdprune.data.place import Place
-from kdprune.data.scores import Scores
+from kdprune.data.scores import Hard, Scores
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
@@ -42,6 +43,16 @@ class Session:
     scores: Scores | None = None
     features: Rows | None = None
     observation: Mapping[str, float] | None = None
+
+    def difficulty(self, hard: Hard | None = None) -> np.ndarray | None:
+        """The scores, turned so that higher is harder, float32 N; None without.
+
+        Args:
+            hard: which scores mean a hard sample, if it is not what they say themselves.
+        """
+        if self.scores is None:
+            return None
+        return replace(self.scores, hard=hard or self.scores.hard).difficulty
 
     @property
     def place(self) -> Place:

@@ -12,12 +12,12 @@ from torch import nn
 
 from kdprune.data.reader import plain_batches
 from kdprune.data.split import Split
-from kdprune.data.stream import Stream
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import evaluate, student_logits
 from kdprune.pipeline.distillation import distil
+from kdprune.pipeline.dynamic import make_order
 from kdprune.pipeline.job import Job
 from kdprune.pipeline.recorder import make_recorder
 from kdprune.runs.run_dir import RunDir
@@ -65,7 +65,7 @@ def train_student(
         student=job.student,
         inputs=inputs,
         reader=reader,
-        order=Stream(job.subset.ids, config.train.batch_size, config.seed_of("data"), config.seeds.role),
+        order=make_order(config, job.session, job.subset, job.budget),
         budget=job.budget,
         settings=config.train,
         seed=config.seed_of("weights"),

@@ -10,6 +10,8 @@ from kdprune.artefact import key_hash, read_record
 from kdprune.checks import EMA
 from kdprune.config import config_hash
 from kdprune.models.build import count_parameters
+from kdprune.orders.common.plan import Dynamic
+from kdprune.pipeline.dynamic import epoch_size, keep_fraction
 from kdprune.pipeline.job import Job
 from kdprune.runs.accelerator import device_name
 from kdprune.runs.run_dir import RunDir
@@ -37,11 +39,13 @@ def summarise(
     result = student_result(job, state)
     parameters = count_parameters(job.student.model)
     described = _described(job, teachers, targets, parameters, result["test_top1"])
-    alpha = alpha_policies.parse(config.distill.alpha).at(subset.keep_fraction) if config.teacher.models else 0.0
+    fraction = keep_fraction(config, subset)
+    alpha = alpha_policies.parse(config.distill.alpha).at(fraction) if config.teacher.models else 0.0
     return {
         **result,
-        "keep_fraction": subset.keep_fraction,
-        "kept": len(subset.ids),
+        **({} if job.dynamic is None else {"dynamic": _dynamic(job, job.dynamic, result["images_seen"])}),
+        "keep_fraction": fraction,
+        "kept": epoch_size(config, subset),
         "total": subset.total,
         "dropped": len(subset.dropped),
         "budget": config.train.budget,
@@ -86,6 +90,16 @@ def _run_key(source: str) -> str | None:
     return None if record is None else key_hash(record["key"])
 
 
+def _dynamic(job: Job, dynamic: Dynamic, seen: int) -> dict[str, Any]:
+    """What the epochs held, and which part of the cost of as many epochs over all samples was saved."""
+    return {
+        "order": job.config.subset.dynamic,
+        "epochs": job.budget.epochs,
+        "may_be_seen": len(job.subset.ids),
+        "saved": 1 - seen / dynamic.all_samples,
+    }
+
+
 def student_result(job: Job, state: TrainState) -> dict[str, Any]:
     """What a training came to: accuracy at the last epoch, budget, speed."""
     row: dict[str, Any] = state.history[-1] if state.history else {}
@@ -95,7 +109,7 @@ def student_result(job: Job, state: TrainState) -> dict[str, Any]:
         "test_top1": row.get("test_top1"),
         "test_loss": row.get("test_loss"),
         **validation,
-        "epochs": seen / len(job.subset.ids),
+        "epochs": seen / epoch_size(job.config, job.subset),
         "steps": state.total,
         "images_seen": seen,
         "train_seconds": state.seconds,

@@ -81,5 +81,5 @@ def cache_folder(job: Job, teacher: Teacher, key: Key, index: int) -> Path:
 
 def count_views(job: Job) -> int:
     """How many different views of a sample the run meets."""
-    epochs = job.budget.epochs
+    epochs = job.budget.epochs if job.dynamic is None else job.dynamic.views
     return min(job.config.teacher.views or epochs, epochs)

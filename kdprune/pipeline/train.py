@@ -107,7 +107,7 @@ def record(kind: str, config: Config) -> list[Path]:
 def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
-        make_job(rehearsal(config), session)
+        make_job(*rehearsal(config, session))
         return with_scores(config, session, train)
     return session
 

@@ -20,6 +20,8 @@ def run_name(config: Config, key: Key) -> str:
         return config.name
     kind = "kd" if config.teacher.models else "plain"
     keep = Path(config.subset.file).stem if config.subset.file else f"{config.subset.keep_fraction:g}"
+    if config.subset.dynamic:
+        keep += f"-{config.subset.dynamic.partition('(')[0].strip()}"
     dataset = config.data.dataset.rstrip("/").split("/")[-1].removeprefix(GIVEN)
     parts = [dataset, config.student.model.removeprefix(GIVEN), f"f{keep}", kind, f"s{config.seed}"]
     return re.sub(r"[^\w.\-]+", "_", "-".join([*parts, key_hash(key)[:8]]))

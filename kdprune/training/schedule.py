@@ -24,12 +24,14 @@ class Budget:
         kept: samples of an epoch.
         batch_size: samples of a step.
         schedule_epoch: steps by which warm-up and milestones are counted: epochs of all the data under budget full.
+        begun: epochs, where they do not all hold as many samples.
     """
 
     steps: int
     kept: int
     batch_size: int
     schedule_epoch: float
+    begun: int | None = None
 
     @property
     def epoch(self) -> float:
@@ -38,8 +40,8 @@ class Budget:
 
     @property
     def epochs(self) -> int:
-        """Epochs of the kept samples that are begun."""
-        return -(-self.steps * self.batch_size // self.kept)
+        """Epochs that are begun."""
+        return self.begun if self.begun is not None else -(-self.steps * self.batch_size // self.kept)
 
 
 def make_budget(train: TrainConfig, kept: int, total: int) -> Budget:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from kdprune.data.reader import Batch, to_device
 from kdprune.losses.common.base import LossInput
+from kdprune.losses.common.reduction import Reduction
 from kdprune.models.features import Features
 from kdprune.models.inputs import Inputs
 
@@ -58,6 +59,7 @@ class StepResult(NamedTuple):
         loss, task_loss, kd_loss: scalars; the first one has a gradient.
         output: the student's logits N×C.
         measured: sums over the batch in the order of `MEASURED`, float32, on the device.
+        each: the loss of each sample before its weight, float32 N; None where samples have no weights.
     """
 
     loss: Tensor
@@ -65,6 +67,7 @@ class StepResult(NamedTuple):
     kd_loss: Tensor
     output: Tensor
     measured: Tensor
+    each: Tensor | None = None
 
 
 class DistillStep:
@@ -92,39 +95,44 @@ class DistillStep:
     def __call__(self, batch: Batch, alpha: float) -> StepResult:
         """The loss of a batch, without backward pass."""
         output = self.student(self.inputs(batch.images))
-        logits = output.float()
-        zero = logits.new_zeros(())
-        task_loss = self._cross_entropy(logits, batch) if self.labelled else zero
-        distillation = self.distillation
-        if distillation is None:
-            return self._result(batch, output, task_loss, task_loss, zero, None)
-        targets = distillation.targets
-        teacher_logits = targets(batch)
-        kd_loss = distillation.loss(
-            LossInput(
-                output,
-                teacher_logits,
-                batch.labels if self.labelled else None,
-                to_device(batch.ids, output.device),
-                distillation.features.taken() if distillation.features else {},
-                targets.features.taken() if targets.features else {},
-                batch.weights,
-            )
-        )
-        loss = (1 - alpha) * task_loss + alpha * kd_loss if self.labelled else alpha * kd_loss
-        return self._result(batch, output, loss, task_loss, kd_loss, teacher_logits)
-
-    def _cross_entropy(self, logits_NC: Tensor, batch: Batch) -> Tensor:
+        teacher_logits = None if self.distillation is None else self.distillation.targets(batch)
         if batch.weights is None:
-            return F.cross_entropy(logits_NC, batch.labels, label_smoothing=self.smoothing)
-        each_N = F.cross_entropy(logits_NC, batch.labels, label_smoothing=self.smoothing, reduction="none")
-        return (batch.weights * each_N).mean()
+            losses = self._losses(batch, output, teacher_logits, alpha, "mean")
+            return self._result(batch, output, losses, teacher_logits)
+        of_each = self._losses(batch, output, teacher_logits, alpha, "none")
+        loss, task_loss, kd_loss = ((batch.weights * loss_N).mean() for loss_N in of_each)
+        result = self._result(batch, output, (loss, task_loss, kd_loss), teacher_logits)
+        return result._replace(each=of_each[0].detach())
+
+    def _losses(
+        self, batch: Batch, output: Tensor, teacher_logits: Tensor | None, alpha: float, reduction: Reduction
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """What is trained on, cross-entropy and distillation, as scalars or of each sample, N."""
+        logits, distillation = output.float(), self.distillation
+        zero = logits.new_zeros(() if reduction == "mean" else len(logits))
+        task_loss = zero
+        if self.labelled:
+            task_loss = F.cross_entropy(logits, batch.labels, label_smoothing=self.smoothing, reduction=reduction)
+        if distillation is None or teacher_logits is None:
+            return task_loss, task_loss, zero
+        features = distillation.targets.features
+        batch_of_loss = LossInput(
+            output,
+            teacher_logits,
+            batch.labels if self.labelled else None,
+            to_device(batch.ids, output.device),
+            distillation.features.taken() if distillation.features else {},
+            features.taken() if features else {},
+        )
+        kd_loss = distillation.loss(batch_of_loss, reduction=reduction)
+        loss = (1 - alpha) * task_loss + alpha * kd_loss if self.labelled else alpha * kd_loss
+        return loss, task_loss, kd_loss
 
     @torch.no_grad()
     def _result(
-        self, batch: Batch, output: Tensor, loss: Tensor, task: Tensor, kd: Tensor, teacher: Tensor | None
+        self, batch: Batch, output: Tensor, losses: tuple[Tensor, Tensor, Tensor], teacher: Tensor | None
     ) -> StepResult:
-        n = len(output)
+        n, (loss, task, kd) = len(output), losses
         prediction = output.argmax(1)
         label = batch.labels if batch.labels.ndim == 1 else batch.labels.argmax(1)
         zero = loss.new_zeros(())

@@ -17,7 +17,7 @@ from kdprune import bars
 from kdprune.config import TrainConfig
 from kdprune.data.counter import key
 from kdprune.data.reader import Batch, Reader, Request
-from kdprune.data.stream import Order
+from kdprune.data.stream import Adaptive, Order
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
 from kdprune.training.checkpoint import Checkpoints
@@ -80,8 +80,10 @@ class Trainer:
         check_batch(self.settings, accelerator.num_processes)
         self.metrics = Metrics(accelerator, task.distillation is not None)
         self.observers = [self.metrics, *task.observers]
+        self.adaptive = task.order if isinstance(task.order, Adaptive) else None
         self._prepare()
         self.state = TrainState(task.budget.steps, self._parts())
+        self._count_steps()
 
     def _prepare(self) -> None:
         model, distillation = self.task.student.model, self.task.distillation
@@ -104,6 +106,8 @@ class Trainer:
             parts["scaler"] = self.accelerator.scaler
         if self.task.distillation is not None:
             parts |= {"loss": self.task.distillation.loss, "targets": self.task.distillation.targets}
+        if self.adaptive is not None:
+            parts["order"] = self.adaptive
         return parts | {f"{type(observer).__name__} {i}": observer for i, observer in enumerate(self.observers)}
 
     def fit(self) -> TrainState:
@@ -118,14 +122,16 @@ class Trainer:
         state, batch_size = self.state, self.settings.batch_size
         with StopRequest() as stop, self._bar() as bar:
             for _ in self.steps(stop):
+                bar.total = state.total * batch_size
                 bar.update(batch_size)
         return state
 
     def steps(self, stop: StopRequest | None = None) -> Iterator[int]:
         """Train, and give the step that was just done; a caller that stops asking stops the training."""
         state, stop = self.state, stop or StopRequest()
-        watch = Watch(self.accelerator, state.total, self.settings.checkpoint_every, self.task.budget.epoch, stop)
-        batches = iter(self.task.reader.read(self._requests()))
+        budget = self.task.budget
+        watch = Watch(self.accelerator, budget.steps, self.settings.checkpoint_every, budget.epoch, stop)
+        batches = self._batches()
         epoch = self.task.order.epoch_of(state.step)
         self.prepared.train()
         self._clock = time.perf_counter()
@@ -135,7 +141,7 @@ class Trainer:
             except (OSError, ValueError):  # a disk that is full, an image that cannot be read
                 self._rescue()
                 raise
-            found = watch.look(state.step)
+            found = watch.look(state.step, state.done)
             if found.not_finite is not None:
                 self._refuse_not_finite(found.not_finite)
             if state.done or state.step >= self.task.order.epoch_end(epoch):
@@ -152,7 +158,7 @@ class Trainer:
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
         accum, step = self.settings.grad_accum, self.state.step
-        self.scheduler.step_update(step)
+        self.scheduler.step_update(self._schedule(step))
         torch.manual_seed(key(self.task.seed, "dropout", step, self.accelerator.process_index))
         seen = []
         for part in range(accum):
@@ -173,28 +179,57 @@ class Trainer:
             for batch, result in seen:
                 observer.batch(batch, result)
             observer.step(self.state.step)
+        if self.adaptive is not None:
+            losses = [result.each for _, result in seen if result.each is not None]
+            self.adaptive.observe(step, *self._place(), losses)
+            self._count_steps()
 
-    def _requests(self) -> Iterator[Request]:
-        """This process's part of every batch that is left."""
-        accum, order = self.settings.grad_accum, self.task.order
-        first, parts = self.accelerator.process_index * accum, self.accelerator.num_processes * accum
-        for step in range(self.state.step, self.state.total):
-            for part in range(accum):
-                ids, epochs = order.batch(step, first + part, parts)
+    def _batches(self) -> Iterator[Batch]:
+        """This process's part of every batch that is left.
+
+        A reader asks ahead of the training. Of an order that goes by losses it is asked to read only what is decided,
+        so the batches are the same however far ahead it reads.
+        """
+        step = self.state.step
+        while step < self.state.total:
+            end = self.state.total if self.adaptive is None else self.adaptive.decided
+            assert end > step
+            yield from self.task.reader.read(self._requests(step, end))
+            step = end
+
+    def _requests(self, begin: int, end: int) -> Iterator[Request]:
+        order, (first, parts) = self.task.order, self._place()
+        for step in range(begin, end):
+            for part in range(first, first + self.settings.grad_accum):
+                ids, epochs = order.batch(step, part, parts)
                 views = epochs if self.task.views is None else epochs % self.task.views
                 yield ids, views, order.weights(ids, epochs)
 
+    def _place(self) -> tuple[int, int]:
+        """The first of this process's parts of a batch, and in how many it is cut."""
+        accum = self.settings.grad_accum
+        return self.accelerator.process_index * accum, self.accelerator.num_processes * accum
+
+    def _count_steps(self) -> None:
+        """Learn from an order that decides step by step how many there will be."""
+        if self.adaptive is not None:
+            self.state.total = self.adaptive.steps
+
+    def _schedule(self, step: int) -> float:
+        """Where schedules stand, in steps of the budget."""
+        return step if self.adaptive is None else self.adaptive.clock(step)
+
     def _alpha(self, step: int) -> float:
         distillation = self.task.distillation
-        return 0.0 if distillation is None else distillation.alpha(step / self.state.total)
+        return 0.0 if distillation is None else distillation.alpha(self._schedule(step) / self.task.budget.steps)
 
     def _end_epoch(self, epoch: int) -> None:
         """Ask the observers for a row of metrics, and report it."""
         state, last = self.state, self.state.done
         measured = self.metrics.epoch(epoch + 1, last)
         self._tick()
-        samples = measured.pop("samples")
-        row: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "lr": self._lr()}
+        samples = round(measured.pop("samples"))
+        row: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "samples": samples, "lr": self._lr()}
         row |= {"alpha": self._alpha(state.step - 1), **measured}
         for observer in self.observers[1:]:
             row |= observer.epoch(epoch + 1, last)
@@ -236,6 +271,7 @@ class Trainer:
         if stored is None:
             return
         self.state.load_state_dict(stored)
+        self._count_steps()
         label, processes = self.task.label, self.accelerator.num_processes
         log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
         if stored["processes"] != processes:

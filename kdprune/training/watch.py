@@ -35,7 +35,7 @@ class Findings:
 
 
 class Watch:
-    """Watches over a run of `total` steps.
+    """Watches over a run of at most `total` steps.
 
     Args:
         checkpoint_every: as in `--train.checkpoint_every`.
@@ -64,12 +64,12 @@ class Watch:
             loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step)
         )
 
-    def look(self, step: int) -> Findings:
-        """Look, if it is time to, after `step` steps."""
+    def look(self, step: int, last: bool) -> Findings:
+        """Look, if it is time to, after `step` steps, the last ones if `last`."""
         due_by_step = self.save_steps is not None and step % self.save_steps == 0
         late = self.save_seconds is not None and time.monotonic() - self._saved_at > self.save_seconds
         # Only what all processes see alike may bring them where they wait for each other.
-        together = step % self.every == 0 or step == self.total or due_by_step
+        together = step % self.every == 0 or last or due_by_step
         if not together and not (self.alone and (late or self.stop.signal)):
             return Findings()
         save, stop, first = due_by_step or late, self.stop.signal, self._first_not_finite

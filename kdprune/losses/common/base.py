@@ -13,6 +13,8 @@ from numbers import Real
 import torch
 from torch import Tensor, nn
 
+from kdprune.losses.common.reduction import Reduction
+
 
 @dataclass
 class LossInput:
@@ -92,16 +94,22 @@ class DistillLoss(nn.Module):
     def build(self, student_features: Mapping[str, Tensor], teacher_features: Mapping[str, Tensor]) -> None:
         """Create the parameters whose shapes depend on the features, from the features of any one batch."""
 
-    def forward(self, batch: LossInput) -> Tensor:
+    def forward(self, batch: LossInput, *, reduction: Reduction = "mean") -> Tensor:
         """The loss of a batch, a float32 scalar: the mean over its samples, weighted if the batch has weights.
 
+        Args:
+            reduction: "none" for the loss of each sample instead, float32 N, before its weight.
+
         Raises:
-            ValueError: missing or mixed labels that this loss cannot use, or weights where it is relational.
+            ValueError: missing or mixed labels that this loss cannot use, or weights or no reduction where it is
+                relational.
         """
         self.check_labels(batch.labels)
         # bf16 puts an error of 9.6% on a KL divergence at T = 4, so autocast is off inside a loss
         with torch.autocast(batch.student_logits.device.type, enabled=False):
             batch = _in_float32(batch)
+            if reduction == "none":
+                return self.per_sample(batch)
             if batch.weights is None:
                 return self.compute(batch)
             return (batch.weights * self.per_sample(batch)).mean()

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kdprune.losses.common.base import LossInput
 from kdprune.losses.common.expression import Expression, parse
+from kdprune.losses.common.reduction import Reduction
 from kdprune.losses.common.sum import Layers, WeightedSum
 from kdprune.messages import about
 
@@ -47,6 +48,8 @@ class Loss(WeightedSum):
         teacher_logits: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
+        *,
+        reduction: Reduction = "mean",
     ) -> Tensor:
         """The loss of a batch, a float32 scalar: the mean over its samples.
 
@@ -55,15 +58,16 @@ class Loss(WeightedSum):
             teacher_logits: N×C; no gradient flows into them.
             labels: class ids N, or class probabilities N×C; for losses that read them.
             weights: of the samples, float N.
+            reduction: "none" for the loss of each sample instead, float32 N, before its weight.
 
         Raises:
             ValueError: labels that the loss needs and was not given, or cannot use.
         """
         if isinstance(batch, LossInput):
-            return super().forward(batch)
+            return super().forward(batch, reduction=reduction)
         if teacher_logits is None:
             raise ValueError("loss: the teacher's logits are not given")
-        return super().forward(LossInput(batch, teacher_logits, labels, weights=weights))
+        return super().forward(LossInput(batch, teacher_logits, labels, weights=weights), reduction=reduction)
 
     def __call__(
         self,
@@ -71,7 +75,9 @@ class Loss(WeightedSum):
         teacher_logits: Tensor | None = None,
         labels: Tensor | None = None,
         weights: Tensor | None = None,
+        *,
+        reduction: Reduction = "mean",
     ) -> Tensor:
         """See `forward`."""
-        result: Tensor = super().__call__(batch, teacher_logits, labels, weights)
+        result: Tensor = super().__call__(batch, teacher_logits, labels, weights, reduction=reduction)
         return result
