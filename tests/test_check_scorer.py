@@ -1,11 +1,12 @@
 """The contract of all scorers, built in or not, and the check of it: what breaks the contract fails."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
 import torch
-from helpers import install
+from helpers import REPO, install
 
 from kdprune import registry
 from kdprune.scorers.common.apply import declared, score
@@ -160,3 +161,28 @@ def test_a_scorer_of_another_package_is_found_takes_parameters_and_is_checked(th
             score(text, labels)
     with pytest.raises(AssertionError, match="first must be an epoch"):
         check_scorer("flips(first=-1)")
+
+
+# --- the page on scorers ----------------------------------------------------------------------------------------------
+
+PAGE = (REPO / "docs" / "scorers.md").read_text()
+
+
+def test_the_table_of_the_page_says_what_scorers_say_of_themselves():
+    rows = re.findall(r"^\| \[`(\w+)`\]\(#([\w-]+)\) \| (\w+) \| (\w+) \| (\w+) \|", PAGE, re.MULTILINE)
+    expected = {n: (d.needs, d.hard, "needed" if d.labels else "no") for n, d in ((n, declared(n)) for n in NAMES)}
+    assert {name: tuple(said) for name, _, *said in rows} == expected
+    headings = re.findall(r"^#+ (.*)$", PAGE, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert {anchor for _, anchor, *_ in rows} <= anchors
+
+
+def test_the_scorer_of_the_page_keeps_the_contract(tmp_path, monkeypatch):
+    code = next(block for block in re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL) if "@scorer" in block)
+    install(monkeypatch, tmp_path, "of_the_page", code, {"scorers": "descent = of_the_page:descent"})
+    check_scorer("descent(first=2)")
+    assert declared("descent").reads == ("loss",)
+    for kind, values in RECORDED.items():
+        row = next((line for line in PAGE.splitlines() if line.startswith(f"| `{kind}` |")), "")
+        missing = [value for value in values if f"`{value}`" not in row and "statistics of dynamics" not in row]
+        assert not missing, kind

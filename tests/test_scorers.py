@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from kdprune import registry
 from kdprune.calls import parse_call
+from kdprune.records.rows import About, Column, RowFiles, RowRecord
 from kdprune.records.statistics import DERIVED, STATISTICS, derived, statistics
 from kdprune.scorers.common import apply, features
 from kdprune.scorers.common.apply import compute, declared, score
@@ -552,6 +553,22 @@ def test_features_may_be_too_many_for_the_memory(monkeypatch, name):
     np.testing.assert_allclose(score(name, record, difficulty=difficulty_N).values, kept, rtol=1e-5, atol=1e-6)
     with pytest.raises(ValueError, match="no sample has features"):
         score(name, embedded(np.full((4, D), np.nan), np.zeros(4), declared(name).needs), difficulty=np.ones(4))
+
+
+def test_features_come_from_shards_of_a_record(tmp_path):
+    x_ND, labels_N = blobs(9000)  # more than a shard
+    x_ND[[5, 8500]] = np.nan
+    about = About("embeddings", 9000, {"features": Column(D, "float16")}, "print", ("a",) * C, {})
+    files = RowFiles(tmp_path, about)
+    files.create(labels_N)
+    for shard in range(about.shards):
+        files.write(shard, {"features": x_ND[about.ids(shard)]})
+    recorded = Observation("embeddings", labels_N, "print", about.classes, {}, record=RowRecord(tmp_path))
+    half_ND = x_ND.astype(np.float16).astype(np.float32)
+    for text in ("prototypes", "supervised_prototypes", "kcenter(keep_fraction=0.002)"):
+        found = score(text, recorded).values
+        np.testing.assert_array_equal(found, score(text, embedded(half_ND, labels_N)).values)
+        assert np.flatnonzero(np.isnan(found)).tolist() == [5, 8500]
 
 
 # --- arguments, records and blocks ------------------------------------------------------------------------------------

@@ -50,11 +50,16 @@ def statistics(logits_NC: Tensor, labels_N: Tensor, previous_NC: Tensor | None =
     entropy_N = of_largest_N + torch.special.entr(below_NC).sum(1)
     kl_N = torch.full_like(loss_N, torch.nan)
     if previous_NC is not None:
-        log_ratio_NC = (p_NC + EPS).log() - (previous_NC.float().exp() + EPS).log()
-        kl_N = (p_NC * log_ratio_NC).abs().sum(1)
+        kl_N = temporal_divergence(z_NC.log_softmax(1), previous_NC)
     stacked_SN = torch.stack([loss_N, error_norm_N, margin_N, entropy_N, least_confidence_N, kl_N])
     stacked_SN[:3].masked_fill_(labels_N < 0, torch.nan)
     return stacked_SN.masked_fill(p_NC.isnan().any(1), torch.nan)
+
+
+def temporal_divergence(log_p_NC: Tensor, log_q_NC: Tensor) -> Tensor:
+    """Σ|p·log(p/q)| of predictions p and those of the epoch before, q, N (see `statistics`)."""
+    p_NC, q_NC = log_p_NC.float().exp(), log_q_NC.float().exp()
+    return (p_NC * ((p_NC + EPS).log() - (q_NC + EPS).log())).abs().sum(1)
 
 
 def derived(name: str, stored: Tensor) -> Tensor:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
-from kdprune.scorers.common.epochs import first_epochs, windows
+from kdprune.scorers.common.epochs import first_epochs, spread, windows
 from kdprune.scorers.common.scorer import scorer
 
 
@@ -32,6 +35,6 @@ def dual(label_probability_REN: Tensor, window: int = 10, epochs: int | None = N
         ValueError: more epochs than are recorded, or a window that does not fit into them.
     """
     p_REN = first_epochs(label_probability_REN, epochs, usual=30)
-    p_RWNJ = windows(p_REN, window)
-    score_N = (p_RWNJ.std(-1) * (1 - p_RWNJ.mean(-1))).mean((0, 1))
+    both_WRN = torch.stack([spread(p_RJN) * (1 - p_RJN.mean(1)) for p_RJN in windows(p_REN, window)])
+    score_N = both_WRN.mean((0, 1)) / math.sqrt(window - 1)
     return {"score": score_N, "mean_label_probability": p_REN.mean((0, 1))}

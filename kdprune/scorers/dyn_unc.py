@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 
-from kdprune.scorers.common.epochs import windows
+from kdprune.scorers.common.epochs import spread, windows
 from kdprune.scorers.common.scorer import scorer
 
 
@@ -29,4 +32,5 @@ def dyn_unc(label_probability_REN: Tensor, window: int = 10) -> Tensor:
     Raises:
         ValueError: fewer than 2 epochs, or more than are recorded.
     """
-    return windows(label_probability_REN, window).std(-1).mean((0, 1))
+    spread_WRN = torch.stack([spread(p_RJN) for p_RJN in windows(label_probability_REN, window)])
+    return spread_WRN.mean((0, 1)) / math.sqrt(window - 1)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from kdprune.messages import shown
-from kdprune.scorers.common.epochs import first_epochs, windows
+from kdprune.scorers.common.epochs import first_epochs, spread, windows
 from kdprune.scorers.common.scorer import scorer
 
 
@@ -40,10 +40,8 @@ def tdds(kl_REN: Tensor, window: int = 10, decay: float = 0.9, epochs: int | Non
     """
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 < decay < 1:
         raise ValueError(f"decay: {shown(decay)} given, allowed is a number between 0 and 1")
-    kl_RWNJ = windows(first_epochs(kl_REN, epochs), window, least=3)[
-        ..., 1:
-    ]  # the step into a window is not part of it
-    varies_RWN = (kl_RWNJ - kl_RWNJ.mean(-1, keepdim=True)).norm(dim=-1)
-    age_W = torch.arange(varies_RWN.shape[1] - 1, -1, -1)
-    weight_W = decay * (1 - decay) ** age_W.to(varies_RWN)
-    return (varies_RWN * weight_W[:, None]).sum(1).mean(0)
+    # The step into a window is no part of it.
+    varies_WRN = torch.stack([spread(kl_RJN[:, 1:]) for kl_RJN in windows(first_epochs(kl_REN, epochs), window, 3)])
+    age_W = torch.arange(len(varies_WRN) - 1, -1, -1)
+    weight_W = decay * (1 - decay) ** age_W.to(varies_WRN)
+    return (varies_WRN * weight_W[:, None, None]).sum(0).mean(0)

@@ -19,7 +19,7 @@ from kdprune.scorers.common.scorer import ALWAYS, Declared
 
 _log = logging.getLogger("kdprune")
 
-VALUES = 2**26  # recorded numbers that a scorer is given at once, where samples do not depend on each other
+VALUES = 2**22  # recorded numbers that a scorer is given at once, where samples do not depend on each other
 
 
 def declared(name: str) -> Declared:
