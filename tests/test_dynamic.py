@@ -6,7 +6,6 @@ import json
 import logging
 import math
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +17,11 @@ from PIL import Image
 from test_orders import literal_infobatch
 
 from kdprune import registry
+from kdprune.data.scores import Scores
 from kdprune.data.stream import Stream
 from kdprune.orders.common.plan import Plan
 from kdprune.pipeline.cache import cache
 from kdprune.pipeline.session import open_session
-from kdprune.pipeline.train import train as train_in
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
@@ -155,23 +154,31 @@ def test_rs2_meets_the_samples_of_a_training_on_all_and_counts_its_epochs(tmp_pa
     assert full["steps"] == 6 * 1347 // 64
 
 
-def test_a_curriculum_goes_by_scores_and_takes_the_steps_of_its_budget(tmp_path):
-    scores = np.random.default_rng(0).normal(size=1347)
-    config = config_of(tmp_path, {**EPOCHS, "subset.dynamic": "curriculum(start=0.1)", "name": "mine"})
-    losses = Losses()
+def scored(path: Path, values: np.ndarray) -> str:
+    """A score file of the digits."""
     with restored_surroundings():
-        session = open_session(config, make_accelerator("no", [], str(tmp_path)))
-        result = train_in(config, replace(session, scores=scores), observers=[losses])
-        assert result.summary["steps"] == 6 * 1347 // 64
-        first = [i for row in losses.seen[:2] for i in row["ids"]]
-        assert set(first) <= set(np.argsort(scores)[:135].tolist())
-        rows = metrics(result.path)
-        assert len(rows) == result.summary["dynamic"]["epochs"] > 6
-        assert int(rows[0]["samples"]) < int(rows[-2]["samples"])
-        with pytest.raises(ValueError, match="scores"):  # of another run
-            train_in(config, replace(session, scores=-scores))
-        with pytest.raises(ValueError, match=r"--subset\.dynamic: .*there are no scores"):
-            train_in(replace(config, name="other"), session)
+        session = open_session(config_of(path), make_accelerator("no", [], str(path)))
+    split = session.data
+    file = path / f"{values.sum()}.parquet"
+    Scores(values, split.train.labels, split.fingerprint, "mine", "low").save(file)
+    return str(file)
+
+
+def test_a_curriculum_goes_by_scores_and_takes_the_steps_of_its_budget(tmp_path):
+    scores = np.random.default_rng(0).normal(size=1347).astype(np.float32)
+    settings = {**EPOCHS, "subset.dynamic": "curriculum(start=0.1)", "name": "mine"}
+    losses = Losses()
+    summary, run = train(tmp_path, {**settings, "subset.scores": scored(tmp_path, scores)}, losses)
+    assert summary["steps"] == 6 * 1347 // 64
+    first = [i for row in losses.seen[:2] for i in row["ids"]]
+    assert set(first) <= set(np.argsort(-scores)[:135].tolist())  # high scores are easy, the file says
+    rows = metrics(run)
+    assert len(rows) == summary["dynamic"]["epochs"] > 6
+    assert int(rows[0]["samples"]) < int(rows[-2]["samples"])
+    with pytest.raises(ValueError, match="scores"):  # of another run
+        train(tmp_path, {**settings, "subset.scores": scored(tmp_path, -scores)})
+    with pytest.raises(ValueError, match=r"--subset\.dynamic: .*--subset\.scores"):
+        train(tmp_path, {**settings, "name": "other"})
 
 
 @pytest.mark.parametrize(
