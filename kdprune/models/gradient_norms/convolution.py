@@ -21,7 +21,7 @@ from kdprune.models.gradient_norms.layout import Layout
 from kdprune.models.gradient_norms.matmul import Outer
 from kdprune.models.gradient_norms.uses import Dense, Use, spans, squared_norms, wide
 
-PASS = 16  # multiplications inside a matrix product that take as long as one element of a pass over memory
+PASS = 64  # multiplications inside a matrix product that take as long as one element of a pass over memory
 
 
 @dataclass(frozen=True)

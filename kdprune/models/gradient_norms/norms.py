@@ -59,8 +59,11 @@ class GradientNorms:
         parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not parameters:
             raise ValueError("the model has no parameter that requires a gradient")
-        with torch.enable_grad():
-            return self._squares(inputs.detach(), targets, parameters).clamp_min(0).sqrt()
+        try:
+            with torch.enable_grad():
+                return self._squares(inputs.detach(), targets, parameters).clamp_min(0).sqrt()
+        finally:
+            _forget(self.model)
 
     def _squares(self, inputs: Tensor, targets: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
         if len(inputs) == 1:
@@ -87,6 +90,7 @@ class GradientNorms:
         probed = {name: moved(p) for name, p in parameters.items()}
 
         def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+            _forget(self.model)
             return _checked(self.loss(functional_call(self.model, probed, (inputs,)), targets), inputs)
 
         plan = proven_plan(losses, probed, inputs, targets)
@@ -98,7 +102,16 @@ class GradientNorms:
         return plan
 
     def _losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        _forget(self.model)
         return _checked(self.loss(self.model(inputs), targets), inputs)
+
+
+def _forget(model: nn.Module) -> None:
+    """Empty what timm's LeViT and its like keep of their parameters in eval mode, with the graph of an earlier pass."""
+    for module in model.modules():
+        cache = getattr(module, "attention_bias_cache", None)
+        if isinstance(cache, dict):
+            cache.clear()
 
 
 def _checked(losses: Tensor, inputs: Tensor) -> Tensor:
@@ -114,6 +127,7 @@ def _check_mode(model: nn.Module) -> None:
                 f"{path or 'the model'} ({type(module).__name__}) would normalise with the statistics of the batch, and "
                 "a sample in it has no gradient of its own: it needs stored statistics and eval mode (model.eval())"
             )
+    for path, module in model.named_modules():
         if module.training:
             raise ValueError(f"{path or 'the model'} ({type(module).__name__}) is in training mode: call model.eval()")
 

@@ -69,7 +69,7 @@ class Masked:
 
 def squared_norms(tensor: Tensor) -> Tensor:
     """Squared norm of each row of N×*, added up in float32 or better."""
-    return wide(tensor).flatten(1).square().sum(1)
+    return wide(tensor).reshape(len(tensor), -1).square().sum(1)
 
 
 def wide(tensor: Tensor) -> Tensor:
