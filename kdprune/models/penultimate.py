@@ -68,11 +68,14 @@ class Penultimate:
 
 
 def _classifier(model: nn.Module) -> nn.Module:
-    head: Any = model.get_classifier() if hasattr(model, "get_classifier") else model
+    get_classifier: Any = getattr(model, "get_classifier", lambda: model)
+    head = get_classifier()
     name = type(model).__name__
     if isinstance(head, tuple | list | nn.ModuleList):
         kinds = ", ".join(type(part).__name__ for part in head)
-        raise ValueError(f"{name} has {len(head)} classifiers ({kinds}): penultimate features need one linear classifier")
+        raise ValueError(
+            f"{name} has {len(head)} classifiers ({kinds}): penultimate features need one linear classifier"
+        )
     layers = [part for part in head.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
     if not layers:
         raise ValueError(

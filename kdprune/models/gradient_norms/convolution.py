@@ -82,8 +82,8 @@ class Convolution:
     def _products(self, x: Tensor, g: Tensor) -> Iterator[Tensor]:
         """The gradients N×G×O×I of the kernel's elements, one after the other: nothing is unfolded.
 
-        With a stride of one, all windows are the same flat piece of the padded input, only that it starts elsewhere, once
-        the output's gradient is laid out in rows as long as the input's.
+        With a stride of one, all windows are the same flat piece of the padded input, only that it starts elsewhere,
+        once the output's gradient is laid out in rows as long as the input's.
         """
         samples, groups, geometry = len(x), self._geometry.groups, self._geometry
         out = g.shape[2:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -34,7 +36,8 @@ def scaled(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape
 
 def elementwise(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape) -> Use | None:
     """Any other operation that treats each element by itself: its backward function, before autograd adds up."""
-    full = node(gradient)[slot]
+    backward: Any = node
+    full = backward(gradient)[slot]
     return _dense(full, layout, shape) if full is not None and full.shape == gradient.shape else None
 
 

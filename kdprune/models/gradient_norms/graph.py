@@ -65,8 +65,8 @@ def trace(root: Tensor, parameters: Mapping[str, Tensor]) -> Graph:
         if leaf is not None:
             if id(leaf) not in names:
                 raise ValueError(
-                    f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no parameter "
-                    "of the model, or was one in an earlier pass: the model must not keep what it computes"
+                    f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
+                    "parameter of the model, or was one in an earlier pass: a model must not keep what it computes"
                 )
             leaves.append((i, names[id(leaf)]))
     return Graph(nodes, Topology(tuple(node.name() for node in nodes), tuple(edges), tuple(leaves)))

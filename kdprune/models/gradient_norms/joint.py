@@ -27,7 +27,9 @@ def joint_squares(graph: Graph, group: Group, uses: Uses, samples: int) -> dict[
         of_used = _added_up(uses, first, end)
         of_leaves = {used.node: gradient for used, gradient in of_used.items() if used.node in leaves}
         derived = {used: gradient for used, gradient in of_used.items() if used.node not in leaves}
-        for (i, _), gradient in zip(parameters.items(), _pulled_back(graph, derived, list(parameters.values())), strict=True):
+        for (i, _), gradient in zip(
+            parameters.items(), _pulled_back(graph, derived, list(parameters.values())), strict=True
+        ):
             parts = [part for part in (of_leaves.get(i), gradient) if part is not None]
             if parts:
                 squares[i].append(squared_norms(torch.stack(parts).sum(0) if len(parts) > 1 else parts[0]))
@@ -50,9 +52,8 @@ def _pulled_back(graph: Graph, derived: dict[Used, Tensor], parameters: list[Ten
     for used, gradient in derived.items():
         node = graph.nodes[used.node]
         edges.append(GradientEdge(node, used.output))
-        gradients.append(gradient.to(node._input_metadata[used.output].dtype))  # type: ignore[attr-defined]
-    return list(
-        torch.autograd.grad(
-            edges, parameters, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )  # fmt: skip
+        gradients.append(gradient.to(node._input_metadata[used.output].dtype))
+    pulled_back = torch.autograd.grad(
+        edges, parameters, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
     )
+    return list(pulled_back)

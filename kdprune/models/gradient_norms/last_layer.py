@@ -9,9 +9,7 @@ import torch
 from torch import Tensor
 
 
-def last_layer_gradient_norm(
-    logits_NC: Tensor, features_NH: Tensor, labels_N: Tensor, bias: bool = True
-) -> Tensor:
+def last_layer_gradient_norm(logits_NC: Tensor, features_NH: Tensor, labels_N: Tensor, bias: bool = True) -> Tensor:
     """‖δ‖₂·√(‖h‖² + 1) with δ = softmax(logits) − onehot(label): ‖∂CE/∂(W, b)‖₂ of logits = W·h + b.
 
     Another scorer than the norm over all parameters, and no approximation of it (Paul et al. 2021, §2; the norm of the

@@ -26,7 +26,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]  # what the model puts out, targets â†
 
 def cross_entropy(logits_NC: Tensor, labels_N: Tensor) -> Tensor:
     """The cross-entropy of each sample, in float32 or better."""
-    return F.cross_entropy(logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32)), labels_N, reduction="none")
+    return F.cross_entropy(
+        logits_NC.to(torch.promote_types(logits_NC.dtype, torch.float32)), labels_N, reduction="none"
+    )
 
 
 class GradientNorms:
@@ -34,9 +36,9 @@ class GradientNorms:
 
     The losses of a batch are added, never averaged, and backpropagated once; norms come from closed forms of what each
     layer saw ("ghost norms": Goodfellow 2015, Li et al. 2022), so that no per-example gradient of the model is held.
-    Where parameters are used is read from autograd's graph, not from the modules. The first batch of each topology is
-    compared with a loop over samples, on three of them, parameter by parameter; parameters that a closed form gets wrong
-    are looped over from then on, with a warning.
+    Where parameters are used is read from autograd's graph, not from the modules. On three samples of the first batch
+    of each topology, the norms are compared with a loop over samples, parameter by parameter; those that a closed form
+    gets wrong are looped over from then on, with a warning.
 
     Args:
         model: in eval mode: BatchNorm with the statistics that it has stored, no dropout.
@@ -66,8 +68,8 @@ class GradientNorms:
             _forget(self.model)
 
     def _squares(self, inputs: Tensor, targets: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        if len(inputs) == 1:
-            return _total(loop(self._losses, parameters, inputs, targets)[1], inputs)
+        if len(inputs) == 1:  # not by itself: see `loop`
+            return self._squares(inputs[[0, 0]], targets[[0, 0]], parameters)[:1]
         losses = self._losses(inputs, targets)
         if losses.grad_fn is None:
             return torch.zeros_like(losses)
@@ -124,8 +126,8 @@ def _check_mode(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise ValueError(
-                f"{path or 'the model'} ({type(module).__name__}) would normalise with the statistics of the batch, and "
-                "a sample in it has no gradient of its own: it needs stored statistics and eval mode (model.eval())"
+                f"{path or 'the model'} ({type(module).__name__}) would normalise with the statistics of the batch, "
+                "and a sample in it has no gradient of its own: it needs stored statistics and eval mode (model.eval())"
             )
     for path, module in model.named_modules():
         if module.training:
@@ -139,6 +141,4 @@ def _total(squares: dict[str, Tensor], like: Tensor) -> Tensor:
 
 
 def _warn(model: str, names: str, why: str) -> None:
-    warnings.warn(
-        f"per-example gradient norms of {names} take one backward pass a sample: {model} {why}", stacklevel=5
-    )
+    warnings.warn(f"per-example gradient norms of {names} take one backward pass a sample: {model} {why}", stacklevel=5)

@@ -73,9 +73,7 @@ class Plan:
     def without(self, groups: set[Group]) -> Plan:
         """The same, but that these groups are `left_out`: their parameters need another way."""
         used = {used for group in groups for used in group.used}
-        kept = tuple(
-            replace(c, slots=tuple((slot, u) for slot, u in c.slots if u not in used)) for c in self.consumers
-        )
+        kept = tuple(replace(c, slots=tuple((slot, u) for slot, u in c.slots if u not in used)) for c in self.consumers)
         names = tuple(name for group in self.groups if group in groups for name in group.parameters)
         return replace(self, consumers=kept, groups=tuple(g for g in self.groups if g not in groups), left_out=names)
 
