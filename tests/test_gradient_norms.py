@@ -33,6 +33,7 @@ def brute_force(model: nn.Module, inputs: Tensor, targets: Tensor, loss: Callabl
     parameters = [p for p in model.parameters() if p.requires_grad]
     norms = []
     for i in range(len(inputs)):
+        model.train().eval()  # LeViT keeps what it computes of its parameters until then
         value = loss(model(inputs[[i] * copies]), targets[[i] * copies])[0]
         gradients = torch.autograd.grad(value, parameters, allow_unused=True)
         norms.append(sum(g.double().square().sum() for g in gradients if g is not None).sqrt().to(value.dtype))
