@@ -39,12 +39,10 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     for name in options.benchmarks or BENCHMARKS:
         for row in BENCHMARKS[name](options):
-            common = {
-                "hardware": device_name(_device()),
-                "threads": torch.get_num_threads(),
-                "torch": torch.__version__,
-            }
-            print(json.dumps({"benchmark": f"scoring.{name}", **common, **row}), flush=True)
+            machine = {"hardware": device_name(_device()), "threads": torch.get_num_threads()}
+            print(
+                json.dumps({"benchmark": f"scoring.{name}", **machine, "torch": torch.__version__, **row}), flush=True
+            )
 
 
 def gradient_norms(options: argparse.Namespace) -> Iterator[Row]:
@@ -100,7 +98,8 @@ def _ratio(bare: Callable[[], None], scoring: Callable[[], None], seconds: float
     """Both sides in turns until the time is up, so that what else the machine does falls on both alike."""
     sides = {"bare": bare, "scoring": scoring}
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    bare(), scoring()  # warm up
+    for side in sides.values():
+        side()  # warm up
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(taken["bare"]) < 3:
         for name, side in sides.items():

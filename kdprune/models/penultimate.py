@@ -68,7 +68,8 @@ class Penultimate:
 
 
 def _classifier(model: nn.Module) -> nn.Module:
-    head: Any = model.get_classifier() if hasattr(model, "get_classifier") else model
+    get_classifier: Any = getattr(model, "get_classifier", lambda: model)
+    head = get_classifier()
     name = type(model).__name__
     if isinstance(head, tuple | list | nn.ModuleList):
         kinds = ", ".join(type(part).__name__ for part in head)

@@ -1,8 +1,8 @@
 """One backward pass that leaves per-example squared gradient norms behind, layer by layer.
 
-The engine is asked for the gradients at the deepest uses of parameters only, so that it computes no gradient of a weight.
-What a closed form needs is read from a node just before that node runs and frees it: nothing is held longer than in
-any backward pass.
+The engine is asked for the gradients at the deepest uses of parameters only, so that it computes no gradient of a
+weight. What a closed form needs is read from a node just before that node runs and frees it: nothing is held longer
+than in any backward pass.
 """
 
 from __future__ import annotations

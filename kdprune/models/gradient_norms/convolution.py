@@ -21,7 +21,7 @@ from kdprune.models.gradient_norms.layout import Layout
 from kdprune.models.gradient_norms.matmul import Outer
 from kdprune.models.gradient_norms.uses import Dense, Use, spans, squared_norms, wide
 
-PASS = 16  # multiplications inside a matrix product that take as long as one element of a pass over memory
+PASS = 64  # multiplications inside a matrix product that take as long as one element of a pass over memory
 
 
 @dataclass(frozen=True)
@@ -82,8 +82,8 @@ class Convolution:
     def _products(self, x: Tensor, g: Tensor) -> Iterator[Tensor]:
         """The gradients N×G×O×I of the kernel's elements, one after the other: nothing is unfolded.
 
-        With a stride of one, all windows are the same flat piece of the padded input, only that it starts elsewhere, once
-        the output's gradient is laid out in rows as long as the input's.
+        With a stride of one, all windows are the same flat piece of the padded input, only that it starts elsewhere,
+        once the output's gradient is laid out in rows as long as the input's.
         """
         samples, groups, geometry = len(x), self._geometry.groups, self._geometry
         out = g.shape[2:]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor
 from torch.autograd.graph import Node
 
@@ -17,6 +19,15 @@ def passed(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape
     return _dense(gradient, layout, shape)
 
 
+def repeated(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape) -> Use | None:
+    """θ repeated along dimensions of size one, as if it were expanded."""
+    repeats = tuple(node._saved_repeats)  # type: ignore[attr-defined]
+    padded = (1,) * (len(repeats) - len(shape)) + shape
+    if any(times != 1 and size != 1 for times, size in zip(repeats, padded, strict=True)):
+        return None
+    return passed(node, slot, gradient, layout, shape)
+
+
 def scaled(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape) -> Use | None:
     """y = x·θ: the other factor is the only derivative that is computed."""
     other = node._saved_other if slot == 0 else node._saved_self  # type: ignore[attr-defined]
@@ -25,7 +36,8 @@ def scaled(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape
 
 def elementwise(node: Node, slot: int, gradient: Tensor, layout: Layout, shape: Shape) -> Use | None:
     """Any other operation that treats each element by itself: its backward function, before autograd adds up."""
-    full = node(gradient)[slot]
+    backward: Any = node
+    full = backward(gradient)[slot]
     return _dense(full, layout, shape) if full is not None and full.shape == gradient.shape else None
 
 

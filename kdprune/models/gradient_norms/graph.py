@@ -39,7 +39,11 @@ class Graph:
 
 
 def trace(root: Tensor, parameters: Mapping[str, Tensor]) -> Graph:
-    """Walk the graph of `root` from its end; always in the same order."""
+    """Walk the graph of `root` from its end; always in the same order.
+
+    Raises:
+        ValueError: it ends at a tensor that is none of the parameters.
+    """
     assert root.grad_fn is not None
     names = {id(parameter): name for name, parameter in parameters.items()}
     index: dict[Node, int] = {root.grad_fn: 0}
@@ -58,7 +62,12 @@ def trace(root: Tensor, parameters: Mapping[str, Tensor]) -> Graph:
             inputs.append((index[producer], output))
         edges.append(tuple(inputs))
         leaf = getattr(node, "variable", None) if not inputs else None
-        if leaf is not None and id(leaf) in names:
+        if leaf is not None:
+            if id(leaf) not in names:
+                raise ValueError(
+                    f"the loss depends on a tensor of shape {tuple(leaf.shape)} that requires a gradient and is no "
+                    "parameter of the model, or was one in an earlier pass: a model must not keep what it computes"
+                )
             leaves.append((i, names[id(leaf)]))
     return Graph(nodes, Topology(tuple(node.name() for node in nodes), tuple(edges), tuple(leaves)))
 

@@ -52,9 +52,8 @@ def _pulled_back(graph: Graph, derived: dict[Used, Tensor], parameters: list[Ten
     for used, gradient in derived.items():
         node = graph.nodes[used.node]
         edges.append(GradientEdge(node, used.output))
-        gradients.append(gradient.to(node._input_metadata[used.output].dtype))  # type: ignore[attr-defined]
-    return list(
-        torch.autograd.grad(
-            edges, parameters, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
-        )  # fmt: skip
+        gradients.append(gradient.to(node._input_metadata[used.output].dtype))
+    pulled_back = torch.autograd.grad(
+        edges, parameters, gradients, retain_graph=True, allow_unused=True, is_grads_batched=True
     )
+    return list(pulled_back)

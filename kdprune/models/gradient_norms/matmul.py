@@ -28,7 +28,7 @@ class Outer:
         return torch.bmm(self._a[first:end].transpose(1, 2), self._b[first:end])
 
     def squares(self) -> Tensor:
-        """‖aᵀb‖² = ⟨aaᵀ, bbᵀ⟩ (Goodfellow 2015 for T = 1; Li et al. 2022, eq. 4), or the product, where it is cheaper."""
+        """‖aᵀb‖² = ⟨aaᵀ, bbᵀ⟩ (Goodfellow 2015 for T = 1; Li et al. 2022), or by the product, where that is cheaper."""
         samples, positions, inputs = self._a.shape
         outputs = self._b.shape[2]
         if positions == 1:

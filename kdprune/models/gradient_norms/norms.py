@@ -36,9 +36,9 @@ class GradientNorms:
 
     The losses of a batch are added, never averaged, and backpropagated once; norms come from closed forms of what each
     layer saw ("ghost norms": Goodfellow 2015, Li et al. 2022), so that no per-example gradient of the model is held.
-    Where parameters are used is read from autograd's graph, not from the modules. The first batch of each topology is
-    compared with a loop over samples, on three of them, parameter by parameter; parameters that a closed form gets wrong
-    are looped over from then on, with a warning.
+    Where parameters are used is read from autograd's graph, not from the modules. On three samples of the first batch
+    of each topology, the norms are compared with a loop over samples, parameter by parameter; those that a closed form
+    gets wrong are looped over from then on, with a warning.
 
     Args:
         model: in eval mode: BatchNorm with the statistics that it has stored, no dropout.
@@ -61,12 +61,15 @@ class GradientNorms:
         parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         if not parameters:
             raise ValueError("the model has no parameter that requires a gradient")
-        with torch.enable_grad():
-            return self._squares(inputs.detach(), targets, parameters).clamp_min(0).sqrt()
+        try:
+            with torch.enable_grad():
+                return self._squares(inputs.detach(), targets, parameters).clamp_min(0).sqrt()
+        finally:
+            _forget(self.model)
 
     def _squares(self, inputs: Tensor, targets: Tensor, parameters: Mapping[str, Tensor]) -> Tensor:
-        if len(inputs) == 1:
-            return _total(loop(self._losses, parameters, inputs, targets)[1], inputs)
+        if len(inputs) == 1:  # not by itself: see `loop`
+            return self._squares(inputs[[0, 0]], targets[[0, 0]], parameters)[:1]
         losses = self._losses(inputs, targets)
         if losses.grad_fn is None:
             return torch.zeros_like(losses)
@@ -89,6 +92,7 @@ class GradientNorms:
         probed = {name: moved(p) for name, p in parameters.items()}
 
         def losses(inputs: Tensor, targets: Tensor) -> Tensor:
+            _forget(self.model)
             return _checked(self.loss(functional_call(self.model, probed, (inputs,)), targets), inputs)
 
         plan = proven_plan(losses, probed, inputs, targets)
@@ -100,7 +104,16 @@ class GradientNorms:
         return plan
 
     def _losses(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        _forget(self.model)
         return _checked(self.loss(self.model(inputs), targets), inputs)
+
+
+def _forget(model: nn.Module) -> None:
+    """Empty what timm's LeViT and its like keep of their parameters in eval mode, with the graph of an earlier pass."""
+    for module in model.modules():
+        cache = getattr(module, "attention_bias_cache", None)
+        if isinstance(cache, dict):
+            cache.clear()
 
 
 def _checked(losses: Tensor, inputs: Tensor) -> Tensor:
@@ -113,9 +126,10 @@ def _check_mode(model: nn.Module) -> None:
     for path, module in model.named_modules():
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             raise ValueError(
-                f"{path or 'the model'} ({type(module).__name__}) would normalise with the statistics of the batch, and "
-                "a sample in it has no gradient of its own: it needs stored statistics and eval mode (model.eval())"
+                f"{path or 'the model'} ({type(module).__name__}) would normalise with the statistics of the batch, "
+                "and a sample in it has no gradient of its own: it needs stored statistics and eval mode (model.eval())"
             )
+    for path, module in model.named_modules():
         if module.training:
             raise ValueError(f"{path or 'the model'} ({type(module).__name__}) is in training mode: call model.eval()")
 

@@ -85,7 +85,7 @@ def _wrong(plan: Plan, expected: dict[str, Tensor], measured: dict[str, Tensor],
 
 
 def _dark(plan: Plan, expected: dict[str, Tensor], measured: dict[str, Tensor], tolerance: Tolerance) -> set[Group]:
-    """The groups of which the probe shows too little to tell how samples lie in their consumers, or that have no layout.
+    """The groups of which the probe shows too little to tell how samples lie in their consumers, or without a layout.
 
     With several rows a sample, one parameter there must agree by itself: a gradient that is zero agrees with anything.
     """

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 from kdprune.models.gradient_norms.convolution import convolution
-from kdprune.models.gradient_norms.elementwise import elementwise, passed, scaled
+from kdprune.models.gradient_norms.elementwise import elementwise, passed, repeated, scaled
 from kdprune.models.gradient_norms.embedding import embedding
 from kdprune.models.gradient_norms.graph import Shape
 from kdprune.models.gradient_norms.layout import Layout
@@ -33,6 +33,7 @@ RULES: dict[str, Rule] = {
     "NativeGroupNormBackward0": group_norm,
     "NativeLayerNormBackward0": layer_norm,
     "PreluKernelBackward0": elementwise,
+    "RepeatBackward0": repeated,
     "SubBackward0": elementwise,
     "WhereBackward0": elementwise,
 }

@@ -6,7 +6,7 @@ Shapes: N samples; the star stands for the shape of the tensor that was used.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -60,7 +60,8 @@ class Masked:
     def _of_sample(self, i: int) -> Tensor:
         masked = torch.zeros_like(self._gradient, memory_format=torch.contiguous_format)
         self._layout.split(masked)[i] = self._layout.split(self._gradient)[i]
-        result = self._node(masked, *[None] * (len(self._node._input_metadata) - 1))  # type: ignore[attr-defined]
+        backward: Any = self._node
+        result = backward(masked, *[None] * (len(backward._input_metadata) - 1))
         full = result[self._slot] if isinstance(result, tuple) else result
         if full is None:
             return self._gradient.new_zeros(self._shape)
@@ -69,7 +70,7 @@ class Masked:
 
 def squared_norms(tensor: Tensor) -> Tensor:
     """Squared norm of each row of N×*, added up in float32 or better."""
-    return wide(tensor).flatten(1).square().sum(1)
+    return wide(tensor).reshape(len(tensor), -1).square().sum(1)
 
 
 def wide(tensor: Tensor) -> Tensor:
@@ -78,7 +79,7 @@ def wide(tensor: Tensor) -> Tensor:
 
 
 def sum_to(tensor: Tensor, layout: Layout, shape: Shape) -> Tensor | None:
-    """What `shape` was broadcast to, added up to N×shape; None if the samples do not lie along a broadcast dimension."""
+    """What `shape` was broadcast to, added up to N×shape; None if samples do not lie along a broadcast dimension."""
     padded = (1,) * (tensor.ndim - len(shape)) + shape
     if len(padded) != tensor.ndim or padded[layout.dim] != 1:
         return None
