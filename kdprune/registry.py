@@ -74,7 +74,7 @@ def get(kind: str, name: str) -> Any:
 
 
 def read_call(kind: str, text: object, option: str) -> calls.Call:
-    """A plug-in with its arguments as text, `random` or `window(500)`. Imports no plug-in.
+    """A plug-in with its arguments as text, `random` or `window(start=0.5)`. Imports no plug-in.
 
     Raises:
         ValueError: no such text, or an unknown name; the message names the option that it was given with.

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers import install
+from helpers import REPO, install
 
 from kdprune import registry
 from kdprune.data.counter import key
@@ -133,3 +133,19 @@ def test_a_selector_of_another_package_is_found_takes_parameters_and_is_checked(
         with pytest.raises(ValueError, match=r"^--subset\.selector: ") as caught:
             select(Samples(np.zeros(10, dtype=int), "f"), 0.3, text)
         assert offered in str(caught.value)
+
+
+def test_the_example_of_the_docs_keeps_its_contract(monkeypatch):
+    monkeypatch.setitem(registry._registered, "selectors", dict(registry._registered["selectors"]))
+    page = (REPO / "docs" / "selectors.md").read_text()
+    exec(page.partition("```python\n")[2].partition("```")[0], {"__name__": "docs"})
+    check_selector("extremes")
+    check_selector("extremes(centre=1.0)")
+
+
+def test_every_selector_has_a_section_with_all_that_belongs_to_it():
+    page = (REPO / "docs" / "selectors.md").read_text()
+    for name in registry.names("selectors"):
+        section = page.partition(f"### `{name}`\n")[2].partition("\n##")[0]
+        for part in ("*When.*", "*Cost.*", "*Direction.*", "*What was measured here.*"):
+            assert part in section, f"{name}: {part}"
