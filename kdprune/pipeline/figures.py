@@ -49,13 +49,22 @@ def _subset_figure(description: Description, described: Described) -> Figure:
     if has_classes:
         _draw_classes(axes[2], description, described)
     subset = described.subset
-    how = subset.chosen.get("resolved", subset.chosen.get("selector", ""))
     figure.suptitle(
         f"{described.name}: {len(subset.ids):,} of {subset.total:,} samples kept "
-        f"({100 * subset.keep_fraction:.3g}%) by {how}" + (", balanced" if subset.chosen.get("balanced") else ""),
+        f"({100 * subset.keep_fraction:.3g}%){_how(subset.chosen)}",
         color=INK, fontsize=12, x=0.01, ha="left",
     )  # fmt: skip
     return figure
+
+
+def _how(chosen: dict[str, Any]) -> str:
+    """The choice in words: as it was written, or as it was resolved where nothing was written but a name."""
+    if not (selector := str(chosen.get("selector", ""))):
+        return ""
+    words = [selector if "(" in selector else str(chosen.get("resolved", selector))]
+    words += ["balanced"] if chosen.get("balanced") else []
+    words += [f"class floor {chosen['class_floor']}"] if chosen.get("class_floor") else []
+    return f" by {', '.join(words)}"
 
 
 def _draw_scores(axes: Axes, description: Description, described: Described) -> None:

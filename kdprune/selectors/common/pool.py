@@ -5,13 +5,19 @@ Shapes: N samples of the unpruned training set, M candidates, D features.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
+from torch import Tensor
 
 from kdprune.messages import unknown
+
+log = logging.getLogger("kdprune")
+
+COSTLY = 1e13  # multiplications: minutes on a few cores
 
 MEAN_PROBABILITY = "mean_probability"  # of the label, over the epochs that a score was made of
 NEEDS = ("labels", "scores", "features", MEAN_PROBABILITY)
@@ -88,6 +94,29 @@ def scores_of(pool: Pool) -> np.ndarray:
 def extra_of(pool: Pool, name: str) -> np.ndarray:
     """A further column of the candidates, float32 M; not to be written to."""
     return _of_candidates(pool, pool.extra[name])
+
+
+def features_of(pool: Pool) -> np.ndarray:
+    """Features of the candidates, float M×D; not to be written to."""
+    assert pool.features is not None
+    return _of_candidates(pool, pool.features)
+
+
+def candidates_at(pool: Pool, positions: Tensor) -> np.ndarray:
+    """The candidates at positions among them, in any order, as ascending ids."""
+    return np.sort(pool.candidates[positions.cpu().numpy()])
+
+
+def warn_of_cost(name: str, pool: Pool, compared: int) -> None:
+    """Warn of more multiplications than minutes suffice for; a class at a time takes a part of them."""
+    assert pool.features is not None
+    cost = len(pool.candidates) * compared * pool.features.shape[1]
+    if cost > COSTLY:
+        log.warning(
+            "--subset.selector: %s compares %d samples with %d, about %.0e multiplications; a class at a time "
+            "(--subset.balanced true) it is a part of that",
+            name, len(pool.candidates), compared, cost,
+        )  # fmt: skip
 
 
 def _of_candidates(pool: Pool, values_N: np.ndarray) -> np.ndarray:
