@@ -511,6 +511,8 @@ def test_d2_is_its_messages():
     record = embedded(x_ND, labels_N)
     found = score("d2(k=4, gamma=0.5, keep_fraction=0.4)", record, difficulty=difficulty_N).values
     assert places(found).tolist() == literal_d2(x_ND, difficulty_N.astype(float), 4, 0.5, 20)
+    raised = score("d2(k=4, keep_fraction=0.4)", record, difficulty=difficulty_N + 3).values
+    assert places(raised).tolist() == literal_d2(x_ND, difficulty_N.astype(float) + 3, 4, 1, 20)
     shifted = score("d2(k=4, keep_fraction=0.4)", record, difficulty=difficulty_N - 2).values
     assert places(shifted).tolist() == literal_d2(x_ND, difficulty_N.astype(float) - difficulty_N.min(), 4, 1, 20)
 
@@ -641,7 +643,7 @@ def test_blocks_do_not_matter(monkeypatch, training, text):
     _, _, labels_N, values = training
     record = observation("dynamics", values, labels_N)
     whole = score(text, record, seed=5)
-    monkeypatch.setattr(apply, "VALUES", 7 * R * E)
+    monkeypatch.setattr(apply, "VALUES", 7 if text == "random" else 7 * R * E)
     parts = score(text, record, seed=5)
     np.testing.assert_allclose(parts.values, whole.values, rtol=1e-5, atol=1e-7)
     assert parts.extra.keys() == whole.extra.keys()

@@ -20,7 +20,7 @@ from kdprune.scorers.common.scorer import scorer
     cost="one forward pass, then k-means",
 )
 def prototypes(features_ND: Rows, ids_N: Tensor, classes: int, seed: int, clusters: int | None = None) -> Tensor:
-    """1 − cos(h, c) with the nearest c of K centroids of spherical k-means (§5, self-supervised prototypes).
+    """1 − cos(h, c) with the nearest c of K centroids of spherical k-means (§6).
 
     Far is hard. Published with the embeddings of a self-supervised model (SwAV) on ImageNet. No labels are needed.
 

@@ -23,7 +23,7 @@ PER_CLUSTER = 1000  # samples, about; similarities inside a cluster take its siz
     cost="one forward pass, then k-means and the similarities inside clusters",
 )
 def semdedup(features_ND: Rows, ids_N: Tensor, seed: int, clusters: int | None = None) -> Tensor:
-    """1 − the largest cosine with an earlier member of the own cluster of spherical k-means (algorithm 1).
+    """1 − the largest cosine with an earlier member of the own cluster of spherical k-means.
 
     Earlier members are those that are farther from the centroid, as published (ties in a seeded order). What has a
     score below ε is what SemDeDup removes; keeping the highest is its ranking for any ε. Of copies all but the first

@@ -20,7 +20,7 @@ from kdprune.scorers.common.scorer import scorer
     cost="one forward pass",
 )
 def supervised_prototypes(features_ND: Rows, labels_N: Tensor) -> Tensor:
-    """‖h − mean of h over the class‖₂: the class means in place of centroids (§5, supervised prototypes).
+    """‖h − mean of h over the class‖₂: the class means in place of centroids.
 
     Far is hard.
     """
