@@ -89,5 +89,7 @@ def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
 
 def in_bytes(count: int) -> str:
     """Bytes, for a person."""
-    unit, size = next(((u, s) for u, s in (("GiB", 2**30), ("MiB", 2**20)) if count >= s), ("KiB", 2**10))
-    return f"{count / size:.3g} {unit}"
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} bytes"

@@ -285,7 +285,7 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_nothing_wrong(tmp_
     fill(cache, 0, IDS[600:])
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", failing_after(calls, error))
-        with pytest.raises(OSError, match=r"5.72e-05 MiB, .* are free .*--teacher\.views") as refused:
+        with pytest.raises(OSError, match=r"60 bytes, .* are free .*--teacher\.views") as refused:
             fill(cache, 0, ids)
     assert refused.value.errno == error
     assert str(tmp_path) in str(refused.value)

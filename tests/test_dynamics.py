@@ -15,8 +15,8 @@ from kdprune.data.dataset import open_data
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
 from kdprune.records.dynamics import Dynamics
-from kdprune.records.predictions import Predictions, temporal_divergence
-from kdprune.records.statistics import STATISTICS, statistics
+from kdprune.records.predictions import Predictions
+from kdprune.records.statistics import STATISTICS, statistics, temporal_divergence
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
 
@@ -207,9 +207,3 @@ def test_predictions_are_kept_for_as_long_as_asked(tmp_path):
     assert predictions.exchange(3, ids[:2], log_p[2][:2]).isnan().all()  # of epoch 2 nothing is known any more
     predictions.clear()
     assert not list(tmp_path.iterdir())
-
-
-def test_a_certain_prediction_diverges_by_nothing():
-    log_p = torch.tensor([[0.0, -torch.inf]])
-    assert temporal_divergence(log_p, torch.tensor([[0.5, 0.5]]).log()) == pytest.approx(np.log(2))
-    assert temporal_divergence(torch.tensor([[0.5, 0.5]]).log(), log_p) == torch.inf

@@ -241,7 +241,7 @@ def test_the_commands(tmp_path):
     for wrong, named in [
         (["record", "dynamic", *words], "dynamics"),
         (["score", "el2m", "--from", run], "el2n"),
-        (["score", "grand", "--from", run], "gradients"),
+        (["score", "prototypes", "--from", run], "embeddings"),
         (["score", "el2n", "--from", tmp_path / "scores"], "kdprune record"),
     ]:
         status, _, complaints = said_by(wrong)

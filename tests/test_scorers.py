@@ -177,11 +177,11 @@ def test_every_scorer_of_dynamics_has_an_oracle():
     assert names == {parse_call(text).name for text in ORACLES}
 
 
-def test_dual_gives_the_mean_label_probability_of_the_epochs_it_looks_at(training):
+def test_dual_gives_the_mean_probability_of_the_epochs_it_looks_at(training):
     p, _, labels_N, values = training
     found = score("dual(window=4, epochs=9)", observation("dynamics", values, labels_N))
     expected_N = [mean(p[r, e, n, labels_N[n]] for r in range(R) for e in range(9)) for n in range(N)]
-    np.testing.assert_allclose(found.extra["mean_label_probability"], expected_N, rtol=1e-5)
+    np.testing.assert_allclose(found.extra["mean_probability"], expected_N, rtol=1e-5)
 
 
 def literal_tdds(probabilities_ENC, window_size, decay):

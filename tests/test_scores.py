@@ -21,7 +21,7 @@ def example(total: int = 60) -> Scores:
     values[[3, 7, 11]] = np.inf, -np.inf, np.nan
     labels = np.arange(total) % 3
     labels[5] = -1
-    extra = {"mean_label_probability": np.linspace(0, 1, total)}
+    extra = {"mean_probability": np.linspace(0, 1, total)}
     return Scores(values, labels, PRINT, "dual(window=5)", "high", ("a", "ü", "c"), {"kind": "dynamics"}, extra)
 
 
@@ -53,7 +53,7 @@ def test_a_file_gives_back_what_was_saved(tmp_path, monkeypatch, rows):
     assert again.labels.dtype == np.int64
     assert [file.name for file in tmp_path.iterdir()] == ["scores.parquet"]
     table = pq.read_table(path)
-    assert table.column_names == ["sample_id", "label", "score", "mean_label_probability"]
+    assert table.column_names == ["sample_id", "label", "score", "mean_probability"]
     assert table["sample_id"].to_pylist() == [i for i in range(60) if i != 11]
 
 

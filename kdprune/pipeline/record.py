@@ -302,7 +302,7 @@ def _rows(
     }
     folder = Path(config.output) / RECORDS / f"{kind}-{models[0].name.replace('/', '_')}-{key_hash(key)[:8]}"
     artefact = Artefact(folder, f"recorded {kind}", key)
-    origin = {"models": [built.name for built in models], "precision": accelerator.mixed_precision}
+    origin = {"models": [built.name for built in models], "precision": accelerator.mixed_precision, **(more or {})}
     about = About(kind, len(data.train), columns, data.fingerprint, tuple(data.classes), origin)
     _make(artefact, RowFiles(folder, about), compute, models[0], config, session)
     return folder

@@ -93,8 +93,8 @@ class DynamicsFiles:
 
     def write(self, epoch: int, ids_P: np.ndarray, statistics_SP: np.ndarray) -> None:
         """Put down the statistics of some samples in an epoch (1 to E)."""
-        with np.errstate(over="ignore"):  # a margin beyond float16 is infinite
-            self._map(epoch)[:, ids_P] = statistics_SP.astype(np.float16)
+        largest = np.finfo(np.float16).max  # of margins; infinite ones of both signs would have no mean
+        self._map(epoch)[:, ids_P] = statistics_SP.clip(-largest, largest).astype(np.float16)
 
     def flush(self) -> None:
         for column in self._open.values():

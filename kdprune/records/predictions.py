@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kdprune.records.statistics import temporal_divergence
+
 _PREFIX = ".predictions_"
 
 
@@ -79,12 +81,3 @@ class Predictions:
                 os.link(temporary, path)  # renaming would throw away what the other process has written meanwhile
         finally:
             os.unlink(temporary)
-
-
-def temporal_divergence(log_p_PC: Tensor, log_q_PC: Tensor) -> Tensor:
-    """Σ|p·log(p/q)| of a prediction p and the one an epoch before, q (Zhang et al. 2024, arXiv 2311.13613, eq. 7; of
-    absolute values, as its code has it)."""
-    difference_PC = log_p_PC - log_q_PC
-    terms_PC = log_p_PC.exp() * difference_PC
-    certain = (log_p_PC == -torch.inf) & ~log_q_PC.isnan()  # 0·log 0 is 0
-    return terms_PC.masked_fill(certain, 0).abs().sum(1)

@@ -24,7 +24,7 @@ def dual(label_probability_REN: Tensor, window: int = 10, epochs: int | None = N
     """Mean over windows of (1 − mean p_y) · std p_y inside, averaged over repeats.
 
     The deviation divides by J − 1, as in the published code (times 10 there, which changes no rank). A second column,
-    `mean_label_probability`, is the mean of p_y over the epochs that were looked at, which Beta sampling needs.
+    `mean_probability`, is the mean of p_y over the epochs that were looked at, which Beta sampling needs.
 
     Args:
         window: J, in epochs.
@@ -37,4 +37,4 @@ def dual(label_probability_REN: Tensor, window: int = 10, epochs: int | None = N
     p_REN = first_epochs(label_probability_REN, epochs, usual=30)
     both_WRN = torch.stack([spread(p_RJN) * (1 - p_RJN.mean(1)) for p_RJN in windows(p_REN, window)])
     score_N = both_WRN.mean((0, 1)) / math.sqrt(window - 1)
-    return {"score": score_N, "mean_label_probability": p_REN.mean((0, 1))}
+    return {"score": score_N, "mean_probability": p_REN.mean((0, 1))}
