@@ -91,7 +91,7 @@ def in_time(reader, text):
         reader(text)
     except ValueError as error:
         said = str(error)
-    assert time.perf_counter() - start < 1
+    assert time.perf_counter() - start < 10  # what it guards against takes minutes
     assert len(said) < 3_000
 
 

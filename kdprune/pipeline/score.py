@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from accelerate.utils import broadcast_object_list
 
 from kdprune.artefact import Artefact, key_hash, obtain
