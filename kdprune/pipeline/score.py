@@ -129,7 +129,15 @@ def _scored(config: Config, session: Session, train: Train) -> Session:
     return replace(session, scores=load_scores(found[0]))
 
 
-def score_file(text: str, observation: Observation, folder: Path, *, seed: int = 0, base: Scores | None = None) -> Path:
+def score_file(
+    text: str,
+    observation: Observation,
+    folder: Path,
+    *,
+    seed: int = 0,
+    base: Scores | None = None,
+    option: str = "--subset.scorer",
+) -> Path:
     """The score file of a record, which is made unless it is there.
 
     Args:
