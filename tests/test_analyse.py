@@ -1,4 +1,4 @@
-"""`kdprune analyse` as a user types it: what it finds on data whose answer is known, what it writes, what it refuses."""
+"""`kdprune analyse` as a user types it: what it finds where the answer is known, what it writes, what it refuses."""
 
 from __future__ import annotations
 
@@ -141,6 +141,7 @@ MISTAKES = {  # a line, and what the answer must name
     "analyse ntk PARENT --scores SCORES --at 2 7": ["'7'", "kept: 1, 2, 3, step5"],
     "analyse ntk PARENT --scores SCORES --at 2": ["two snapshots", "1, 2, 3, step5"],
     "analyse ntk PARENT --scores SCORES --size 2000": ["--size: 2000", "1,347"],
+    "analyse ntk PARENT --scores SCORES --size 1340 --windows 0": ["--windows: 0"],
     "analyse barrier PARENT --scores SCORES --spawn 9": ["'9'", "kept: 1, 2, 3, step5"],
     "analyse barrier PARENT --scores SCORES --spawn 3": ["--spawn: 3"],
     "analyse barrier PARENT --scores SCORES --points 2": ["--points: 2", "3 and more"],

@@ -21,6 +21,7 @@ from kdprune.analysis.interpolation import barriers, error_barrier, interpolated
 from kdprune.analysis.noise import beyond, detection, flip_labels, hardest_share
 from kdprune.analysis.ntk import ntk_gram, slices, velocity
 from kdprune.analysis.ranks import by_difficulty, parts_of, window_starts
+from kdprune.analysis.velocity import _check_cost
 from kdprune.config import DataConfig
 from kdprune.data.dataset import open_data
 from kdprune.data.relabelled import with_labels
@@ -261,6 +262,13 @@ def test_a_kernel_needs_evaluation_mode_and_parameters():
         ntk_gram(tiny_network().train(), torch.randn(2, 1, 4, 4))
     with pytest.raises(ValueError, match="no parameter"):
         ntk_gram(tiny_network().requires_grad_(False), torch.randn(2, 1, 4, 4))
+
+
+def test_kernels_that_fill_the_memory_are_refused():
+    _check_cost(1, 100, 10)
+    with pytest.raises(ValueError, match=r"--size: 100 given.*1,000 classes.*allowed are 1 to 32"):
+        _check_cost(1, 100, 1000)
+    _check_cost(1, 32, 1000)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 20))

@@ -18,6 +18,7 @@ from kdprune.analysis.ntk import ntk_gram, velocity
 from kdprune.analysis.ranks import by_difficulty, window_starts
 from kdprune.data.reader import plain_batches
 from kdprune.data.scores import load_scores
+from kdprune.files import in_bytes
 from kdprune.messages import listed
 from kdprune.models.build import load_model
 from kdprune.models.locate import resolve_teacher, snapshots
@@ -27,6 +28,8 @@ from kdprune.runs.accelerator import make_accelerator
 from kdprune.runs.run_dir import read_config
 
 log = logging.getLogger("kdprune")
+
+MEMORY = 2**34  # bytes of two kernels
 
 
 def velocities(
@@ -46,7 +49,7 @@ def velocities(
         mean), `velocity`.
 
     Raises:
-        ValueError: fewer than two snapshots; scores of other data.
+        ValueError: fewer than two snapshots; scores of other data; kernels that take more than 16 GiB.
     """
     files = _files(run, at)
     config = read_config(run)
@@ -54,27 +57,35 @@ def velocities(
     found = load_scores(scores, session.data.fingerprint, len(session.data.train))
     order = by_difficulty(found)
     starts = window_starts(len(order), size, windows)
-    passes = len(files) * len(starts) * size * session.data.num_classes
-    log.info("%d kernels of %d samples: %s backward passes of a sample", len(files) * len(starts), size, f"{passes:,}")
+    _check_cost(len(files) * len(starts), size, session.data.num_classes)
     rows: list[dict[str, Any]] = []
-    before: list[Tensor] = []
-    names = list(files)
-    for index, file in enumerate(files.values()):
-        grams = [_gram(file, order[start : start + size], session) for start in starts]
-        for start, gram, earlier in zip(starts, grams, before, strict=False):
-            ids = order[start : start + size]
-            rows.append(
-                {
-                    "from": names[index - 1],
-                    "to": names[index],
-                    "start": int(start),
-                    "percentile": 100 * (start + size / 2) / len(order),
-                    "score": float(np.mean(found.values[ids])),
-                    "velocity": velocity(earlier, gram),
-                }
-            )
-        before = grams
-    return rows
+    for start in starts:
+        ids = order[start : start + size]
+        where = {
+            "start": int(start),
+            "percentile": 100 * (start + size / 2) / len(order),
+            "score": float(np.mean(found.values[ids])),
+        }
+        # One window after the other, so that no more than two kernels are held.
+        grams = ((name, _gram(file, ids, session)) for name, file in files.items())
+        before, earlier = next(grams)
+        for name, gram in grams:
+            rows.append({"from": before, "to": name, **where, "velocity": velocity(earlier, gram)})
+            before, earlier = name, gram
+    pairs = {name: index for index, name in enumerate(files)}
+    return sorted(rows, key=lambda row: pairs[row["to"]])
+
+
+def _check_cost(kernels: int, size: int, classes: int) -> None:
+    """Say what is to be computed, and refuse kernels that would fill the memory."""
+    if (needed := 2 * 8 * (size * classes) ** 2) > MEMORY:
+        most = int((MEMORY / 16) ** 0.5 / classes)
+        raise ValueError(
+            f"--size: {size} given, and two kernels of so many samples and {classes:,} classes take "
+            f"{in_bytes(needed)}; allowed are 1 to {most:,}"
+        )
+    passes = kernels * size * classes
+    log.info("%d kernels of %d samples: %s backward passes of a sample", kernels, size, f"{passes:,}")
 
 
 def _files(run: Path, at: Sequence[str]) -> dict[str, Path]:

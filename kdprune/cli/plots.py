@@ -38,7 +38,7 @@ def draw_noise(suspects: Mapping[str, Suspects], is_wrong: np.ndarray | None, pa
                 of_kind = values[mask[finite]]
                 weights = np.full(len(of_kind), 100 / max(1, len(of_kind)))
                 axes.hist(of_kind, edges, weights=weights, color=color, alpha=0.65, label=f"{label} ({len(of_kind):,})")
-            axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+            axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         if np.isfinite(found.threshold):
             axes.axvline(found.threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
         _style(axes, f"score ({found.scores.hard} is suspect; dashed: the last flagged)",
