@@ -99,7 +99,9 @@ def test_suspects_are_on_the_hard_side_of_either_direction():
     assert (high.ids.tolist(), high.threshold) == ([4, 1], pytest.approx(0.9))
     assert (low.ids.tolist(), low.threshold) == ([0, 5], pytest.approx(0.2))
     assert beyond(scores_of([1, 0, -1, math.nan], "low"), 0.0).ids.tolist() == [2, 1]
-    assert math.isnan(beyond(scores_of([1, 2], "low"), 0.0).threshold)
+    none = beyond(scores_of([1, 2], "low"), 0.0)
+    assert (none.ids.tolist(), none.threshold) == ([], 0)
+    assert beyond(scores_of([1, 2, math.nan]), 2).ids.tolist() == [1]
     for share in (0, 1, 0.01):
         with pytest.raises(ValueError, match="--share"):
             hardest_share(scores_of(values), share)

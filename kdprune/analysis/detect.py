@@ -67,6 +67,9 @@ def detect(
             bound(text, "--detectors")
     if config.record.files:
         raise ValueError("--record.files: given, and detectors record the labels that they are to judge; leave it out")
+    share = next(given for given in (share, planted, SHARE) if given is not None)
+    if not 0 < share < 1:
+        raise ValueError(f"--{'share' if share != planted else 'planted'}: {share:g} given, allowed is (0, 1)")
     check_optimizer(config.train.opt)
     check_models(config)
     session = open_session(config, make_accelerator(config.train.precision, [], config.output))
@@ -75,7 +78,6 @@ def detect(
     if planted is not None:
         flipped = flip_labels(true_labels, planted, data.num_classes, seed)
         session = replace(session, data=with_labels(data, flipped, data.classes))
-    share = share or planted or SHARE
     _say_cost(config, detectors, session)
     # Runs on changed labels lie apart: their settings name the data set, and cannot say how its labels were changed.
     name = f"{data.train.source.name.rstrip('/').split('/')[-1]}-planted{planted or 0:g}-s{seed}"

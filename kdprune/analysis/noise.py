@@ -45,7 +45,7 @@ class Suspects:
     Attributes:
         scores: by which they are.
         flagged: bool N.
-        threshold: the score of the least suspect one that is flagged; NaN where none is.
+        threshold: the score from which on samples are flagged, itself included.
     """
 
     scores: Scores
@@ -74,19 +74,14 @@ def hardest_share(scores: Scores, share: float, seed: int = 0) -> Suspects:
         raise ValueError(f"--share: {share:g} given, allowed is (0, 1), of {len(scored):,} scores at least one")
     flagged = np.zeros(scores.total, dtype=bool)
     flagged[scored[highest(scores.difficulty[scored], count, scored, seed)]] = True
-    return Suspects(scores, flagged, _last(scores, flagged))
+    last = scores.difficulty[flagged].min()
+    return Suspects(scores, flagged, float(last if scores.hard == "high" else -last))
 
 
-def beyond(scores: Scores, difficulty: float) -> Suspects:
-    """The samples that are at least so hard; `difficulty` is the score, or its negative where low scores are hard."""
-    with np.errstate(invalid="ignore"):
-        flagged = scores.difficulty >= difficulty
-    return Suspects(scores, flagged, _last(scores, flagged))
-
-
-def _last(scores: Scores, flagged: np.ndarray) -> float:
-    values = scores.difficulty[flagged]
-    return float("nan") if not len(values) else float(values.min()) * (1 if scores.hard == "high" else -1)
+def beyond(scores: Scores, threshold: float) -> Suspects:
+    """The samples whose score is at the threshold or on its hard side."""
+    flagged = scores.values >= threshold if scores.hard == "high" else scores.values <= threshold
+    return Suspects(scores, flagged, threshold)
 
 
 def detection(suspects: Suspects, is_wrong_N: np.ndarray) -> dict[str, float]:

@@ -324,8 +324,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
 
         print(__version__)
         sys.exit(0)
-    words = 2 if arguments[0] == "analyse" and len(arguments) > 1 and not arguments[1].startswith("-") else 1
-    command, rest = " ".join(arguments[:words]), arguments[words:]
+    command, rest = named(arguments)
     if command not in COMMANDS:
         from kdprune.messages import unknown
 
@@ -348,6 +347,12 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
     return command, options
+
+
+def named(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command, of one word or of two, and what follows it."""
+    words = 2 if arguments[0] == "analyse" and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+    return " ".join(arguments[:words]), arguments[words:]
 
 
 def _config(parser: ArgumentParser, options: Namespace) -> Config:

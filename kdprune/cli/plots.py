@@ -41,7 +41,7 @@ def draw_noise(suspects: Mapping[str, Suspects], is_wrong: np.ndarray | None, pa
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         if np.isfinite(found.threshold):
             axes.axvline(found.threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        _style(axes, f"score ({found.scores.hard} is suspect; dashed: the last flagged)",
+        _style(axes, f"score ({found.scores.hard} is suspect; dashed: the threshold)",
                "samples" if is_wrong is None else "% of the right, of the flipped labels")  # fmt: skip
         axes.set_title(name, fontsize=10, color=INK, loc="left")
     return _save(figure, path)
