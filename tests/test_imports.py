@@ -22,6 +22,7 @@ LAYERS = [
     {"runs", "testing"},
     {"training", "passes"},
     {"pipeline"},
+    {"analysis"},
     {"sweep", "report"},
     {"cli", "__main__", "api", "__init__"},
 ]

@@ -18,6 +18,7 @@ from helpers import REPO
 
 from kdprune.checks import check
 from kdprune.cli import COMMANDS
+from kdprune.cli.commands import named
 from kdprune.config import from_dict
 
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/*.md")])
@@ -76,9 +77,10 @@ def check_command(words: list[str]) -> None:
         assert words[0] in OTHERS or (words[0] == "python" and scripts), words
         assert all(Path(script).is_file() for script in scripts)
         return
-    parser = COMMANDS[line[0]][0]()
-    content = parser.parse_args(line[1:]).as_dict()
-    if line[0] in ("train", "cache"):
+    command, options = named(line)
+    parser = COMMANDS[command][0]()
+    content = parser.parse_args(options).as_dict()
+    if command in ("train", "cache"):
         check(from_dict({name: value for name, value in content.items() if name not in ("config", "verify")}))
 
 

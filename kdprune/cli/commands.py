@@ -21,6 +21,8 @@ _HERE = Path(__file__).resolve().parents[1]
 RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs") if folder.is_dir()), _HERE)
 MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
+CONFIGURED = ("train", "cache", "record", "analyse noise")  # take all settings
+SEVERAL_PROCESSES = (*CONFIGURED, "evaluate", "analyse barrier")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     command, options = parse(arguments)
     try:
-        if command in ("train", "cache", "record", "evaluate") and (processes := processes_missing()):
+        if command in SEVERAL_PROCESSES and (processes := processes_missing()):
             relaunch(processes, arguments)
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
@@ -112,6 +114,61 @@ def evaluate_parser() -> ArgumentParser:
         help="Measure it once more with class biases moved so that the mean predicted probability over the training "
         "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
     )  # fmt: skip
+    return parser
+
+
+def analyse_noise_parser() -> ArgumentParser:
+    parser = train_parser()
+    parser.description = (
+        "Find wrong labels: by a score file, or by detectors whose proxies are trained as for record (see --record.*)."
+    )
+    parser.add_argument("--scores", type=str, help="Score file whose hardest samples are suspect; trains nothing.")
+    parser.add_argument(
+        "--detectors", type=str, nargs="+", default=[],
+        help="Scorers, and aum_indicator, AUM with a threshold of its own (default: el2n aum aum_indicator).",
+    )  # fmt: skip
+    parser.add_argument(
+        "--planted", type=float, help="Flip this share of the labels first, and say how many are found."
+    )
+    parser.add_argument(
+        "--share", type=float,
+        help="Share of the samples that is called suspect, but by aum_indicator (default: what is planted, else 0.01).",
+    )  # fmt: skip
+    return parser
+
+
+def analyse_ntk_parser() -> ArgumentParser:
+    parser = _of_ranks("Say how fast the neural tangent kernel of easy and of hard samples changes along a training.")
+    parser.add_argument("--at", type=str, nargs="+", help="Snapshots, as in RUN@: 5, step300 (default: of all epochs).")
+    parser.add_argument("--size", type=int, default=100, help="Samples of a window of ranks.")
+    parser.add_argument("--windows", type=int, default=10, help="Windows, from the easiest samples to the hardest.")
+    return parser
+
+
+def analyse_barrier_parser() -> ArgumentParser:
+    parser = _of_ranks("Train two children of a run's snapshots, and measure the error barrier between them.")
+    parser.add_argument(
+        "--spawn", type=str, nargs="+", default=["0"],
+        help="When children begin: 0 for the first weights, or snapshots, as in RUN@: 5, step300.",
+    )  # fmt: skip
+    parser.add_argument("--parts", type=int, default=10, help="Parts of the samples, from the easiest to the hardest.")
+    parser.add_argument("--points", type=int, default=11, help="Networks on the line between two children.")
+    return parser
+
+
+def _of_ranks(description: str) -> ArgumentParser:
+    parser = _parser(description)
+    parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_epochs).")
+    parser.add_argument("--scores", type=str, required=True, help="Score file of the run's data.")
+    parser.add_argument("--output", type=str, help="Folder for what is made (default: in the run's, or beside it).")
+    return parser
+
+
+def analyse_classes_parser() -> ArgumentParser:
+    parser = _parser("Compare pruned runs with a full one, class by class.")
+    parser.add_argument("full", type=str, help="Directory of a run on all samples.")
+    parser.add_argument("pruned", type=str, nargs="+", help="Directories of runs on subsets of the same data.")
+    parser.add_argument("--output", type=str, help="Folder for tables and figures (default: RUN/analysis).")
     return parser
 
 
@@ -203,6 +260,19 @@ def _select(options: Namespace) -> int:
     return 0
 
 
+def _analyse(what: str) -> Callable[[Namespace], int]:
+    def run(options: Namespace) -> int:
+        from kdprune.cli import analyse
+        from kdprune.cli.logging import log_to_console
+
+        settings = [options.config_object] if hasattr(options, "config_object") else []
+        with log_to_console():
+            getattr(analyse, f"analyse_{what}")(options, *settings)
+        return 0
+
+    return run
+
+
 def _show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 
@@ -254,6 +324,10 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "score": (score_parser, _score, "score every sample by what was recorded"),
     "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
     "select": (select_parser, _select, "select subsets by a score file, and describe them"),
+    "analyse noise": (analyse_noise_parser, _analyse("noise"), "find wrong labels, and test it on planted ones"),
+    "analyse ntk": (analyse_ntk_parser, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),
+    "analyse barrier": (analyse_barrier_parser, _analyse("barrier"), "error barrier of easy and hard samples"),
+    "analyse classes": (analyse_classes_parser, _analyse("classes"), "what pruning does to each class"),
     "show": (show_parser, _show, "what a run was made of, as a tree"),
     "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
     "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
@@ -261,7 +335,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
 
 
 def parse(arguments: list[str]) -> tuple[str, Namespace]:
-    """The command and its options; for `train`, `cache` and `record` with the checked settings as `config_object`.
+    """The command and its options; for those that take all settings with the checked settings as `config_object`.
 
     Ends the process, with a message, where the arguments cannot be read.
     """
@@ -273,7 +347,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
 
         print(__version__)
         sys.exit(0)
-    command, *rest = arguments
+    command, rest = named(arguments)
     if command not in COMMANDS:
         from kdprune.messages import unknown
 
@@ -286,7 +360,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         rest = ["--config", str(DEFAULT_RECIPE)]
     try:
         options = parser.parse_args(rest)
-        if command in ("train", "cache", "record"):
+        if command in CONFIGURED:
             options.config_object = _config(parser, options)
     except ArgumentError as error:
         from kdprune.cli.mistakes import explain
@@ -298,11 +372,17 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
     return command, options
 
 
+def named(arguments: list[str]) -> tuple[str, list[str]]:
+    """The command, of one word or of two, and what follows it."""
+    words = 2 if arguments[0] == "analyse" and len(arguments) > 1 and not arguments[1].startswith("-") else 1
+    return " ".join(arguments[:words]), arguments[words:]
+
+
 def _config(parser: ArgumentParser, options: Namespace) -> Config:
     from kdprune.config import from_dict
 
     content: dict[str, Any] = options.as_dict()
-    for name in ("config", "verify", "kind"):
+    for name in ("config", "verify", "kind", "scores", "detectors", "planted", "share"):
         content.pop(name, None)
     config = from_dict(content)
     check(config)
@@ -310,7 +390,7 @@ def _config(parser: ArgumentParser, options: Namespace) -> Config:
 
 
 def _help() -> str:
-    lines = [f"  {name:10} {about}" for name, (_, _, about) in COMMANDS.items()]
+    lines = [f"  {name:16} {about}" for name, (_, _, about) in COMMANDS.items()]
     return "\n".join(
         ["usage: kdprune COMMAND …", "", "Train small models on a fraction of the data, with a teacher.", "",
          "commands:", *lines, "", "kdprune COMMAND --help shows the options of a command."]

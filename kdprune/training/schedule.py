@@ -7,8 +7,8 @@ from typing import Any
 
 from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
-from torch import nn
-from torch.optim import Optimizer
+from torch import nn, zeros
+from torch.optim import SGD, Optimizer
 
 from kdprune.config import TrainConfig
 from kdprune.data.stream import total_steps
@@ -94,3 +94,13 @@ def make_scheduler(config: TrainConfig, optimizer: Optimizer, budget: Budget) ->
         updates_per_epoch=1,
     )
     return scheduler
+
+
+def rate_after(config: TrainConfig, budget: Budget, step: int) -> float:
+    """The learning rate that a training has reached after `step` steps, its warm-up taken for done."""
+    optimizer = SGD([nn.Parameter(zeros(1))], lr=config.lr)
+    scheduler = make_scheduler(config, optimizer, budget)
+    if step < round(config.warmup_epochs * budget.schedule_epoch):
+        return config.lr
+    scheduler.step_update(step)
+    return float(optimizer.param_groups[0]["lr"])
