@@ -12,6 +12,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
+from kdprune.cli import parsers
 from kdprune.cli.launch import processes_missing, relaunch
 from kdprune.config import Config
 from kdprune.training.interrupt import Interrupted
@@ -65,140 +66,6 @@ def _say(text: str, status: int) -> int:
         time.sleep(MAIN_FIRST)
         print(f"process {os.environ['RANK']}: {text}", file=sys.stderr, flush=True)
     return status
-
-
-def _parser(description: str) -> ArgumentParser:
-    return ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
-
-
-def train_parser() -> ArgumentParser:
-    parser = _parser("Train a student on a kept subset, with a teacher.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
-    parser.add_class_arguments(Config, as_group=False)
-    return parser
-
-
-def cache_parser() -> ArgumentParser:
-    parser = train_parser()
-    parser.description = "Fill the cached targets that training with the same settings would read."
-    parser.add_argument("--verify", action="store_true", help="Compute a sample of the entries again and compare.")
-    return parser
-
-
-def record_parser() -> ArgumentParser:
-    parser = train_parser()
-    parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
-    parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
-    return parser
-
-
-def score_parser() -> ArgumentParser:
-    parser = _parser("Score every sample of a data set by what was recorded.")
-    parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
-    parser.add_argument(
-        "--from", type=str, nargs="+", dest="records", required=True,
-        help="A record, or the runs that recorded their dynamics, one a repeat.",
-    )  # fmt: skip
-    parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
-    parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")
-    parser.add_argument("--output", type=str, default="runs/scores", help="Folder of score files.")
-    return parser
-
-
-def evaluate_parser() -> ArgumentParser:
-    parser = _parser("Measure the student of a run on held-out data.")
-    parser.add_argument("run", type=str, help="Run directory.")
-    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
-    parser.add_argument(
-        "--class_mass", type=str, choices=["missing", "all"],
-        help="Measure it once more with class biases moved so that the mean predicted probability over the training "
-        "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
-    )  # fmt: skip
-    return parser
-
-
-def analyse_noise_parser() -> ArgumentParser:
-    parser = train_parser()
-    parser.description = (
-        "Find wrong labels: by a score file, or by detectors whose proxies are trained as for record (see --record.*)."
-    )
-    parser.add_argument("--scores", type=str, help="Score file whose hardest samples are suspect; trains nothing.")
-    parser.add_argument(
-        "--detectors", type=str, nargs="+", default=[],
-        help="Scorers, and aum_indicator, AUM with a threshold of its own (default: el2n aum aum_indicator).",
-    )  # fmt: skip
-    parser.add_argument(
-        "--planted", type=float, help="Flip this share of the labels first, and say how many are found."
-    )
-    parser.add_argument(
-        "--share", type=float,
-        help="Share of the samples that is called suspect, but by aum_indicator (default: what is planted, else 0.01).",
-    )  # fmt: skip
-    return parser
-
-
-def analyse_ntk_parser() -> ArgumentParser:
-    parser = _of_ranks("Say how fast the neural tangent kernel of easy and of hard samples changes along a training.")
-    parser.add_argument("--at", type=str, nargs="+", help="Snapshots, as in RUN@: 5, step300 (default: of all epochs).")
-    parser.add_argument("--size", type=int, default=100, help="Samples of a window of ranks.")
-    parser.add_argument("--windows", type=int, default=10, help="Windows, from the easiest samples to the hardest.")
-    return parser
-
-
-def analyse_barrier_parser() -> ArgumentParser:
-    parser = _of_ranks("Train two children of a run's snapshots, and measure the error barrier between them.")
-    parser.add_argument(
-        "--spawn", type=str, nargs="+", default=["0"],
-        help="When children begin: 0 for the first weights, or snapshots, as in RUN@: 5, step300.",
-    )  # fmt: skip
-    parser.add_argument("--parts", type=int, default=10, help="Parts of the samples, from the easiest to the hardest.")
-    parser.add_argument("--points", type=int, default=11, help="Networks on the line between two children.")
-    return parser
-
-
-def _of_ranks(description: str) -> ArgumentParser:
-    parser = _parser(description)
-    parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_epochs).")
-    parser.add_argument("--scores", type=str, required=True, help="Score file of the run's data.")
-    parser.add_argument("--output", type=str, help="Folder for what is made (default: in the run's, or beside it).")
-    return parser
-
-
-def analyse_classes_parser() -> ArgumentParser:
-    parser = _parser("Compare pruned runs with a full one, class by class.")
-    parser.add_argument("full", type=str, help="Directory of a run on all samples.")
-    parser.add_argument("pruned", type=str, nargs="+", help="Directories of runs on subsets of the same data.")
-    parser.add_argument("--output", type=str, help="Folder for tables and figures (default: RUN/analysis).")
-    return parser
-
-
-def list_parser() -> ArgumentParser:
-    from kdprune.registry import KINDS
-
-    parser = _parser("List plug-ins and models by name.")
-    parser.add_argument("kind", type=str, nargs="?", help=f"{', '.join(KINDS)} or models (default: all).")
-    parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
-    return parser
-
-
-def select_parser() -> ArgumentParser:
-    from kdprune.cli.select import add_arguments
-
-    parser = _parser("Select subsets by a score file, and describe what subsets are.")
-    add_arguments(parser)
-    return parser
-
-
-def show_parser() -> ArgumentParser:
-    parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
-    parser.add_argument("run", type=str, help="Run directory.")
-    return parser
-
-
-def verify_parser() -> ArgumentParser:
-    parser = _parser("Check that every file is as it was written: runs, checkpoints, cached targets, decoded images.")
-    parser.add_argument("folders", type=str, nargs="+", help="Run directories, or folders of them.")
-    return parser
 
 
 def _train(options: Namespace) -> int:
@@ -318,19 +185,19 @@ def _list(options: Namespace) -> int:
 
 
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
-    "train": (train_parser, _train, "train a student on a kept subset, with a teacher"),
-    "cache": (cache_parser, _cache, "fill the cached targets of a run ahead of it"),
-    "record": (record_parser, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
-    "score": (score_parser, _score, "score every sample by what was recorded"),
-    "evaluate": (evaluate_parser, _evaluate, "accuracy and calibration of a run's student"),
-    "select": (select_parser, _select, "select subsets by a score file, and describe them"),
-    "analyse noise": (analyse_noise_parser, _analyse("noise"), "find wrong labels, and test it on planted ones"),
-    "analyse ntk": (analyse_ntk_parser, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),
-    "analyse barrier": (analyse_barrier_parser, _analyse("barrier"), "error barrier of easy and hard samples"),
-    "analyse classes": (analyse_classes_parser, _analyse("classes"), "what pruning does to each class"),
-    "show": (show_parser, _show, "what a run was made of, as a tree"),
-    "verify": (verify_parser, _verify, "check the files of runs, caches and decoded images"),
-    "list": (list_parser, _list, "losses, scorers, selectors and models by name"),
+    "train": (parsers.train, _train, "train a student on a kept subset, with a teacher"),
+    "cache": (parsers.cache, _cache, "fill the cached targets of a run ahead of it"),
+    "record": (parsers.record, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
+    "score": (parsers.score, _score, "score every sample by what was recorded"),
+    "evaluate": (parsers.evaluate, _evaluate, "accuracy and calibration of a run's student"),
+    "select": (parsers.select, _select, "select subsets by a score file, and describe them"),
+    "analyse noise": (parsers.analyse_noise, _analyse("noise"), "find wrong labels, and test it on planted ones"),
+    "analyse ntk": (parsers.analyse_ntk, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),
+    "analyse barrier": (parsers.analyse_barrier, _analyse("barrier"), "error barrier of easy and hard samples"),
+    "analyse classes": (parsers.analyse_classes, _analyse("classes"), "what pruning does to each class"),
+    "show": (parsers.show, _show, "what a run was made of, as a tree"),
+    "verify": (parsers.verify, _verify, "check the files of runs, caches and decoded images"),
+    "list": (parsers.list, _list, "losses, scorers, selectors and models by name"),
 }
 
 

@@ -6,7 +6,6 @@ a teacher says, and memorization.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Sequence
@@ -17,15 +16,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
-from kdprune.artefact import Artefact, Key, damage, key_hash
 from kdprune.config import Config
-from kdprune.data.reader import Batch, plain_batches
+from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
-from kdprune.files import in_bytes
 from kdprune.models.build import load_model
 from kdprune.models.gradient_norms import GradientNorms, last_layer_gradient_norm
 from kdprune.models.gradient_norms.norms import cross_entropy
@@ -34,23 +29,21 @@ from kdprune.models.names import is_remote
 from kdprune.models.penultimate import Penultimate
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
-from kdprune.passes.rows import Compute, write_rows
 from kdprune.pipeline.job import make_student
-from kdprune.pipeline.keys import ids_hash, network_key
-from kdprune.pipeline.proxies import RECORDS, proxy_recipe, train_on_parts, train_proxies
+from kdprune.pipeline.proxies import proxy_recipe, train_on_parts, train_proxies
+from kdprune.pipeline.row_record import record_rows, width_of
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
 from kdprune.pipeline.summary import NOTHING
 from kdprune.pipeline.teachers import TeacherRequest, Train, load_teacher, load_teachers, requested_teachers
 from kdprune.records.dynamics import FOLDER, Dynamics
 from kdprune.records.dynamics import HEADER as DYNAMICS
-from kdprune.records.rows import About, Column, RowFiles
+from kdprune.records.rows import Column
 from kdprune.records.statistics import STATISTICS, statistics
 from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_summary
 
 log = logging.getLogger("kdprune")
 
-VERSION = 1  # of the passes: to be raised with a change after which they write other values
 OF_TEACHER = tuple(name for name in STATISTICS if name != "kl")
 
 
@@ -121,8 +114,8 @@ def record_embeddings(config: Config, session: Session, train: Train) -> Recorde
         logits(batch.images)
         return tap.taken().float()
 
-    width = _width(features, session, built)
-    folder = _rows("embeddings", {"features": Column(width, "float16")}, [built], features, config, session)
+    width = width_of(features, session, built)
+    folder = record_rows("embeddings", {"features": Column(width, "float16")}, [built], features, config, session)
     return Recorded([folder], _cost(forward=len(session.data.train)))
 
 
@@ -145,9 +138,9 @@ def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
         norm_N = norm_N.masked_fill(batch.labels < 0, torch.nan)
         return torch.cat([of_prediction_SN.T, norm_N[:, None], features_NH], dim=1)
 
-    width = _width(row, session, built) - len(OF_TEACHER) - 1
+    width = width_of(row, session, built) - len(OF_TEACHER) - 1
     columns = {name: Column(0) for name in (*OF_TEACHER, "last_layer_gradient_norm")}
-    folder = _rows("teacher", {**columns, "features": Column(width, "float16")}, [built], row, config, session)
+    folder = record_rows("teacher", {**columns, "features": Column(width, "float16")}, [built], row, config, session)
     return Recorded([folder], _cost(forward=len(session.data.train)))
 
 
@@ -163,7 +156,7 @@ def record_gradients(config: Config, session: Session, train: Train) -> Recorded
         return both_2RN.flatten(0, 1).T
 
     columns = {"gradient_norm": Column(len(models)), "last_layer_gradient_norm": Column(len(models))}
-    folder = _rows("gradients", columns, models, row, config, session, {"epoch": config.record.epoch})
+    folder = record_rows("gradients", columns, models, row, config, session, {"epoch": config.record.epoch})
     passes = len(models) * len(session.data.train)
     return Recorded([folder], _cost(runs, forward=passes, backward=passes))
 
@@ -206,7 +199,7 @@ def record_memorization(config: Config, session: Session, train: Train) -> Recor
 
     columns = {name: Column(len(runs), "float16") for name in ("correct", "trained")}
     parts = hashlib.sha256(np.packbits(seen_MN.bool().numpy()).tobytes()).hexdigest()
-    folder = _rows("memorization", columns, models, row, config, session, {"parts": parts})
+    folder = record_rows("memorization", columns, models, row, config, session, {"parts": parts})
     return Recorded([folder], _cost(runs, forward=len(runs) * len(session.data.train)))
 
 
@@ -272,75 +265,3 @@ def _gradient_norms(built: BuiltModel, session: Session) -> Callable[[Batch], Te
         return torch.stack([of_all_N.float(), of_last_N.float()])
 
     return both
-
-
-def _width(compute: Compute, session: Session, built: BuiltModel) -> int:
-    """How many values a row has, seen on two samples."""
-    readable = session.data.train.readable[: 2 * session.place.world]
-    with torch.no_grad():
-        return compute(next(plain_batches(session.data.train, readable, built.spec, session.place))).shape[1]
-
-
-def _rows(
-    kind: str,
-    columns: dict[str, Column],
-    models: Sequence[BuiltModel],
-    compute: Compute,
-    config: Config,
-    session: Session,
-    more: Key | None = None,
-) -> Path:
-    """The folder of a record of rows, made by a pass over all samples unless it is there."""
-    data, accelerator = session.data, session.accelerator
-    key = {
-        "version": VERSION,
-        "kind": kind,
-        "data": {"train": data.fingerprint, "dropped": ids_hash(data.train.unreadable)},
-        "models": [key_hash(network_key(built)) for built in models],
-        "precision": accelerator.mixed_precision,
-        **(more or {}),
-    }
-    folder = Path(config.output) / RECORDS / f"{kind}-{models[0].name.replace('/', '_')}-{key_hash(key)[:8]}"
-    artefact = Artefact(folder, f"recorded {kind}", key)
-    origin = {"models": [built.name for built in models], "precision": accelerator.mixed_precision, **(more or {})}
-    about = About(kind, len(data.train), columns, data.fingerprint, tuple(data.classes), origin)
-    _make(artefact, RowFiles(folder, about), compute, models[0], config, session)
-    return folder
-
-
-def _make(
-    artefact: Artefact, files: RowFiles, compute: Compute, built: BuiltModel, config: Config, session: Session
-) -> None:
-    data, accelerator = session.data, session.accelerator
-    main = accelerator.is_main_process
-    if _finished(artefact, config):
-        return
-    with artefact.owned() if main else contextlib.nullcontext():
-        accelerator.wait_for_everyone()
-        if not _finished(artefact, config):  # another command may have finished it meanwhile
-            if main:
-                artefact.begin()
-                files.create(data.train.labels)
-                log.info("%s: %s", files.folder, in_bytes(files.about.bytes))
-            accelerator.wait_for_everyone()
-            batch_size = max(1, config.train.batch_size // accelerator.num_processes)
-            write_rows(files, compute, data.train, built.spec, accelerator, workers=data.workers, batch_size=batch_size)
-            if main:
-                artefact.finish(files.names())
-        accelerator.wait_for_everyone()
-
-
-def _finished(artefact: Artefact, config: Config) -> bool:
-    """Whether a record is there and whole, as the main process sees it: all must go the same way."""
-    seen: list[Any] = [None]
-    if PartialState().is_main_process:
-        seen = [artefact.finished]
-        if seen[0] and (found := damage(artefact.folder)):
-            if not config.remake:
-                raise ValueError(f"{'; '.join(found)}. The record was finished: --remake true makes it again")
-            for path in artefact.folder.glob("*.npy"):
-                path.unlink()
-            artefact.reopen()
-            seen = [False]
-    broadcast_object_list(seen)
-    return seen[0]
