@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdprune.analysis.noise import Suspects
-from kdprune.files import write_whole
+from kdprune.pipeline.drawing import FAINT, INK, new_figure, save, short, style
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    pass
 
-RIGHT, WRONG, LINE, INK, FAINT, PAPER = "#9db8d8", "#c8443a", "#2a78d6", "#0b0b0b", "#6b6a63", "#fcfcfb"
+RIGHT, WRONG, LINE = "#9db8d8", "#c8443a", "#2a78d6"
 BINS = 60
 NAMED = 40  # classes that are named one by one
 
@@ -25,7 +24,7 @@ Row = Mapping[str, Any]
 def draw_noise(suspects: Mapping[str, Suspects], is_wrong: np.ndarray | None, path: Path) -> Path:
     """A histogram of the scores of each detector, with its threshold; of right and wrong labels where they are known,
     each as a share of its own kind, since wrong ones are few."""
-    figure = _figure(4.6 * len(suspects), 3.8)
+    figure = new_figure(4.6 * len(suspects), 3.8)
     panels = np.atleast_1d(figure.subplots(1, len(suspects)))
     for axes, (name, found) in zip(panels, suspects.items(), strict=True):
         finite = np.isfinite(found.scores.values)
@@ -41,10 +40,10 @@ def draw_noise(suspects: Mapping[str, Suspects], is_wrong: np.ndarray | None, pa
             axes.legend(frameon=False, fontsize=8, labelcolor=INK, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
         if np.isfinite(found.threshold):
             axes.axvline(found.threshold, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        _style(axes, f"score ({found.scores.hard} is suspect; dashed: the threshold)",
+        style(axes, f"score ({found.scores.hard} is suspect; dashed: the threshold)",
                "samples" if is_wrong is None else "% of the right, of the flipped labels")  # fmt: skip
         axes.set_title(name, fontsize=10, color=INK, loc="left")
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_lines(rows: Sequence[Row], x: str, y: str, line: str, labels: Mapping[str, str], path: Path) -> Path:
@@ -56,7 +55,7 @@ def draw_lines(rows: Sequence[Row], x: str, y: str, line: str, labels: Mapping[s
     """
     from matplotlib import colormaps
 
-    figure = _figure(7, 4.4)
+    figure = new_figure(7, 4.4)
     axes = figure.subplots()
     names = list(dict.fromkeys(row[line] for row in rows))
     shades = colormaps["viridis_r"](np.linspace(0.08, 0.95, len(names)))
@@ -71,55 +70,32 @@ def draw_lines(rows: Sequence[Row], x: str, y: str, line: str, labels: Mapping[s
             clip_on=False,
             label=str(name),
         )
-    _style(axes, labels[x], labels[y])
+    style(axes, labels[x], labels[y])
     axes.set_ylim(bottom=0)
     axes.legend(title=labels[line], frameon=False, fontsize=8, title_fontsize=8, loc="center left",
                 bbox_to_anchor=(1, 0.5))  # fmt: skip
-    return _save(figure, path)
+    return save(figure, path)
 
 
 def draw_classes(rows: Sequence[Row], title: str, path: Path) -> Path:
     """Accuracy over kept share of each class; and each class's accuracy before and after, the worst hit first."""
-    figure = _figure(11, max(3.8, 0.28 * min(len(rows), NAMED) + 1.4))
+    figure = new_figure(11, max(3.8, 0.28 * min(len(rows), NAMED) + 1.4))
     left, right = figure.subplots(1, 2)
     share, difference = (np.array([100 * row[name] for row in rows]) for name in ("kept_share", "difference"))
     left.axhline(0, color=FAINT, linewidth=0.8)
     left.scatter(share, difference, color=LINE, s=22, alpha=0.8)
     if len(rows) <= NAMED // 2:
         for x, y, row in zip(share, difference, rows, strict=True):
-            left.annotate(_short(row["class"]), (x, y), (4, 4), textcoords="offset points", fontsize=7, color=FAINT)
-    _style(left, "kept, % of the class", "change of held-out accuracy, points")
+            left.annotate(short(row["class"]), (x, y), (4, 4), textcoords="offset points", fontsize=7, color=FAINT)
+    style(left, "kept, % of the class", "change of held-out accuracy, points")
     shown = rows[:NAMED]
     places = np.arange(len(shown))[::-1]
     full, pruned = (np.array([100 * row[name] for row in shown]) for name in ("full", "pruned"))
     right.hlines(places, full, pruned, color=RIGHT, linewidth=2)
     right.scatter(full, places, color=FAINT, s=20, label="full", zorder=2)
     right.scatter(pruned, places, color=WRONG, s=20, label="pruned", zorder=3)
-    right.set_yticks(places, [_short(row["class"]) for row in shown])
-    _style(right, "held-out accuracy, %", "" if len(shown) == len(rows) else f"the {NAMED} worst hit of {len(rows):,}")
+    right.set_yticks(places, [short(row["class"]) for row in shown])
+    style(right, "held-out accuracy, %", "" if len(shown) == len(rows) else f"the {NAMED} worst hit of {len(rows):,}")
     right.legend(frameon=False, fontsize=8)
     figure.suptitle(title, fontsize=10, color=INK, x=0.01, ha="left")
-    return _save(figure, path)
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # no pyplot: it would keep figures, and choose a window system
-
-    return Figure((width, height), dpi=120, facecolor=PAPER, layout="constrained")
-
-
-def _style(axes: Axes, x: str, y: str) -> None:
-    axes.set_facecolor(PAPER)
-    axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.set_ylabel(y, fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=FAINT, labelsize=8)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:22]}…"
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
-    return path
+    return save(figure, path)

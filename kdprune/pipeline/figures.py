@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from kdprune.data.sources.base import Source
-from kdprune.files import write_whole
 from kdprune.pipeline.contact_sheet import contact_sheet
 from kdprune.pipeline.describe import Described, Description
+from kdprune.pipeline.drawing import FAINT, INK, new_figure, save, short, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KEPT, DROPPED, INK, FAINT, PAPER = "#2a78d6", "#d4d2ca", "#0b0b0b", "#6b6a63", "#fcfcfb"
+KEPT, DROPPED = "#2a78d6", "#d4d2ca"
 BINS = 60
 NAMED = 25  # classes that a figure names one by one
 
@@ -31,18 +31,18 @@ def draw(description: Description, folder: Path, source: Source | None = None) -
     """
     paths = []
     for described in description.subsets:
-        paths.append(_save(_subset_figure(description, described), folder / f"{described.name}.png"))
+        paths.append(save(_subset_figure(description, described), folder / f"{described.name}.png"))
         if source is not None:
             paths.append(folder / f"{described.name}_images.png")
             contact_sheet(source, described, description.scores[0].difficulty, paths[-1])
     if len(description.subsets) > 1 or len(description.scores) > 1:
-        paths.append(_save(_overlap_figure(description), folder / "overlap.png"))
+        paths.append(save(_overlap_figure(description), folder / "overlap.png"))
     return paths
 
 
 def _subset_figure(description: Description, described: Described) -> Figure:
     has_classes = bool(description.sizes_C.any())
-    figure = _figure(15 if has_classes else 10, 4.2)
+    figure = new_figure(15 if has_classes else 10, 4.2)
     axes = figure.subplots(1, 3 if has_classes else 2, width_ratios=[5, 4, 5][: 3 if has_classes else 2])
     _draw_scores(axes[0], description, described)
     _draw_deciles(axes[1], described)
@@ -79,7 +79,7 @@ def _draw_scores(axes: Axes, description: Description, described: Described) -> 
     axes.bar(edges[:-1], dropped, np.diff(edges), bottom=kept, align="edge", color=DROPPED, label="dropped")
     infinite = np.isinf(scores.values)
     note = f"; {infinite.sum():,} infinite, {(infinite & described.is_kept).sum():,} of them kept"
-    _style(axes, f"{description.names[0]} ({scores.hard} is hard)", "samples" + (note if infinite.any() else ""))
+    style(axes, f"{description.names[0]} ({scores.hard} is hard)", "samples" + (note if infinite.any() else ""))
     axes.set_xlim(edges[0], edges[-1])
     axes.legend(frameon=False, fontsize=9, labelcolor=INK)
 
@@ -88,7 +88,7 @@ def _draw_deciles(axes: Axes, described: Described) -> None:
     parts = np.arange(1, len(described.shares) + 1)
     axes.bar(parts, 100 * described.shares, 0.8, color=KEPT)
     axes.axhline(100 * described.subset.keep_fraction, color=FAINT, linewidth=1, linestyle=(0, (4, 3)))
-    _style(axes, "tenths of the samples, from the easiest to the hardest", "kept, % (dashed: of all)")
+    style(axes, "tenths of the samples, from the easiest to the hardest", "kept, % (dashed: of all)")
     axes.set_xticks(parts)
     axes.set_ylim(0, 105)
 
@@ -103,11 +103,11 @@ def _draw_classes(axes: Axes, description: Description, described: Described) ->
     axes.axvline(100 * described.subset.keep_fraction, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), zorder=0)
     if len(order) <= NAMED:
         axes.barh(places, shares[order], 0.75, color=KEPT)
-        axes.set_yticks(places, [_short(scores.classes[label]) for label in present[order]], fontsize=8)
-        _style(axes, "kept, % of the class (dashed: of all)", "")
+        axes.set_yticks(places, [short(scores.classes[label]) for label in present[order]], fontsize=8)
+        style(axes, "kept, % of the class (dashed: of all)", "")
     else:
         axes.fill_betweenx(places, shares[order], step="mid", color=KEPT)
-        _style(axes, "kept, % of the class (dashed: of all)", f"{len(order):,} classes, the least kept first")
+        style(axes, "kept, % of the class (dashed: of all)", f"{len(order):,} classes, the least kept first")
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlim(0, max(105 if shares.max() > 60 else 1.1 * shares.max(), 1))
 
@@ -122,7 +122,7 @@ def _overlap_figure(description: Description) -> Figure:
         panels.append((description.spearman_FF, list(description.names), "rank correlation (Spearman)"))
         panels.append((description.kendall_FF, list(description.names), "rank correlation (Kendall)"))
     sizes = [0.75 * len(names) for _, names, _ in panels]
-    figure = _figure(sum(sizes) + 2.2 * len(panels), max(sizes) + 1.6)
+    figure = new_figure(sum(sizes) + 2.2 * len(panels), max(sizes) + 1.6)
     for axes, (matrix, names, title) in zip(
         np.atleast_1d(figure.subplots(1, len(panels), width_ratios=sizes)), panels, strict=True
     ):
@@ -133,33 +133,9 @@ def _overlap_figure(description: Description) -> Figure:
                 j, i, f"{matrix[i, j]:.2f}", ha="center", va="center", fontsize=9,
                 color="white" if abs(matrix[i, j]) > 0.6 else INK,
             )  # fmt: skip
-        axes.set_xticks(range(len(names)), [_short(name) for name in names], rotation=35, ha="right", fontsize=9)
-        axes.set_yticks(range(len(names)), [_short(name) for name in names], fontsize=9)
+        axes.set_xticks(range(len(names)), [short(name) for name in names], rotation=35, ha="right", fontsize=9)
+        axes.set_yticks(range(len(names)), [short(name) for name in names], fontsize=9)
         axes.tick_params(length=0, colors=INK)
         axes.spines[:].set_visible(False)
         axes.set_title(title, fontsize=11, color=INK, loc="left")
     return figure
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure  # no pyplot: it would keep figures, and choose a window system
-
-    return Figure((width, height), dpi=120, facecolor=PAPER, layout="constrained")
-
-
-def _style(axes: Axes, x: str, y: str) -> None:
-    axes.set_facecolor(PAPER)
-    axes.set_xlabel(x, fontsize=9, color=INK)
-    axes.set_ylabel(y, fontsize=9, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(DROPPED)
-    axes.tick_params(colors=FAINT, labelsize=8)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= 24 else f"{text[:22]}…"
-
-
-def _save(figure: Figure, path: Path) -> Path:
-    write_whole(path, lambda file: figure.savefig(file, format="png"))
-    return path
