@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from kdprune import losses
     from kdprune.api.runs import Result, cache, evaluate, load_student, train
+    from kdprune.api.scoring import record, score
     from kdprune.api.select import select
     from kdprune.api.teaching import Targets, Teacher
     from kdprune.api.views import Views
@@ -33,6 +34,8 @@ _MODULES = {
     "cache": "api.runs",
     "evaluate": "api.runs",
     "load_student": "api.runs",
+    "record": "api.scoring",
+    "score": "api.scoring",
     "select": "api.select",
     "train": "api.runs",
 }
@@ -50,6 +53,8 @@ __all__ = [
     "evaluate",
     "load_student",
     "losses",
+    "record",
+    "score",
     "select",
     "train",
 ]

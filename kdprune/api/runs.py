@@ -104,9 +104,9 @@ def train(
         >>> result.summary["kept"], result.student()(torch.zeros(2, 1, 8, 8)).shape
         (40, torch.Size([2, 3]))
     """
-    given = Given(None if data is None else parts_of(data), student, _several(teachers))
+    given = Given(None if data is None else parts_of(data), student, several(teachers))
     with restored_surroundings(), collected_warnings() as warnings:
-        first, *others = training.run(_config(settings), given)
+        first, *others = training.run(config_of(settings), given)
     baseline = Result(others[0].path, others[0].summary, (), None, student) if others else None
     return Result(first.path, first.summary, tuple(warnings), baseline, student)
 
@@ -172,9 +172,9 @@ def cache(
         >>> kdprune.cache({"teacher": {"views": 2}}, teachers=teacher).written  # 1,347 digits in 2 views
         2694
     """
-    given = Given(None if data is None else parts_of(data), None, _several(teachers))
+    given = Given(None if data is None else parts_of(data), None, several(teachers))
     with restored_surroundings():
-        return caching.cache(_config(settings), verify, given)
+        return caching.cache(config_of(settings), verify, given)
 
 
 def load_student(run: str | Path | Result, model: nn.Module | None = None, normalise: bool = False) -> nn.Module:
@@ -211,11 +211,11 @@ def load_student(run: str | Path | Result, model: nn.Module | None = None, norma
     return nn.Sequential(Inputs(built.spec, channels_last=is_convolutional(student)), student).eval()
 
 
-def _config(settings: Mapping[str, Any] | Config) -> Config:
+def config_of(settings: Mapping[str, Any] | Config) -> Config:
     return settings if isinstance(settings, Config) else from_dict(settings)  # type: ignore[arg-type]
 
 
-def _several(teachers: nn.Module | Sequence[nn.Module] | None) -> tuple[nn.Module, ...]:
+def several(teachers: nn.Module | Sequence[nn.Module] | None) -> tuple[nn.Module, ...]:
     if teachers is None:
         return ()
     # A Sequential is a sequence, too, of its layers.

@@ -83,11 +83,12 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     return [train(arm, session, observers=observers) for arm in arms]
 
 
-def record(kind: str, config: Config) -> list[Path]:
+def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path]:
     """Record what scorers of a kind need, without training a student.
 
     Args:
         kind: of `KINDS`.
+        given: data and models that are no names in the settings.
 
     Returns:
         The folders of the record: one, or those of several repeats.
@@ -97,11 +98,12 @@ def record(kind: str, config: Config) -> list[Path]:
     """
     if kind not in KINDS:
         raise ValueError(unknown("kind of record", kind, KINDS))
+    config = given.named(config)
     check(config)
     check_optimizer(config.train.opt)
     check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
-    return KINDS[kind](config, open_session(config, accelerator), train).folders
+    return KINDS[kind](config, open_session(config, accelerator, given), train).folders
 
 
 def observed(config: Config, session: Session) -> Session:
