@@ -9,25 +9,42 @@ Each prints lines of JSON with a ratio, bare seconds / scoring seconds:
     gradient_norms    exact norms over all parameters, of a plain forward and backward pass
                       (to reach: 0.8 for a CIFAR ResNet-18, 0.6 for a small ViT)
     last_layer        the last layer's norm in closed form, of a forward pass (to reach: 0.9)
+    record_pass       statistics of plain images into a record, of a forward pass (to reach: 0.95)
+    record_training   a training whose views are recorded, of the same training without (to reach: 0.98)
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from step import CLASSES as STEP_CLASSES
+from step import MEAN, STD, random_split, reader_of, step_config, steps_of
 from torch import Tensor, nn
 
+from kdprune.data.place import Place
+from kdprune.data.reader import Batch, plain_batches
+from kdprune.models.build import build_student
 from kdprune.models.gradient_norms import GradientNorms, last_layer_gradient_norm
 from kdprune.models.penultimate import Penultimate
-from kdprune.runs.accelerator import device_name
+from kdprune.pipeline.student import place
+from kdprune.records.dynamics import About, DynamicsFiles
+from kdprune.runs.accelerator import device_name, make_accelerator
+from kdprune.training.observers import Observer
+from kdprune.training.recorder import PlainImages, TrainingViews
 
 CLASSES = 10
 Row = dict[str, Any]
@@ -79,9 +96,73 @@ def last_layer(options: argparse.Namespace) -> Iterator[Row]:
         yield {"model": name, "batch": options.batch, **_ratio(bare, scoring, options.seconds)}
 
 
+def record_pass(options: argparse.Namespace) -> Iterator[Row]:
+    """A `PlainImages` recorder's epoch over 10,000 images against the forward passes alone."""
+    accelerator = _accelerator()
+    split, _ = random_split(32, accelerator.device)
+    student = build_student("cifar_resnet20", STEP_CLASSES, channels=3, image_size=32, mean=MEAN, std=STD)
+    inputs, model = place(student, accelerator.device), student.model.eval()
+    here, ids = Place(accelerator.device), split.readable
+
+    @torch.no_grad()
+    def predictions() -> Iterator[tuple[Batch, Tensor]]:
+        for batch in plain_batches(split, ids, student.spec, here):
+            yield batch, model(inputs(batch.images))
+
+    about = About("plain", 40, len(split), "0" * 64, (), len(ids), "cifar_resnet20")
+    files = DynamicsFiles(Path(tempfile.mkdtemp()), about)
+    recorder = PlainImages(files, split.labels, STEP_CLASSES, ids, accelerator, predict=predictions)
+    epochs = itertools.count(1)
+
+    def bare() -> None:
+        for _ in predictions():
+            pass
+
+    def scoring() -> None:
+        epoch = next(epochs)
+        assert epoch <= 40, "fewer --seconds: the record is full"
+        recorder.epoch(epoch, last=False)
+        recorder.predictions.forget(epoch)
+
+    yield {"model": "cifar_resnet20", "images": len(ids), **_ratio(bare, scoring, options.seconds)}
+
+
+def record_training(options: argparse.Namespace) -> Iterator[Row]:
+    """An epoch of steps with a `TrainingViews` recorder against the same without."""
+    accelerator = _accelerator()
+    split, subset = random_split(32, accelerator.device)
+    config, steps = step_config(options.batch), len(subset.ids) // options.batch + 1
+    about = About("training", 200, len(split), "0" * 64, (), len(subset.ids), "cifar_resnet20")
+    files = DynamicsFiles(Path(tempfile.mkdtemp()), about)
+    recorder = TrainingViews(
+        files, split.labels, STEP_CLASSES, subset.ids, accelerator, epoch_steps=len(subset.ids) / options.batch
+    )
+    sides: list[Callable[[], None]] = []
+    observers_of_sides: tuple[list[Observer], list[Observer]] = ([], [recorder])
+    for observers in observers_of_sides:
+        torch.manual_seed(0)
+        student = build_student("cifar_resnet20", STEP_CLASSES, channels=3, image_size=32, mean=MEAN, std=STD)
+        reader = reader_of(split, subset, accelerator.device)
+        step = steps_of(student, reader, subset, config, None, accelerator, observers=observers)
+        sides.append(partial(_repeated, step, steps))
+    yield {"model": "cifar_resnet20", "batch": options.batch, "steps": steps, **_ratio(sides[0], sides[1], options.seconds)}
+
+
+def _repeated(step: Callable[[], None], times: int) -> None:
+    for _ in range(times):
+        step()
+
+
+def _accelerator() -> Accelerator:
+    AcceleratorState._reset_state()
+    return make_accelerator("no", [], tempfile.mkdtemp())
+
+
 BENCHMARKS: dict[str, Callable[[argparse.Namespace], Iterator[Row]]] = {
     "gradient_norms": gradient_norms,
     "last_layer": last_layer,
+    "record_pass": record_pass,
+    "record_training": record_training,
 }
 
 

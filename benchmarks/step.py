@@ -17,7 +17,7 @@ import json
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,7 @@ from kdprune.selectors.common.select import Samples, select
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
 from kdprune.training.checkpoint import Checkpoints
+from kdprune.training.observers import Observer
 from kdprune.training.schedule import make_budget
 from kdprune.training.step import Distillation
 from kdprune.training.trainer import Task, Trainer
@@ -148,30 +149,46 @@ def _bare(accelerator: Accelerator, options: argparse.Namespace) -> Callable[[],
 
 
 def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool) -> Callable[[], None]:
-    config = Config()
-    config.train.batch_size, config.train.lr, config.train.sched = options.batch, 0.01, "cosine"
-    rng = np.random.default_rng(0)
-    side = options.image_size
-    pixels = rng.integers(0, 256, (10_000, 3, side, side), dtype=np.uint8)
-    labels = rng.integers(0, CLASSES, len(pixels))
-    source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
-    images = torch.from_numpy(pixels).to(accelerator.device)
-    split = Split(source, 3, images, no_ids())
-    subset = select(Samples(source.labels, "0" * 64), 0.5)
+    config = step_config(options.batch)
+    split, subset = random_split(options.image_size, accelerator.device)
     student, teacher = (_built(name, options) for name in _names(options))
-    settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
-    reader = Reader(split, settings, subset.ids, CLASSES, Place(accelerator.device))
+    reader = reader_of(split, subset, accelerator.device)
+    images = split.images
+    assert images is not None
     dtype = DTYPES[accelerator.mixed_precision]
     frozen_teacher = make_teacher(teacher, "random", images[:64], accelerator.device, dtype, frozen, False)
-    config.train.steps = 10**6
     targets = OnlineTargets([frozen_teacher], TEMPERATURE)
     distillation = Distillation(build_loss("kd", TEMPERATURE), targets, lambda _: ALPHA)
     return steps_of(student, reader, subset, config, distillation, accelerator)
 
 
+def step_config(batch: int) -> Config:
+    """A training without end."""
+    config = Config()
+    config.train.batch_size, config.train.lr, config.train.sched, config.train.steps = batch, 0.01, "cosine", 10**6
+    return config
+
+
+def random_split(side: int, device: torch.device) -> tuple[Split, Subset]:
+    """10,000 images of noise on the device, and a half of them."""
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (10_000, 3, side, side), dtype=np.uint8)
+    labels = rng.integers(0, CLASSES, len(pixels))
+    source = from_indexable(_Arrays(pixels, labels), "random", "train", [str(i) for i in range(CLASSES)])
+    split = Split(source, 3, torch.from_numpy(pixels).to(device), no_ids())
+    return split, select(Samples(source.labels, "0" * 64), 0.5)
+
+
+def reader_of(split: Split, subset: Subset, device: torch.device) -> Reader:
+    """Views by crop and flip."""
+    assert split.images is not None
+    settings = ViewSettings(parse_recipe("crop+flip"), split.images.shape[-1], 0, (127, 127, 127), True)
+    return Reader(split, settings, subset.ids, CLASSES, Place(device))
+
+
 def steps_of(
     student: BuiltModel, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
-    accelerator: Accelerator, views: int | None = None,
+    accelerator: Accelerator, views: int | None = None, observers: Sequence[Observer] = (),
 ) -> Callable[[], None]:  # fmt: skip
     """One step of the trainer a call."""
     inputs = place(student, accelerator.device)
@@ -189,6 +206,7 @@ def steps_of(
         checkpoints=Checkpoints(Path(tempfile.mkdtemp()), {}, 1),
         distillation=distillation,
         views=views,
+        observers=observers,
     )
     steps = Trainer(task, accelerator).steps()
 
