@@ -145,7 +145,8 @@ def record_training(options: argparse.Namespace) -> Iterator[Row]:
         reader = reader_of(split, subset, accelerator.device)
         step = steps_of(student, reader, subset, config, None, accelerator, observers=observers)
         sides.append(partial(_repeated, step, steps))
-    yield {"model": "cifar_resnet20", "batch": options.batch, "steps": steps, **_ratio(sides[0], sides[1], options.seconds)}
+    measured = _ratio(sides[0], sides[1], options.seconds)
+    yield {"model": "cifar_resnet20", "batch": options.batch, "steps": steps, **measured}
 
 
 def _repeated(step: Callable[[], None], times: int) -> None:
