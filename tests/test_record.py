@@ -157,7 +157,10 @@ def test_one_command_records_scores_selects_and_trains_and_does_nothing_twice(tm
     # one training of an epoch and one plain pass each
     steps = 1347 // 200
     assert summary["cost"]["observation"]["forward_samples"] == 2 * (steps * 200 + 1347)
-    assert summary["inputs"]["scores"] == scores.hash
+    assert summary["inputs"]["scores"]["hash"] == scores.hash
+    tree = said_by(["show", run])[1]
+    assert "scores el2n" in tree
+    assert all(proxy.name in tree for proxy in proxies)
     chosen = json.loads((run / "subset.json").read_text())["chosen"]
     assert (chosen["scorer"], chosen["hard"]) == ("el2n", "high")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*") if path.name not in (".lock",)}

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kdprune.artefact import damage, key_hash, read_record
+from kdprune.artefact import FILE, damage, key_hash, read_record
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
 from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
@@ -59,9 +59,37 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
         Node(f"data {summary['dataset']}", {"train": str(data.get("train"))[:12], "test": str(data.get("test"))[:12]})
     )
     kept = f"{summary['kept']:,} of {summary['total']:,} samples"
-    node.inputs.append(Node(f"subset {kept}", {"hash": str(summary["subset_hash"])[:12]}))
+    subset = Node(f"subset {kept}", {"hash": str(summary["subset_hash"])[:12]})
+    scores = summary.get("inputs", {}).get("scores")
+    if isinstance(scores, dict):
+        subset.inputs.append(_scores(run, scores, seen | {run.resolve()}))
+    node.inputs.append(subset)
     node.inputs += [_teacher(run, teacher, seen | {run.resolve()}) for teacher in summary["teacher"]]
     return node
+
+
+def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
+    """Scores, and the records that they are of where those are still there."""
+    origin = scores.get("origin", {})
+    node = Node(
+        f"scores {scores.get('scorer')}",
+        {"hash": str(scores.get("hash"))[:12], "hard is": str(scores.get("hard")), "of": _observed(origin)},
+    )
+    hashes = origin.get("observed") or []
+    for folder in sorted(path.parent for path in run.parent.glob(f"*/*/{FILE}")):
+        record = read_record(folder) if folder.resolve() not in seen else None
+        if record is None or key_hash(record["key"]) not in hashes:
+            continue
+        if (folder / SUMMARY).is_file():
+            node.inputs.append(lineage(folder, seen))
+        else:
+            node.inputs.append(Node(f"{record['what']} {folder.name}", {}, "; ".join(damage(folder)) or None))
+    return node
+
+
+def _observed(origin: dict[str, Any]) -> str:
+    told = [origin.get("kind"), origin.get("view"), f"{origin['epochs']} epochs" if "epochs" in origin else None]
+    return ", ".join(str(one) for one in told if one) or "nothing"
 
 
 def _teacher(run: Path, teacher: dict[str, Any], seen: frozenset[Path]) -> Node:

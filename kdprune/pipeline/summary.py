@@ -78,9 +78,17 @@ def _inputs(job: Job, teachers: list[Teacher]) -> dict[str, Any]:
         "data": data.fingerprint,
         "test_data": data.test_fingerprint,
         "subset": job.subset.hash,
-        "scores": None if job.session.scores is None else job.session.scores.hash,
+        "scores": _scores(job),
         "teachers": made_of,
     }
+
+
+def _scores(job: Job) -> dict[str, Any] | None:
+    """The scores that the subset was selected by, and what was observed for them."""
+    scores = job.session.scores
+    if scores is None:
+        return None
+    return {"hash": scores.hash, "scorer": scores.scorer, "hard": scores.hard, "origin": dict(scores.origin)}
 
 
 def _run_key(source: str) -> str | None:
