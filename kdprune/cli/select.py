@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from kdprune.data.scores import Scores
     from kdprune.data.subset import Subset
     from kdprune.pipeline.describe import Description
+    from kdprune.selectors.common.select import Samples
+
+log = logging.getLogger("kdprune")
 
 SHOWN = 24  # classes in a table
 
@@ -23,6 +27,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--keep_fraction", type=str, help="Kept samples / all samples; or several, such as 0.1,0.3.")
     parser.add_argument("--selector", type=str, default="hardest", help="A name, or NAME(ARGUMENTS).")
+    parser.add_argument("--features", type=str, help="Record of embeddings, for selectors that read features.")
     parser.add_argument("--hard", type=str, choices=["high", "low"], help="Which scores are hard, against the file.")
     parser.add_argument(
         "--balanced", type=bool, nargs="?", const=True, default=False, help="Exact share of each class."
@@ -110,7 +115,7 @@ def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) ->
     if output.suffix != ".json":
         raise ValueError(f"--output: {options.output!r} given, allowed is a path that ends in .json")
     try:
-        samples = samples_of(scores, hard=options.hard)
+        samples = _with_features(samples_of(scores, hard=options.hard), options)
         without = class_ids([part.strip() for part in options.without_classes.split(",") if part], scores.classes)
         subsets = {}
         for fraction in fractions:
@@ -122,6 +127,30 @@ def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) ->
     except ValueError as error:  # here, the options of a run's subset stand alone
         raise ValueError(str(error).replace("--subset.", "--")) from None
     return subsets
+
+
+def _with_features(samples: Samples, options: Namespace) -> Samples:
+    """The samples with the features of a record, where one is given."""
+    from dataclasses import replace
+
+    from kdprune.messages import shown
+    from kdprune.records.rows import RowRecord
+    from kdprune.selectors.common.select import needs_of
+
+    reads = "features" in needs_of(options.selector)
+    if options.features is None:
+        if reads:
+            raise ValueError(
+                f"--subset.selector: {options.selector} reads features: give a record of embeddings with --features"
+            )
+        return samples
+    if not reads:
+        log.warning("--features: no effect, since selector %s reads none", options.selector)
+        return samples
+    record = RowRecord(Path(options.features))
+    if record.about.fingerprint != samples.fingerprint:
+        raise ValueError(f"--features: {shown(options.features)} is a record of another data set than the scores")
+    return replace(samples, features=record.rows("features")[:], record=record.key_hash)
 
 
 def _describe(options: Namespace, selected: Sequence[Path], scores: dict[str, Scores]) -> None:

@@ -58,7 +58,12 @@ def _samples(config: Config, session: Session) -> Samples:
             scorer=scores.scorer,
             extra=scores.extra,
         )
-    return samples if session.features is None else replace(samples, features=np.asarray(session.features))
+    features = session.features
+    return (
+        samples
+        if features is None
+        else replace(samples, features=features.rows("features")[:], record=features.key_hash)
+    )
 
 
 def _readable(subset: Subset, data: Data, file: str) -> Subset:

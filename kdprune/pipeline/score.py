@@ -177,7 +177,7 @@ def _featured(config: Config, session: Session, train: Train) -> Session:
         )
     if found.about.fingerprint != session.data.fingerprint:
         raise ValueError(f"{found.folder} is a record of another data set")
-    return replace(session, features=found.rows("features"))
+    return replace(session, features=found)
 
 
 def score_files(

@@ -21,7 +21,7 @@ from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
-from kdprune.records.rows import Rows
+from kdprune.records.rows import RowRecord
 
 log = logging.getLogger("kdprune")
 
@@ -41,7 +41,7 @@ class Session:
     student: BuiltModel | None = None
     teachers: tuple[BuiltModel, ...] = ()
     scores: Scores | None = None
-    features: Rows | None = None
+    features: RowRecord | None = None
     observation: Mapping[str, float] | None = None
 
     def difficulty(self, hard: Hard | None = None) -> np.ndarray | None:

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from kdprune.artefact import key_hash, read_record
 from kdprune.files import check_space, read_json, write_json, write_whole
 from kdprune.messages import unknown
 
@@ -181,6 +182,12 @@ class RowRecord:
         if labels.shape != (self.about.total,):
             raise ValueError(f"{folder / LABELS} is damaged: {labels.dtype} of shape {labels.shape}")
         self.labels = labels.astype(np.int64)
+
+    @property
+    def key_hash(self) -> str:
+        """Of the artefact that it is: what it was made of."""
+        record = read_record(self.folder)
+        return "unknown" if record is None else key_hash(record["key"])
 
     def rows(self, name: str) -> Rows:
         """A column."""

@@ -46,6 +46,7 @@ class Samples:
         scorer: what the scores are, as it was written.
         extra: further columns of the scorer, float N each.
         features: float N×D, for selectors that need them.
+        record: what the features are: the hash of the key of their record.
     """
 
     labels: np.ndarray
@@ -58,6 +59,7 @@ class Samples:
     hard: Hard = "high"
     scorer: str = "given"
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
+    record: str = "given"
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -224,12 +226,15 @@ def _details(name: str, function: Selector, arguments: Mapping[str, Any], sample
     parameters = list(inspect.signature(function).parameters.values())[1:]
     values = {p.name: p.default for p in parameters if p.default is not p.empty} | dict(arguments)
     details: dict[str, Any] = {}
+    needs = getattr(function, "needs", ())
     if parameters:
         details["resolved"] = str(Call(name, (), {key: value for key, value in values.items() if value is not None}))
-    if "scores" in getattr(function, "needs", ()):
+    if "scores" in needs:
         assert samples.scores is not None
         hashed = hashlib.sha256(samples.scores.astype("<f4", copy=False).data).hexdigest()
         details |= {"scorer": samples.scorer, "hard": samples.hard, "scores_hash": hashed, "ties": TIES}
+    if "features" in needs:
+        details["features"] = samples.record
     return details
 
 
