@@ -122,7 +122,6 @@ def record_pass(options: argparse.Namespace) -> Iterator[Row]:
         epoch = next(epochs)
         assert epoch <= 40, "fewer --seconds: the record is full"
         recorder.epoch(epoch, last=False)
-        recorder.predictions.forget(epoch)
 
     yield {"model": "cifar_resnet20", "images": len(ids), **_ratio(bare, scoring, options.seconds)}
 

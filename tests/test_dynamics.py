@@ -202,8 +202,8 @@ def test_predictions_are_kept_for_as_long_as_asked(tmp_path):
         half = log_p.half().float()
         expected = temporal_divergence(half[epoch - 1], half[epoch - 2])
         torch.testing.assert_close(predictions.exchange(epoch, ids, log_p[epoch - 1]), expected)
-    predictions.forget(before=3)
-    assert len(list(tmp_path.iterdir())) == 2
+    predictions.forget(keep={1}, since=3)
+    assert len(list(tmp_path.iterdir())) == 3
     assert predictions.exchange(3, ids[:2], log_p[2][:2]).isnan().all()  # of epoch 2 nothing is known any more
     predictions.clear()
     assert not list(tmp_path.iterdir())

@@ -94,13 +94,17 @@ def test_gradients_at_initialisation_need_no_training_and_warn(tmp_path, caplog)
 
 
 def test_memorization_knows_who_saw_what(tmp_path):
-    folders = recorded("memorization", tmp_path, {"record.repeats": 4, "train.epochs": 1, "data.val_fraction": 0.1})
+    folders = recorded("memorization", tmp_path, {
+        "record.repeats": 14, "record.train_fraction": 0.5, "train.epochs": 1, "data.val_fraction": 0.1
+    })  # fmt: skip
     seen = observe(folders).read("trained", 0, 1347).T
     parts = [load_subset(path).ids for path in sorted((tmp_path / "records").glob("digits*/subset.json"))]
-    assert len({part.tobytes() for part in parts}) == 4
+    assert len({part.tobytes() for part in parts}) == 14
     assert sorted(np.flatnonzero(row).tolist() for row in seen) == sorted(part.tolist() for part in parts)
-    with pytest.raises(ValueError, match=r"--record\.repeats: 2"):
-        recorded("memorization", tmp_path, {"record.repeats": 2})
+    for repeats in (2, 5):
+        with pytest.raises(ValueError, match=rf"--record\.repeats: {repeats}"):
+            recorded("memorization", tmp_path / "few", {"record.repeats": repeats})
+    assert not list((tmp_path / "few").rglob("*.safetensors"))
 
 
 def test_a_record_is_made_once_gone_on_with_and_checked(tmp_path, digits_teacher, caplog):

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch import Tensor, nn
 
 from kdprune.data.reader import Batch
@@ -101,3 +102,11 @@ def student_logits(model: nn.Module, inputs: Inputs, accelerator: Accelerator) -
             return model(inputs(views_NCHW))
 
     return logits
+
+
+def same_buffers(model: nn.Module, accelerator: Accelerator) -> None:
+    """Give every process the main one's buffers: running statistics of BatchNorm are of local batches, and a pass over
+    data is that of one model, the one that is saved. DDP does the same at the next step."""
+    if accelerator.num_processes > 1:
+        for buffer in model.buffers():
+            broadcast(buffer)

@@ -21,7 +21,10 @@ from kdprune.data.reader import Batch, InputSize
 from kdprune.data.split import Split
 from kdprune.passes.predict import predict
 from kdprune.records.rows import RowFiles
+from kdprune.records.statistics import OF_LABELS
 from kdprune.training.interrupt import Interrupted, StopRequest
+
+LABEL_COLUMNS = (*OF_LABELS, "last_layer_gradient_norm")  # NaN where a sample has no label
 
 Compute = Callable[[Batch], Tensor]
 """From a batch to a row for each of its samples, on the device: all columns side by side, float32 P×W."""
@@ -59,7 +62,7 @@ def write_rows(
             readable = np.setdiff1d(ids, split.unreadable)
             rows = run(ids=readable).float().cpu().numpy() if len(readable) else np.empty((0, _width(files)))
             if accelerator.is_main_process:
-                files.write(shard, _columns(files, ids, readable, rows))
+                files.write(shard, _columns(files, ids, readable, rows, split.labels))
             accelerator.wait_for_everyone()
             done += len(readable)
             bar.update(len(ids))
@@ -74,15 +77,21 @@ def _width(files: RowFiles) -> int:
     return sum(max(1, column.width) for column in files.about.columns.values())
 
 
-def _columns(files: RowFiles, ids: np.ndarray, readable: np.ndarray, rows_PW: np.ndarray) -> Mapping[str, np.ndarray]:
+def _columns(
+    files: RowFiles, ids: np.ndarray, readable: np.ndarray, rows_PW: np.ndarray, labels_N: np.ndarray
+) -> Mapping[str, np.ndarray]:
     """The rows of a shard by column, with NaN for samples that cannot be read."""
+    has_label_P = labels_N[readable] >= 0
     found: dict[str, np.ndarray] = {}
     start = 0
     for name, column in files.about.columns.items():
         width = max(1, column.width)
         values = rows_PW[:, start : start + width].astype(column.dtype)
         start += width
-        if len(wrong := readable[~np.isfinite(values).all(1)]):
+        is_wrong_P = ~np.isfinite(values).all(1)
+        if name in LABEL_COLUMNS:
+            is_wrong_P &= has_label_P
+        if len(wrong := readable[is_wrong_P]):
             raise ValueError(
                 f"{files.folder}: {name} of {len(wrong):,} samples is not finite as {column.dtype} "
                 f"(ids {', '.join(map(str, wrong[:5]))}{' …' if len(wrong) > 5 else ''})"

@@ -160,13 +160,14 @@ def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings
 
 def _check_record(config: Config, budget: Budget) -> None:
     """Refuse a record of views whose epoch or label is not known."""
-    if config.train.record != "training":
+    record = config.train.record
+    if record != "none" and config.subset.dynamic is not None:
+        raise ValueError(f"--train.record: {record} given, and with --subset.dynamic epochs differ; allowed is none")
+    if record != "training":
         return
-    option = "--train.record: training given, and"
+    option = f"--{'record.view' if config.seeds.role == 'proxy' else 'train.record'}: training given, and"
     if recipe.parse(config.data.augment).mixes:
         raise ValueError(f"{option} --data.augment {config.data.augment} mixes labels; allowed is plain")
-    if config.subset.dynamic is not None:
-        raise ValueError(f"{option} with --subset.dynamic an epoch holds some of the samples; allowed is plain")
     if config.teacher.views is not None:
         raise ValueError(f"{option} with --teacher.views epochs share their views; allowed is plain")
     # A teacher's is recorded because it costs nothing, not because it was asked for.

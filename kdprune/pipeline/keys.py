@@ -56,6 +56,7 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
         "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT},
+        "record": config.train.record if config.seeds.role == "proxy" else None,  # all that it is trained for
         **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),
     }

@@ -10,6 +10,7 @@ from kdprune.artefact import FILE, damage, key_hash, read_record
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
 from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
+from kdprune.scorers.common.observation import digests_hash
 
 
 @dataclass
@@ -41,7 +42,8 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
         raise FileNotFoundError(f"{run} is not a run directory: it has no artefact.json")
     key = record["key"]
     if not (run / SUMMARY).is_file():
-        return Node(f"run {run.name}", {"key": key_hash(key)[:12]}, "not finished")
+        problem = "; ".join(damage(run)) or None if "files" in record else "not finished"
+        return Node(f"{record['what'].removeprefix('a ')} {run.name}", {"key": key_hash(key)[:12]}, problem)
     summary = read_summary(run)
     node = Node(
         f"run {run.name}",
@@ -78,7 +80,7 @@ def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
     hashes = origin.get("observed") or []
     for folder in sorted(path.parent for path in run.parent.glob(f"*/*/{FILE}")):
         record = read_record(folder) if folder.resolve() not in seen else None
-        if record is None or key_hash(record["key"]) not in hashes:
+        if record is None or digests_hash(record.get("files", {})) not in hashes:
             continue
         if (folder / SUMMARY).is_file():
             node.inputs.append(lineage(folder, seen))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
 from copy import deepcopy
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
+
 from kdprune.config import Config, RecordConfig, SeedConfig, StudentConfig, SubsetConfig, TrainConfig
 from kdprune.data.counter import key
+from kdprune.data.subset import load_subset
 from kdprune.pipeline.recipes import without_teacher
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
@@ -33,7 +37,26 @@ def train_on_parts(config: Config, session: Session, train: Train) -> list[Path]
         recipe.subset = SubsetConfig(file=str(_part(config, session, recipe.seed)))
         recipe.train.record = "none"
         recipes.append(recipe)
+    _check_parts(recipes, config, session)
     return _trained(recipes, config, session, train)
+
+
+def _check_parts(recipes: list[Config], config: Config, session: Session) -> None:
+    """Refuse parts that some sample is in all of, or in none: nothing could be said of it."""
+    data = session.data
+    times_N = np.zeros(len(data.train), dtype=np.int64)
+    for recipe in recipes:
+        assert recipe.subset.file is not None
+        times_N[load_subset(recipe.subset.file).ids] += 1
+    times = np.delete(times_N, np.union1d(data.validation, data.train.unreadable))
+    if lost := int(((times == 0) | (times == len(recipes))).sum()):
+        # of N samples that are in all parts with probability f^M, about a half is expected where f^M·N = 1/2
+        enough = math.ceil(math.log(2 * len(times)) / -math.log(max(config.record.train_fraction, 0.5)))
+        raise ValueError(
+            f"--record.repeats: {len(recipes)} given, with which {lost:,} of {len(times):,} samples would be part of "
+            f"all trainings or of none, so that nothing could be said of them; about {enough} are enough for this data at "
+            f"--record.train_fraction {config.record.train_fraction:g}"
+        )
 
 
 def _part(config: Config, session: Session, seed: int) -> Path:

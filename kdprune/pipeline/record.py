@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdprune.config import Config
+from kdprune.config import Config, RecordConfig, dotted
 from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
@@ -31,6 +31,7 @@ from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
 from kdprune.pipeline.job import make_student
 from kdprune.pipeline.proxies import proxy_recipe, train_on_parts, train_proxies
+from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.row_record import record_rows, width_of
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
@@ -77,15 +78,22 @@ def record(kind: str, config: Config, session: Session, train: Train) -> Recorde
 
 def record_dynamics(config: Config, session: Session, train: Train) -> Recorded:
     """Runs that recorded their dynamics: of the teachers that are trained here, or of proxies."""
-    if config.record.source != "proxy":
+    source, asked = config.record.source, _asked_of_proxies(config)
+    if source == "teacher" or (source == "auto" and not asked):
+        if asked:
+            log.warning("%s: no effect beside --record.source teacher", ", ".join(asked))
         runs = _recorded_teachers(config, session, train)
         if runs:
-            log.info("scores are of the training dynamics of %s", ", ".join(map(str, runs)))
+            log.info(
+                "observed are the training views of the teacher, %s; --record.source proxy trains a model for it",
+                ", ".join(map(str, runs)),
+            )
             return Recorded(runs)
-        if config.record.source == "teacher":
+        if source == "teacher":
             raise ValueError(
                 "--record.source: teacher given, and no teacher is trained here on all samples with a record of its "
-                "training views (--teacher.train_fraction 1, no mixed labels, at least one epoch); allowed is proxy"
+                "training views (--teacher.train_fraction 1, no mixed labels, at least one epoch, not finished before "
+                "without a record); allowed is proxy"
             )
     runs = train_proxies(config, session, train)
     for run in runs:
@@ -94,6 +102,22 @@ def record_dynamics(config: Config, session: Session, train: Train) -> Recorded:
     about = Dynamics(runs[:1]).about
     passes = about.observed * about.epochs * len(runs) if about.view == "plain" else 0
     return Recorded(runs, _cost(runs, forward=passes))
+
+
+def observed_recipe(config: Config) -> Config:
+    """The recipe of the training whose dynamics will be recorded, as far as it can be told beforehand."""
+    teachers = [request.name for request in requested_teachers(config) if not request.has_weights]
+    source, fits = config.record.source, config.teacher.train_fraction == 1
+    if teachers and (source == "teacher" or (source == "auto" and fits and not _asked_of_proxies(config))):
+        return teacher_recipe(config, teachers[0])
+    return proxy_recipe(config, 0)
+
+
+def _asked_of_proxies(config: Config) -> list[str]:
+    """Options that say how proxies are trained; where one is given, proxies are meant."""
+    given, default = (dotted({"record": asdict(record)}) for record in (config.record, RecordConfig()))
+    others = ("record.source", "record.files", "record.embeddings")
+    return [f"--{name}" for name in given if given[name] != default[name] and name not in others]
 
 
 def _recorded_teachers(config: Config, session: Session, train: Train) -> list[Path]:
@@ -123,7 +147,7 @@ def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
     """Everything that a forward pass of the teacher gives: statistics of its predictions, the norm of the last layer's
     gradient, features."""
     if not requested_teachers(config):
-        raise ValueError("--subset.scorer: it reads what a teacher says, and --teacher.models names none")
+        raise ValueError("--teacher.models: no teacher given, and what a teacher says of each sample is to be recorded")
     loaded = load_teachers(config, session, train)
     if len(loaded) > 1:
         log.info("scores are of the first teacher, %s", loaded[0].built.name)

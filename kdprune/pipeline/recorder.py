@@ -10,7 +10,9 @@ import numpy as np
 from torch import Tensor
 
 from kdprune.data.reader import Batch, plain_batches
+from kdprune.data.stream import Stream
 from kdprune.files import in_bytes
+from kdprune.passes.evaluation import same_buffers
 from kdprune.pipeline.job import Job
 from kdprune.records.dynamics import About, DynamicsFiles
 from kdprune.records.predictions import Predictions
@@ -41,7 +43,7 @@ def make_recorder(job: Job, run: RunDir, logits_of: Callable[[Tensor], Tensor]) 
         view, epochs, len(data.train), data.fingerprint, tuple(data.classes), len(ids), job.student.name
     )  # fmt: skip
     files = DynamicsFiles(run.dynamics, about)
-    scratch = 2 * Predictions(files.folder, about.total, data.num_classes).bytes
+    scratch = 4 * Predictions(files.folder, about.total, data.num_classes).bytes
     log.info(
         "%s: records %d statistics of %s samples in %d epochs: %s, and while it trains %s more",
         *(job.student.name, len(about.statistics), f"{len(ids):,}", epochs, in_bytes(about.bytes), in_bytes(scratch)),
@@ -53,12 +55,20 @@ def make_recorder(job: Job, run: RunDir, logits_of: Callable[[Tensor], Tensor]) 
 
 
 def recorded_epochs(job: Job) -> int:
-    """How many epochs are recorded: of training views those that are completed, of plain images those begun, too."""
+    """How many epochs are recorded: of training views those that are completed, of plain images those at whose end the
+    trainer looks around, the last one perhaps before it is complete."""
     budget = job.budget
-    return budget.epochs if job.config.train.record == "plain" else budget.steps * budget.batch_size // budget.kept
+    if job.config.train.record == "training":
+        return budget.steps * budget.batch_size // budget.kept
+    order = Stream(job.subset.ids, budget.batch_size, seed=0)
+    ends = step = 0
+    while step < budget.steps:
+        step = min(budget.steps, order.epoch_end(order.epoch_of(step)))
+        ends += 1
+    return ends
 
 
 def _predictions(job: Job, ids: np.ndarray, logits_of: Callable[[Tensor], Tensor]) -> Iterator[tuple[Batch, Tensor]]:
-    job.student.model.eval()
+    same_buffers(job.student.model.eval(), job.session.accelerator)
     for batch in plain_batches(job.session.data.train, ids, job.student.spec, job.session.place):
         yield batch, logits_of(batch.images)

@@ -13,7 +13,7 @@ from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.dynamic import keep_fraction, redraws
 from kdprune.pipeline.session import Session
-from kdprune.selectors.common.select import Samples, needs_of, select
+from kdprune.selectors.common.select import Samples, needs_of, samples_of, select
 
 
 def choose_subset(config: Config, session: Session) -> Subset:
@@ -51,8 +51,10 @@ def _samples(config: Config, session: Session) -> Samples:
     if not {"scores", "features"} & set(needs_of(config.subset.selector)):
         return samples
     if scores is not None:
+        known = samples_of(scores)  # which says what was not observed, and leaves it out
         samples = replace(
             samples,
+            excluded=np.union1d(data.validation, np.flatnonzero(known.excluded)),
             scores=scores.values,
             hard=config.subset.hard or scores.hard,
             scorer=scores.scorer,

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import torch
 from accelerate.utils import broadcast_object_list
 
 from kdprune.artefact import Artefact, key_hash, obtain
 from kdprune.config import Config
+from kdprune.data.counter import bits, key, uniform
 from kdprune.data.scores import Scores, load_scores
 from kdprune.messages import about, listed
 from kdprune.pipeline.dynamic import needs_scores, redraws
-from kdprune.pipeline.record import record, record_embeddings
+from kdprune.pipeline.job import make_job
+from kdprune.pipeline.record import observed_recipe, record, record_embeddings
+from kdprune.pipeline.recorder import recorded_epochs
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
 from kdprune.records.rows import RowRecord
@@ -24,6 +29,7 @@ from kdprune.registry import names
 from kdprune.scorers.common.apply import bound, check_fit, declared, score
 from kdprune.scorers.common.observation import Observation, observe
 from kdprune.selectors.common.select import needs_of
+from kdprune.testing.simulated import simulated
 
 log = logging.getLogger("kdprune")
 
@@ -39,11 +45,12 @@ def with_scores(config: Config, session: Session, train: Train) -> Session:
     """
     subset = config.subset
     needs = needs_of(subset.selector) if subset.file is None else ()
-    if subset.scores is not None:
-        scores = load_scores(subset.scores, session.data.fingerprint, len(session.data.train))
-        session = replace(session, scores=scores)
-    if subset.scorer is not None:
-        session = _scored(config, session, train)
+    if "scores" in needs or needs_scores(config):
+        if subset.scores is not None:
+            scores = load_scores(subset.scores, session.data.fingerprint, len(session.data.train))
+            session = replace(session, scores=scores)
+        if subset.scorer is not None:
+            session = _scored(config, session, train)
     if "features" in needs:
         with about("--subset.features"):
             session = _featured(config, session, train)
@@ -90,12 +97,44 @@ def selects_by_observation(config: Config) -> bool:
     return bool({"scores", "features"} & set(needs)) or needs_scores(config)
 
 
-def rehearsal(config: Config, session: Session) -> tuple[Config, Session]:
-    """The same run on a random subset of the same size: what is wrong with it shows before anything is scored."""
-    subset = replace(config.subset, selector="random", scorer=None, scores=None, hard=None, features=None)
-    data = session.data
-    nothing_known = Scores(np.zeros(len(data.train)), data.train.labels, data.fingerprint, "none", "high")
-    return replace(config, subset=subset), replace(session, scores=nothing_known)
+@contextlib.contextmanager
+def rehearsed(config: Config, session: Session) -> Iterator[tuple[Config, Session]]:
+    """The same run with scores that are draws, for whatever is wrong with it to show before anything is trained.
+
+    Selectors that compare features are replaced by chance. What is said of that subset is not logged.
+
+    Raises:
+        ValueError: arguments that the scorer refuses, or epochs that would not be recorded.
+    """
+    subset, data = config.subset, session.data
+    draws = uniform(bits(key("rehearsal"), torch.arange(len(data.train))), 1)[:, 0].numpy()
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        columns: Collection[str] = ()
+        if subset.scores is not None:
+            columns = load_scores(subset.scores, data.fingerprint, len(data.train)).extra.keys()
+        elif subset.scorer is not None:
+            columns = _rehearsed_columns(subset.scorer, config, session)
+        extra = dict.fromkeys(columns, draws)
+        scores = Scores(draws, data.train.labels, data.fingerprint, str(subset.scorer), "high", extra=extra)
+        if "features" in needs_of(subset.selector):
+            subset = replace(subset, selector="random")
+        yield replace(config, subset=subset), replace(session, scores=scores)
+    finally:
+        log.setLevel(level)
+
+
+def _rehearsed_columns(text: str, config: Config, session: Session) -> Collection[str]:
+    """Further columns of a scorer, seen on a simulated record of as many epochs as there will be."""
+    says = declared(bound(text)[0].name)
+    if config.record.files or says.needs == "embeddings":
+        return ()
+    epochs = recorded_epochs(make_job(observed_recipe(config), session)) if says.needs == "dynamics" else 1
+    if not epochs:  # the teacher's training is no whole epoch; proxies are observed, and say so themselves
+        return ()
+    case = simulated(says.needs, 64, 1, epochs, seed=0)
+    return score(text, case.observation(), difficulty=case.difficulty).extra.keys()
 
 
 def _scored(config: Config, session: Session, train: Train) -> Session:
@@ -144,7 +183,7 @@ def score_file(
     """
     call, _, arguments = bound(text, option)
     reads = declared(call.name).reads
-    key = {
+    made_of = {
         "version": VERSION,
         "scorer": call.name,
         "arguments": {name: repr(value) for name, value in arguments.items()},
@@ -153,21 +192,29 @@ def score_file(
         "seed": seed if "seed" in reads else None,
         "base": None if base is None or "difficulty" not in reads else [base.hash, base.hard],
     }
-    place = folder / f"{call.name}-{key_hash(key)[:8]}"
+    place = folder / f"{call.name}-{key_hash(made_of)[:8]}"
 
     def make() -> list[str]:
         difficulty = None if base is None else base.difficulty
         score(text, observation, seed=seed, difficulty=difficulty, option=option).save(place / FILE)
         return [FILE]
 
-    obtain(Artefact(place, "scores", key), make)
+    try:
+        obtain(Artefact(place, "scores", made_of), make)
+    except ValueError:
+        if not (place / FILE).exists():  # it was refused: nothing is there to be kept
+            shutil.rmtree(place, ignore_errors=True)
+        raise
     log.info("scores by %s: %s", text, place / FILE)
     return place / FILE
 
 
 def _featured(config: Config, session: Session, train: Train) -> Session:
-    if config.subset.features is not None:
-        found = RowRecord(Path(config.subset.features))
+    folder = config.subset.features
+    if folder is None and config.record.files and config.subset.scorer is None:  # else they are the scorer's
+        folder = config.record.files[0]
+    if folder is not None:
+        found = RowRecord(Path(folder))
     else:
         recorded = record_embeddings(config, session, train)
         found = RowRecord(recorded.folders[0])

@@ -15,7 +15,7 @@ from kdprune.data.split import Split
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
-from kdprune.passes.evaluation import evaluate, student_logits
+from kdprune.passes.evaluation import evaluate, same_buffers, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.dynamic import make_order
 from kdprune.pipeline.job import Job
@@ -99,6 +99,7 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
     data, accelerator, spec = job.session.data, job.session.accelerator, job.student.spec
 
     def accuracy(split: Split, ids: np.ndarray) -> dict[str, Any]:
+        same_buffers(model, accelerator)
         logits = student_logits(model.eval(), inputs, accelerator)
         batches = plain_batches(split, ids, spec, job.session.place)
         return evaluate(logits, batches, job.student.num_classes, accelerator)

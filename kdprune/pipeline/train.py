@@ -24,13 +24,14 @@ from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
 from kdprune.pipeline.recipes import without_teacher
 from kdprune.pipeline.record import KINDS
-from kdprune.pipeline.score import check_selection, rehearsal, selects_by_observation, with_scores
+from kdprune.pipeline.score import check_selection, rehearsed, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import summarise
 from kdprune.pipeline.targets import make_targets
 from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, load_teachers
+from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
 from kdprune.runs.run_dir import RunDir
@@ -109,7 +110,8 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
 def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
-        make_job(*rehearsal(config, session))
+        with rehearsed(config, session) as rehearsal:
+            make_job(*rehearsal)
         return with_scores(config, session, train)
     return session
 
@@ -128,8 +130,22 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
         with owned(run, session.accelerator):
             if not _finished(run):  # another command may have finished it meanwhile
                 fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+    _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
+
+
+def _warn_of_other_record(config: Config, run: RunDir) -> None:
+    """A run is found by what it trained; whether its dynamics were recorded is no part of that."""
+    wanted = config.train.record
+    if wanted == "none" or config.seeds.role != "student":
+        return
+    view = Dynamics([run.path]).about.view if (run.dynamics / HEADER).is_file() else "none"
+    if view != wanted:
+        log.warning(
+            "--train.record: %s given, and %s was finished with %s: remove it to have it trained and recorded again",
+            *(wanted, run.path, view),
+        )
 
 
 def _finished(run: RunDir) -> bool:

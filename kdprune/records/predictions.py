@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -51,10 +52,11 @@ class Predictions:
         before = torch.from_numpy(self._map(epoch - 1)[ids_P])
         return temporal_divergence(rounded.float(), before.float())
 
-    def forget(self, before: int) -> None:
-        """Remove the files of the epochs before this one."""
+    def forget(self, keep: Collection[int], since: int) -> None:
+        """Remove the files of epochs before `since`, but for those that are to be kept."""
         for path in self.folder.glob(f"{_PREFIX}*.f16"):
-            if int(path.stem.removeprefix(_PREFIX)) < before:
+            epoch = int(path.stem.removeprefix(_PREFIX))
+            if epoch < since and epoch not in keep:
                 path.unlink(missing_ok=True)
 
     def clear(self) -> None:

@@ -60,21 +60,27 @@ class Recorder(Observer):
             self._write()
 
     def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
-        self._epochs_done = epoch
+        self._epochs_done += 1  # where a batch holds several epochs, their ends are one
         return {}
 
     def state_dict(self) -> dict[str, Any]:
         self._write()
         self.files.flush()
         self.accelerator.wait_for_everyone()  # no checkpoint may be ahead of what another process has yet to write
-        self._saved_at = [*self._saved_at, self._epochs_done][-KEPT:]
-        if self.accelerator.is_main_process:
-            self.predictions.forget(min(self._saved_at))
-        return {"saved_at": self._saved_at}
+        self._saved_at = [*self._saved_at, self._epochs_recorded][-KEPT:]
+        self._forget()
+        return {"saved_at": self._saved_at, "epochs_done": self._epochs_done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved_at, self._first = list(state["saved_at"]), False
-        self._epochs_done = self._saved_at[-1]
+        self._epochs_done = state["epochs_done"]
+
+    def _forget(self) -> None:
+        """Let go of predictions that neither the next epoch nor a checkpoint will be compared with: what comes after a
+        checkpoint's epoch, and was not begun when it was written, is predicted again."""
+        if self.accelerator.is_main_process:
+            resumed = {epoch + more for epoch in self._saved_at for more in (0, 1)}
+            self.predictions.forget(resumed, since=self._epochs_recorded)
 
     def close(self) -> None:
         """Write what is left, and see that nothing is missing.
@@ -120,6 +126,11 @@ class Recorder(Observer):
             self.files.write(epoch, ids_P, values_SP.numpy())
 
     @property
+    def _epochs_recorded(self) -> int:
+        """Epochs of which all is written."""
+        return self._epochs_done
+
+    @property
     def _last_to_write(self) -> int:
         """The last epoch whose samples can be compared with the epoch before."""
         return self.files.about.epochs + 1
@@ -149,6 +160,7 @@ class TrainingViews(Recorder):
             self._write()
             self.accelerator.wait_for_everyone()
             self._complete += 1
+            self._forget()
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "complete": self._complete}
@@ -156,6 +168,10 @@ class TrainingViews(Recorder):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         super().load_state_dict(state)
         self._complete = state["complete"]
+
+    @property
+    def _epochs_recorded(self) -> int:
+        return self._complete
 
     @property
     def _last_to_write(self) -> int:
@@ -175,9 +191,13 @@ class PlainImages(Recorder):
 
     @torch.no_grad()
     def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+        this = self._epochs_done + 1
         for batch, logits_NC in self.predict():
-            self._note(batch.ids, torch.full_like(batch.ids, epoch), logits_NC, batch.labels)
+            self._note(batch.ids, torch.full_like(batch.ids, this), logits_NC, batch.labels)
             if len(self._waiting) >= FLUSH:
                 self._write()
         self._write()
-        return super().epoch(epoch, last)
+        row = super().epoch(epoch, last)
+        self.accelerator.wait_for_everyone()
+        self._forget()
+        return row

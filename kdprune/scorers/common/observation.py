@@ -5,7 +5,7 @@ Shapes: N samples of the unpruned training set.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kdprune.artefact import key_hash, read_record
+from kdprune.artefact import FILE, damage, key_hash, read_record
 from kdprune.records import dynamics
 from kdprune.records.dynamics import Dynamics
 from kdprune.records.rows import RowRecord, Rows
@@ -86,25 +86,39 @@ def observe(folders: Sequence[Path]) -> Observation:
             raise FileNotFoundError(f"{first} holds no record: `kdprune record` makes one") from None
     else:
         record = Dynamics(folders)
+        if len({folder.resolve() for folder in record.folders}) < len(folders):
+            raise ValueError(f"{', '.join(map(str, folders))}: a record is given twice, and repeats are of several")
         origin = {"kind": "dynamics", "view": record.about.view, "epochs": record.about.epochs,
-                  "model": record.about.model, "observed": [_finished(folder) for folder in folders]}  # fmt: skip
+                  "model": record.about.model, "observed": [contents(folder) for folder in folders]}  # fmt: skip
         about = record.about
         return Observation("dynamics", record.labels, about.fingerprint, about.classes, origin, record)
     if len(folders) > 1:
         raise ValueError(f"{len(folders)} records given, and {first} holds no dynamics: only those have repeats")
     rows = RowRecord(first)
-    origin = {"kind": rows.about.kind, **rows.about.origin, "observed": [_finished(first)]}
+    origin = {"kind": rows.about.kind, **rows.about.origin, "observed": [contents(first)]}
     return Observation(
         rows.about.kind, rows.labels, rows.about.fingerprint, rows.about.classes, origin, record=rows
     )  # fmt: skip
 
 
-def _finished(folder: Path) -> str:
-    """The hash of the key of a finished artefact."""
-    owner = folder if (folder / "artefact.json").is_file() else folder.parent
+def contents(folder: Path) -> str:
+    """A hash of what a finished record holds; of a run, of what it recorded.
+
+    Raises:
+        ValueError: it is not finished, or not as it was written.
+    """
+    owner = folder if (folder / FILE).is_file() else folder.parent
     record = read_record(owner)
     if record is None or "files" not in record:
         raise ValueError(
             f"{owner} is not finished, so that its record is incomplete: the command that began it goes on with it"
         )
-    return key_hash(record["key"])
+    if found := damage(owner):
+        raise ValueError(f"{'; '.join(found)}: --remake true makes it again")
+    return digests_hash(record["files"])
+
+
+def digests_hash(files: Mapping[str, str]) -> str:
+    """A hash of the files that belong to a record, by their digests."""
+    recorded = {name: digest for name, digest in files.items() if name.startswith(f"{dynamics.FOLDER}/")}
+    return key_hash(recorded or files)
