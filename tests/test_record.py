@@ -254,3 +254,146 @@ def test_the_commands(tmp_path):
         status, _, complaints = said_by(wrong)
         assert status == 2
         assert named in complaints
+
+
+# --- nothing stale ----------------------------------------------------------------------------------------------------
+
+
+def score_paths(output: Path) -> set[Path]:
+    return set((output / "scores").glob("*/scores.parquet"))
+
+
+def test_scores_are_of_what_was_asked_for(tmp_path):
+    """Each change of what scores depend on makes other ones; what they do not depend on makes none."""
+    base = {**ONE_COMMAND, "subset.scorer": "el2n(epoch=1)"}
+    train(tmp_path, base)
+    known = score_paths(tmp_path)
+    assert len(known) == 1
+    for more in (
+        {"subset.scorer": "el2n(epoch=2)"},
+        {"record.view": "training"},
+        {"record.train.lr": 0.01},
+        {"record.repeats": 2},
+        {"seed": 1},
+        {"subset.scorer": "random"},
+        {"subset.scorer": "random", "seeds.subset": 5},
+    ):
+        train(tmp_path, {**base, **more})
+        new = score_paths(tmp_path)
+        assert len(new) == len(known) + 1, more
+        known = new
+    for same in (
+        {"subset.keep_fraction": 0.3},
+        {"subset.selector": "easiest"},
+        {"train.lr": 0.01, "record.train.lr": 0.05},
+    ):
+        train(tmp_path, {**base, **same})
+        assert score_paths(tmp_path) == known, same
+
+
+def test_a_base_of_scores_is_part_of_what_starts_from_it(tmp_path):
+    train(tmp_path, {**ONE_COMMAND, "subset.scorer": "loss"})
+    (first,) = score_paths(tmp_path)
+    scores = load_scores(first)
+    from dataclasses import replace
+
+    from kdprune.pipeline.score import score_file
+
+    (folder,) = recorded("embeddings", tmp_path, {})
+    observation = observe([folder])
+    bases = [scores, replace(scores, values=scores.values + np.arange(len(scores.values))), replace(scores, hard="low")]
+    files = {score_file("d2", observation, tmp_path / "scores", base=base) for base in bases}
+    assert len(files) == 3
+
+
+def test_a_proxy_of_another_view_is_another_record(tmp_path):
+    views = []
+    for view in ("plain", "training", "plain"):
+        (folder,) = recorded("dynamics", tmp_path, {"record.view": view})
+        views.append((folder, observe([folder]).origin["view"]))
+    assert [view for _, view in views] == ["plain", "training", "plain"]
+    assert views[0] == views[2] != views[1]
+
+
+def test_a_finished_run_without_the_record_that_is_asked_for_says_so(tmp_path, caplog):
+    train(tmp_path, {**TINY, "train.record": "training"})
+    train(tmp_path, {**TINY, "train.record": "plain"})
+    assert "--train.record: plain given" in caplog.text
+
+
+def test_a_damaged_record_is_not_scored(tmp_path):
+    (folder,) = recorded("dynamics", tmp_path, {})
+    path = folder / "dynamics" / "epoch_0002.f16"
+    content = bytearray(path.read_bytes())
+    content[50] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="epoch_0002"):
+        observe([folder])
+    status, _, complaints = said_by(["score", "el2n", "--from", folder, "--output", tmp_path / "scores"])
+    assert status == 2
+    assert "epoch_0002" in complaints
+    assert not (tmp_path / "scores").exists() or not list((tmp_path / "scores").iterdir())
+
+
+def test_a_record_given_twice_is_no_repeat(tmp_path):
+    (folder,) = recorded("dynamics", tmp_path, {})
+    with pytest.raises(ValueError, match="twice"):
+        observe([folder, folder])
+
+
+def test_proxies_are_meant_where_something_is_said_of_them(tmp_path):
+    """With a teacher that is trained here, auto observes it, unless options say how proxies are to be."""
+    options = {"teacher.models": "mlp_64", "record.repeats": 2, "record.train.epochs": 1}
+    folders = recorded("dynamics", tmp_path, options)
+    assert [folder.parent.name for folder in folders] == ["records", "records"]
+    assert not (tmp_path / "teachers").exists()
+    folders = recorded("dynamics", tmp_path, {"teacher.models": "mlp_64"})
+    assert [folder.parent.name for folder in folders] == ["teachers"]
+
+
+@pytest.mark.parametrize("steps", [22, 7, 1, 50])
+def test_plain_records_of_any_number_of_steps(steps, tmp_path):
+    """The last epoch may be begun within the step that ends the one before."""
+    settings = {"train.steps": steps, "train.batch_size": 64, "train.record": "plain"}
+    _, run = train(tmp_path, settings)
+    with open(run / "metrics.csv") as file:
+        assert observe([run]).origin["epochs"] == len(file.readlines()) - 1
+
+
+def test_a_batch_of_several_epochs_is_recorded_at_its_end(tmp_path):
+    settings = {"train.steps": 4, "train.batch_size": 64, "train.record": "plain", "subset.keep_fraction": 0.02}
+    _, run = train(tmp_path, settings)
+    assert not observe([run]).read("loss", 0, 1347).isnan().any()
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"subset.scorer": "forgetting(never_learned='foo')"}, "never_learned"),
+        ({"subset.scorer": "dual(window=10)"}, "window"),
+        ({"subset.scorer": "el2n", "subset.selector": "window(start=0.9)"}, "window"),
+        ({"subset.scorer": "el2n", "subset.selector": "beta"}, "mean_probability"),
+    ],
+)
+def test_arguments_are_refused_before_anything_is_trained(options, named, tmp_path):
+    for more in ({}, {"teacher.models": "mlp_64"}):
+        with pytest.raises(ValueError, match=named):
+            train(tmp_path, {**ONE_COMMAND, **options, **more})
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_a_teacher_says_what_needs_no_labels_of_images_without(tmp_path, digits_teacher):
+    from PIL import Image
+
+    numbers = np.random.default_rng(0)
+    (tmp_path / "images").mkdir()
+    for n in range(30):
+        Image.fromarray(numbers.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / "images" / f"{n}.png")
+    options = {
+        "data.dataset": str(tmp_path / "images"), "teacher.models": str(digits_teacher), "distill.alpha": 1.0,
+        "subset.selector": "hardest", "subset.keep_fraction": 0.5, "train.steps": 1, "train.batch_size": 8,
+    }  # fmt: skip
+    summary, _ = train(tmp_path / "runs", {**options, "subset.scorer": "teacher_entropy"})
+    assert summary["kept"] == 15
+    with pytest.raises(ValueError, match="needs labels"):
+        train(tmp_path / "runs", {**options, "subset.scorer": "teacher_el2n"})

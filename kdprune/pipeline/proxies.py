@@ -54,8 +54,8 @@ def _check_parts(recipes: list[Config], config: Config, session: Session) -> Non
         enough = math.ceil(math.log(2 * len(times)) / -math.log(max(config.record.train_fraction, 0.5)))
         raise ValueError(
             f"--record.repeats: {len(recipes)} given, with which {lost:,} of {len(times):,} samples would be part of "
-            f"all trainings or of none, so that nothing could be said of them; about {enough} are enough for this data at "
-            f"--record.train_fraction {config.record.train_fraction:g}"
+            f"all trainings or of none, so that nothing could be said of them; about {enough} are enough for this data "
+            f"at --record.train_fraction {config.record.train_fraction:g}"
         )
 
 

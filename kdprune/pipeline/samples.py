@@ -59,6 +59,7 @@ def _samples(config: Config, session: Session) -> Samples:
             hard=config.subset.hard or scores.hard,
             scorer=scores.scorer,
             extra=scores.extra,
+            origin=scores.origin,
         )
     features = session.features
     return (

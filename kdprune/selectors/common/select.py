@@ -47,6 +47,7 @@ class Samples:
         extra: further columns of the scorer, float N each.
         features: float N×D, for selectors that need them.
         record: what the features are: the hash of the key of their record.
+        origin: what was observed for the scores, JSON values.
     """
 
     labels: np.ndarray
@@ -60,6 +61,7 @@ class Samples:
     scorer: str = "given"
     extra: Mapping[str, np.ndarray] = field(default_factory=dict)
     record: str = "given"
+    origin: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         labels = np.asarray(self.labels)
@@ -97,7 +99,7 @@ def samples_of(
     barred[excluded] = True
     return Samples(
         labels, scores.fingerprint, scores.classes, dropped, barred, scores.values, None, hard or scores.hard,
-        scores.scorer, scores.extra,
+        scores.scorer, scores.extra, origin=scores.origin,
     )  # fmt: skip
 
 
@@ -233,6 +235,10 @@ def _details(name: str, function: Selector, arguments: Mapping[str, Any], sample
         assert samples.scores is not None
         hashed = hashlib.sha256(samples.scores.astype("<f4", copy=False).data).hexdigest()
         details |= {"scorer": samples.scorer, "hard": samples.hard, "scores_hash": hashed, "ties": TIES}
+        # Scores of one name differ by whose training they are of, and by what it was looked at through.
+        details |= {
+            name: samples.origin[name] for name in ("kind", "view", "epochs", "model") if name in samples.origin
+        }
     if "features" in needs:
         details["features"] = samples.record
     return details
