@@ -153,9 +153,9 @@ class Rows:
         found = np.empty((len(index_M), *self.column.shape), np.float32)
         order = np.argsort(index_M, kind="stable")
         shard_M = index_M[order] // self.about.shard
-        firsts = np.flatnonzero(np.diff(shard_M, prepend=-1))
-        for first, last in zip(firsts, [*firsts[1:], len(order)], strict=True):
-            shard, places = int(shard_M[first]), order[first:last]
+        firsts, lasts = (np.flatnonzero(np.diff(shard_M, **end)) for end in ({"prepend": -1}, {"append": -1}))
+        for first, last in zip(firsts, lasts, strict=True):
+            shard, places = int(shard_M[first]), order[first : last + 1]
             found[places] = self._shard(shard)[index_M[places] - shard * self.about.shard]
         return found
 
