@@ -325,8 +325,11 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     node = {"num_cpus": 1, "object_store_memory": 2**27}
-    nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-    nodes.add_node(**node)
+    with pytest.MonkeyPatch.context() as patch:  # nodes find what this process finds
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        nodes.add_node(**node)
     yield nodes.address
     nodes.shutdown()
 
@@ -372,10 +375,8 @@ def test_the_command_scores_on_a_cluster(cluster, tmp_path, records, monkeypatch
         np.testing.assert_array_equal(values, two[name])
 
 
-@pytest.mark.slow
-def test_a_cluster_that_is_not_there_is_said(tmp_path, records, capsys, monkeypatch):
+def test_a_cluster_that_is_not_there_is_said(tmp_path, records, capsys):
     pytest.importorskip("ray", reason="Ray is not installed: pip install 'kdprune[ray]'")
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
     folder = str(records["embeddings"].record.folder)
     assert main(["score", "moderate", "--from", folder, "--output", str(tmp_path), "--launcher", "ray",
                  "--ray_address", "127.0.0.1:1"]) == 2  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import socket
 import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,7 @@ from kdprune.runs.sent import packed, unpacked
 
 AHEAD = 2  # tasks for each CPU that are running, wait, or are done before their turn
 LOCAL = "local"
+REACHED = 10.0  # seconds to a cluster's address
 
 
 class RayCluster:
@@ -72,6 +74,7 @@ class RayCluster:
             own = {"num_cpus": self.at_once, "include_dashboard": False}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has agreed to send them
         try:
+            _check_listening(self.address)
             ray.init(address=self.address, log_to_driver=False, logging_level="warning", **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(
@@ -81,18 +84,36 @@ class RayCluster:
         self._connected = True
 
 
+def _check_listening(address: str) -> None:
+    """Ray itself looks for a cluster at HOST:PORT for minutes.
+
+    Raises:
+        ConnectionError: nobody is there.
+    """
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), REACHED).close()
+        except (OSError, OverflowError) as error:
+            raise ConnectionError(error) from None
+
+
 def _result(reference: Any) -> Any:
     import ray
 
     try:
         return ray.get(reference)
     except ray.exceptions.RayTaskError as error:
-        raise error.cause from None  # as it was raised
+        reason = error.cause
+        if not isinstance(reason, ray.exceptions.RayError):
+            raise reason from None  # as it was raised
     except ray.exceptions.RayError as error:
-        raise ChildProcessError(
-            f"a task of the Ray cluster could not be finished ({type(error).__name__}: {error}); if memory ran out, "
-            "use fewer workers; what was finished is kept"
-        ) from None
+        reason = error
+    what = f"{type(reason).__name__}: {str(reason).splitlines()[0]}"
+    raise ChildProcessError(
+        f"a task of the Ray cluster could not be finished ({what}); all nodes need kdprune, and the record under the "
+        "same path; if memory ran out, use fewer workers; what was finished is kept"
+    )
 
 
 _held: tuple[str, Any] = ("", None)  # the function of a worker's last task, which is most often that of the next one
