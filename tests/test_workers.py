@@ -219,29 +219,38 @@ def test_a_worker_that_dies_is_said():
         list(processes(die, range(4)))
 
 
-def test_workers_die_with_their_parent(tmp_path):
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_workers_die_with_their_parent(tmp_path, end):
+    """When it is killed, and when Ctrl-C reaches all of them, which only the parent answers."""
     program = (
         "from test_workers import *\n"
         "if __name__ == '__main__':\n"
         "    with Processes(2) as p:\n"
         "        found = [process for _, process in p(threads, range(20))]\n"
         "        print(*{*found, *(w.pid for w in p._workers.values())}, flush=True)\n"
-        "        list(p(sleep, [60] * 2))\n"
+        "        try:\n"
+        "            list(p(sleep, [60] * 2))\n"
+        "        except KeyboardInterrupt:\n"
+        "            sys.exit(130)\n"
     )
     (tmp_path / "program.py").write_text(program)
     paths = os.pathsep.join([str(Path(__file__).parent), *sys.path])
     parent = subprocess.Popen(
-        [sys.executable, tmp_path / "program.py"], env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE
-    )
+        [sys.executable, tmp_path / "program.py"], env={**os.environ, "PYTHONPATH": paths}, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
     assert parent.stdout is not None
     workers = [int(word) for word in parent.stdout.readline().split()]
     assert len(workers) == 2
-    parent.kill()
-    parent.wait()
+    time.sleep(0.5)  # until they sleep, too
+    os.kill(parent.pid, end) if end == signal.SIGKILL else os.killpg(parent.pid, end)
+    assert parent.wait(20) == (-end if end == signal.SIGKILL else 130)
     deadline = time.monotonic() + 20
     while any(running(worker) for worker in workers):
         assert time.monotonic() < deadline
         time.sleep(0.1)
+    assert parent.stderr is not None
+    assert parent.stderr.read() == b""
 
 
 def running(process):
