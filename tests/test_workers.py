@@ -74,7 +74,7 @@ def alone(records):
 # --- the same bits ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [1, 2, 4])
+@pytest.mark.parametrize("count", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_scores_have_the_same_bits_for_any_number_of_workers(records, alone, count):
     with Processes(count) as processes:
         for text in DIVIDED:
