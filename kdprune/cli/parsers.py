@@ -42,6 +42,18 @@ def score() -> ArgumentParser:
     parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
     parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")
     parser.add_argument("--output", type=str, default="runs/scores", help="Folder of score files.")
+    parser.add_argument(
+        "--workers", type=int,
+        help="Processes of one thread that scorers of embeddings are divided among; with --launcher ray, tasks at a "
+        "time (default: none, and all threads of this process; with --launcher ray, all CPUs of the cluster).",
+    )  # fmt: skip
+    parser.add_argument(
+        "--launcher", type=str, choices=["local", "ray"], default="local",
+        help="Where workers are: on this machine, or on a Ray cluster (pip install 'kdprune[ray]').",
+    )  # fmt: skip
+    parser.add_argument(
+        "--ray_address", type=str, help="Of the Ray cluster: auto (default), HOST:PORT, or local for one of its own."
+    )
     return parser
 
 

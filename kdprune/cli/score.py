@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from rich.table import Table
 
 from kdprune.data.scores import Scores, load_scores
 from kdprune.pipeline.score import score_files
+from kdprune.runs.workers import launched
+from kdprune.scorers.common.apply import bound, declared
+
+log = logging.getLogger("kdprune")
 
 
 def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
@@ -19,10 +24,14 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
     Args:
         scorers: names, or names with arguments.
         records: folders of one record.
-        options: `scores`, `seed` and `output`.
+        options: `scores`, `seed`, `output`, `workers`, `launcher` and `ray_address`.
     """
+    workers = launched(options.launcher, options.workers, options.ray_address)
+    if options.launcher != "local" or options.workers is not None:
+        _warn_of_undivided(scorers, "--workers" if options.launcher == "local" else "--launcher")
     base = None if options.scores is None else load_scores(options.scores)
-    paths = score_files(scorers, records, Path(options.output), seed=options.seed, base=base)
+    with workers as mapper:
+        paths = score_files(scorers, records, Path(options.output), seed=options.seed, base=base, mapper=mapper)
     table = Table(title=f"scores of {', '.join(map(str, records))}")
     table.add_column("scorer")
     for column in ("hard is", "samples", "lowest", "quarter", "median", "three quarters", "highest"):
@@ -31,6 +40,12 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
     for path in paths:
         _row(table, load_scores(path), path)
     Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def _warn_of_undivided(scorers: list[str], option: str) -> None:
+    for text in scorers:
+        if "mapper" not in declared(bound(text, "scorer")[0].name).reads:
+            log.warning("%s: no effect on %s, which is computed in this process", option, text)
 
 
 def _row(table: Table, scores: Scores, path: Path) -> None:

@@ -6,20 +6,21 @@ Shapes: N samples, M members of a cluster, B rows of a block, D features.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kdprune.geometry.rows import Rows, as_ids, check, check_length, device_of, gather, rank, spans, unit
+from kdprune.geometry.rows import Mapper, Rows, as_ids, check, check_length, device_of, gather, rank, spans, unit
 
 BLOCK_OF_CLUSTER = 4096  # rows; their similarities take 64 MiB
-AT_ONCE = 2**17  # rows of small clusters that are read together
+AT_ONCE = 2**14  # rows of small clusters that are read together
 
 
 def semdedup(
     rows: Rows, cluster_N: Any, distance_N: Any, *, ids: Any = None, seed: int = 0,
-    block_size: int = BLOCK_OF_CLUSTER, device: torch.device | str | None = None,
+    block_size: int = BLOCK_OF_CLUSTER, device: torch.device | str | None = None, mapper: Mapper = map,
 ) -> Tensor:  # fmt: skip
     """Largest cosine with an earlier member of the own cluster, N; −1 for the first (Abbas et al. 2023, algorithm 1).
 
@@ -29,7 +30,7 @@ def semdedup(
     that are dropped themselves. Of exact duplicates all but the first score 1. (The published code's lowest score is 0,
     not −1, which no useful ε sees.)
 
-    A cluster is in memory at a time, or several small ones; similarities are made in blocks.
+    A cluster is in memory at a time, or several small ones, for each worker; similarities are made in blocks.
 
     Args:
         rows: features, N×D, of any length.
@@ -39,6 +40,7 @@ def semdedup(
         seed: of the order among rows of equal distance.
         block_size: rows and columns of similarities at a time.
         device: where to compute; where the features lie, by default.
+        mapper: `map`, or an executor's, that gives the results in order.
 
     Raises:
         ValueError: a row or distance is not finite, or one of the others is not one for each row.
@@ -54,13 +56,9 @@ def semdedup(
     order = order[distance_N[order].argsort(descending=True, stable=True)]
     order = order[cluster_N[order].argsort(stable=True)]
     _, sizes = cluster_N[order].unique_consecutive(return_counts=True)
-    scores, first = [], 0
-    for group in _together(sizes.tolist()):
-        last = first + sum(group)
-        members = gather(rows, order[first:last], where).split(group)
-        scores += [earlier_similarity(x_MD, block_size) for x_MD in members]
-        first = last
-    score = torch.cat(scores)
+    groups = list(_together(sizes.tolist()))
+    members = order.split([sum(group) for group in groups])
+    score = torch.cat([*mapper(partial(_of_group, rows, block_size=block_size, device=where), members, groups)])
     return torch.empty_like(score).index_copy_(0, order, score)
 
 
@@ -76,6 +74,11 @@ def earlier_similarity(x_MD: Tensor, block_size: int = BLOCK_OF_CLUSTER) -> Tens
             best_B = torch.maximum(best_B, (x_MD[start:stop] @ x_MD[first:last].T).amax(1))
         score_M[start:stop] = best_B.clamp(-1.0, 1.0)
     return score_M
+
+
+def _of_group(rows: Rows, index_M: Tensor, sizes: list[int], *, block_size: int, device: torch.device) -> Tensor:
+    """Of clusters whose members follow each other."""
+    return torch.cat([earlier_similarity(x_MD, block_size) for x_MD in gather(rows, index_M, device).split(sizes)])
 
 
 def _together(sizes: list[int]) -> Iterator[list[int]]:

@@ -6,7 +6,7 @@ Shapes: N samples, B rows of a block, D features, K clusters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 from kdprune.data.counter import bits, key
 from kdprune.geometry.rows import (
     BLOCK,
+    Mapper,
     Rows,
     as_ids,
     block,
@@ -59,7 +60,7 @@ class KMeans:
 def kmeans(
     rows: Rows, k: int, *, spherical: bool = False, iterations: int = 25, tolerance: float = 1e-4,
     points_per_centroid: int | None = 256, seed: int = 0, ids: Any = None, block_size: int = BLOCK,
-    device: torch.device | str | None = None, mapper: Callable[..., Iterable[Any]] = map,
+    device: torch.device | str | None = None, mapper: Mapper = map,
 ) -> KMeans:  # fmt: skip
     """Lloyd's algorithm from a greedy k-means++ start (Arthur & Vassilvitskii 2007), then one assignment of all rows.
 
@@ -68,6 +69,8 @@ def kmeans(
     several rows at once, by the same probabilities, without replacement; it draws from 16·k rows.
 
     The result is the same to the bit for any number of workers behind `mapper`, and to rounding for any block size.
+    `map` keeps the rows that it trains on in memory; with workers and rows that have `at`, each reads its blocks of
+    them, and only 16·k rows and the centroids are here.
 
     Args:
         rows: features, N×D.
@@ -89,15 +92,20 @@ def kmeans(
     check_count("k", k, n)
     where = device_of(rows, device)
     order = torch.argsort(bits(key(seed, "kmeans sample"), as_ids(ids, n, where)), stable=True)
-    train, size = rows, n
-    if points_per_centroid is not None and (size := min(n, max(points_per_centroid, 1) * k)) < n:
+    size = n if points_per_centroid is None else min(n, max(points_per_centroid, 1) * k)
+    train: Rows = rows
+    blocks: Sequence[tuple[int, int] | Tensor] = list(spans(size, block_size))
+    if size < n:
         # In the order of the ids' hashes, so that the order of the rows does not matter for the sums either.
-        train = gather(rows, order[:size], where)
+        if mapper is not map and hasattr(rows, "at"):
+            blocks = order[:size].split(block_size)
+        else:
+            train = gather(rows, order[:size], where)
     centroids = start(rows, order[: INIT_POINTS * k], k, ids=ids, seed=seed, spherical=spherical, device=where)
     before, made = float("inf"), 0
     while made < iterations:
         step = partial(block_sums, train, centroids_KD=centroids, spherical=spherical, device=where)
-        total, inertia = reduce_sums(mapper(step, spans(size, block_size)), centroids, spherical)
+        total, inertia = reduce_sums(mapper(step, blocks), centroids, spherical)
         centroids, made = moved(total, centroids, spherical), made + 1
         if before - inertia <= tolerance * inertia:
             break
@@ -107,7 +115,7 @@ def kmeans(
 
 def assign(
     rows: Rows, centroids_KD: Tensor, *, spherical: bool = False, block_size: int = BLOCK,
-    device: torch.device | str | None = None, mapper: Callable[..., Iterable[Any]] = map, made: int = 0,
+    device: torch.device | str | None = None, mapper: Mapper = map, made: int = 0,
 ) -> KMeans:  # fmt: skip
     """Every row to its nearest centroid, in one pass over the rows."""
     n, _ = check(rows)
@@ -145,7 +153,7 @@ def nearest(x_BD: Tensor, centroids_KD: Tensor) -> Tensor:
 
 
 def block_sums(
-    rows: Rows, span: tuple[int, int], *, centroids_KD: Tensor, spherical: bool, device: torch.device
+    rows: Rows, span: tuple[int, int] | Tensor, *, centroids_KD: Tensor, spherical: bool, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The map: sums of a block's rows by nearest centroid, float64 K×D, their counts K, and Σ‖x‖²."""
     x_BD = block(rows, span, device)

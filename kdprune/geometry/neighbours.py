@@ -5,7 +5,9 @@ Shapes: N rows, Q queries, R references of a block, K neighbours, D features, C 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor
 
 from kdprune.geometry.rows import (
     BLOCK,
+    Mapper,
     Rows,
     as_ids,
     block,
@@ -44,7 +47,7 @@ class Neighbours:
 
 def neighbours(
     rows: Rows, k: int, *, ids: Any = None, seed: int = 0, block_size: int = BLOCK,
-    device: torch.device | str | None = None,
+    device: torch.device | str | None = None, mapper: Mapper = map,
 ) -> Neighbours:  # fmt: skip
     """The k nearest other rows of each row, in O(N²·D) time and O(N·k) memory.
 
@@ -58,6 +61,7 @@ def neighbours(
         seed: of the order among neighbours at equal distances.
         block_size: references at a time.
         device: where to compute; where the features lie, by default.
+        mapper: `map`, or an executor's, that gives the results in order.
 
     Raises:
         ValueError: k is not in [1, N − 1], a row is not finite, ids are not one for each row.
@@ -66,25 +70,20 @@ def neighbours(
     check_count("k", k, n - 1)
     where = device_of(rows, device)
     rank_N = rank(as_ids(ids, n, where), seed, "neighbours")
-    parts = []
-    for first, last in spans(n, QUERIES):
-        x_QD, own_Q = block(rows, (first, last), where), torch.arange(first, last, device=where)
-        found = _Nearest(x_QD, own_Q, min(k + SPARE, n - 1))
-        for span in spans(n, block_size):
-            found.look_at(block(rows, span, where), torch.arange(*span, device=where))
-        parts.append(_settled(found, rows, k, rank_N))
-    return Neighbours(*map(torch.cat, zip(*parts, strict=True)))
+    step = partial(_of_queries, rows, k=k, rank_N=rank_N, block_size=block_size, device=where)
+    return Neighbours(*map(torch.cat, zip(*mapper(step, spans(n, QUERIES)), strict=True)))
 
 
 def neighbours_in_clusters(
     rows: Rows, k: int, cluster_N: Any, centroids_CD: Tensor, *, probes: int = 1, ids: Any = None, seed: int = 0,
-    device: torch.device | str | None = None,
+    device: torch.device | str | None = None, mapper: Mapper = map,
 ) -> Neighbours:  # fmt: skip
     """The k nearest other rows in the own cluster and in those nearest to it, cluster by cluster.
 
     An inverted file (Sivic & Zisserman 2003) whose rows are all queries: a cluster's rows are compared with those of
     the `probes` clusters whose centroids are nearest to its own. With as many probes as clusters it is exact; time is
-    O(N·D·probes·N/C). Clusters are gathered one by one, so rows that can only be sliced are read once for each.
+    O(N·D·probes·N/C). Clusters are gathered one by one, so rows that can only be sliced are read once for each; only
+    those looked into for one cluster are in memory, for each worker.
 
     Args:
         rows: features, N×D.
@@ -95,6 +94,7 @@ def neighbours_in_clusters(
         ids: sample id of each row, for ties.
         seed: of the order among neighbours at equal distances.
         device: where to compute; where the features lie, by default.
+        mapper: `map`, or an executor's, that gives the results in order.
 
     Raises:
         ValueError: k is not in [1, N − 1], probes not in [1, C], a row is not finite, or clusters or ids are not one
@@ -112,18 +112,43 @@ def neighbours_in_clusters(
     nearby = neighbours(centroids_CD, probes - 1).index_NK.tolist() if probes > 1 else [[]] * len(sizes_C)
     index_NK = torch.full((n, k), -1, device=where)
     squared_NK = torch.full((n, k), torch.inf, dtype=block(rows, (0, 1), where).dtype, device=where)
-    for cluster in sizes_C.nonzero().flatten().tolist():
-        near = torch.cat([members[c] for c in [cluster, *nearby[cluster]]])
-        y_RD = gather(rows, near, where)
-        places_R = torch.arange(len(near), device=where)
-        for first, last in spans(len(members[cluster]), QUERIES):
-            found = _Nearest(y_RD[first:last], places_R[first:last], min(k + SPARE, len(near)))
-            for span in spans(len(near), BLOCK):
-                found.look_at(y_RD[slice(*span)], places_R[slice(*span)])
-            place_QK, squared_QK = _settled(found, y_RD, k, rank_N[near])
-            queries = members[cluster][first:last]
-            index_NK[queries], squared_NK[queries] = torch.where(place_QK < 0, -1, near[place_QK]), squared_QK
+    clusters = sizes_C.nonzero().flatten().tolist()
+
+    def searched() -> Iterator[Tensor]:
+        return (torch.cat([members[c] for c in [cluster, *nearby[cluster]]]) for cluster in clusters)
+
+    step = partial(_of_cluster, rows, k=k, device=where)
+    found = mapper(step, searched(), (rank_N[near_R] for near_R in searched()), (len(members[c]) for c in clusters))
+    for cluster, (index_QK, squared_QK) in zip(clusters, found, strict=True):
+        index_NK[members[cluster]], squared_NK[members[cluster]] = index_QK, squared_QK
     return Neighbours(index_NK, squared_NK)
+
+
+def _of_queries(
+    rows: Rows, span: tuple[int, int], *, k: int, rank_N: Tensor, block_size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The neighbours of a block among all rows."""
+    n, own_Q = len(rows), torch.arange(*span, device=device)
+    found = _Nearest(block(rows, span, device), own_Q, min(k + SPARE, n - 1))
+    for other in spans(n, block_size):
+        found.look_at(block(rows, other, device), torch.arange(*other, device=device))
+    return _settled(found, rows, k, rank_N)
+
+
+def _of_cluster(
+    rows: Rows, near_R: Tensor, rank_R: Tensor, members: int, *, k: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """The neighbours of a cluster's members, the first ones of the rows that are looked into."""
+    y_RD, places_R = gather(rows, near_R, device), torch.arange(len(near_R), device=device)
+    parts = []
+    for first, last in spans(members, QUERIES):
+        found = _Nearest(y_RD[first:last], places_R[first:last], min(k + SPARE, len(near_R)))
+        for span in spans(len(near_R), BLOCK):
+            found.look_at(y_RD[slice(*span)], places_R[slice(*span)])
+        place_QK, squared_QK = _settled(found, y_RD, k, rank_R)
+        parts.append((torch.where(place_QK < 0, -1, near_R[place_QK]), squared_QK))
+    index_MK, squared_MK = map(torch.cat, zip(*parts, strict=True))
+    return index_MK, squared_MK
 
 
 class _Nearest:

@@ -5,7 +5,7 @@ Shapes: N samples, B rows of a block, M requested rows, D features.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,9 +16,16 @@ from kdprune.data.counter import bits, key
 
 BLOCK = 16_384  # rows; with a thousand centroids their products take 64 MiB
 
+# `map`, or whatever calls a function like it, in other processes perhaps, and gives the results in their order. What is
+# computed is cut into calls by the data alone, so that it has the same bits however many workers there are.
+Mapper = Callable[..., Iterable[Any]]
+
 
 class Rows(Protocol):
-    """N×D features: a tensor, an array, a memory map, or anything else that is sliced into arrays of rows."""
+    """N×D features: a tensor, an array, a memory map, or anything else that is sliced into arrays of rows.
+
+    Where it has a method `at`, from positions to an array of those rows, single ones are read without the others.
+    """
 
     def __len__(self) -> int: ...
 
@@ -56,29 +63,41 @@ def spans(n: int, size: int) -> Iterator[tuple[int, int]]:
     return ((start, min(start + size, n)) for start in range(0, n, size))
 
 
-def block(rows: Rows, span: tuple[int, int], device: torch.device) -> Tensor:
-    """The rows of a span as float32 (or float64, if they are), B×D.
+def block(rows: Rows, span: tuple[int, int] | Tensor, device: torch.device) -> Tensor:
+    """The rows of a span, or at some positions, as float32 (or float64, if they are), B×D.
 
     Raises:
         ValueError: a row has a NaN, or numbers too large for float32.
     """
+    if isinstance(span, Tensor):
+        return gather(rows, span, device)
     return _upcast(rows[span[0] : span[1]], device, lambda i: span[0] + i)
 
 
 def gather(rows: Rows, index_M: Tensor, device: torch.device) -> Tensor:
-    """Rows by position, M×D, as `block` gives them. What is neither array nor tensor is read through once."""
+    """Rows by position, M×D, as `block` gives them."""
+    return _upcast(rows_at(rows, index_M), device, lambda i: int(index_M[i]))
+
+
+def rows_at(rows: Rows, index_M: Tensor) -> Any:
+    """Rows by position, as they are stored. What can only be sliced is read through once."""
     if isinstance(rows, Tensor):
-        return _upcast(rows[index_M.to(rows.device)], device, lambda i: int(index_M[i]))
+        return rows[index_M.to(rows.device)]
+    index = index_M.cpu().numpy()
     if isinstance(rows, np.ndarray):
-        return _upcast(rows[index_M.cpu().numpy()], device, lambda i: int(index_M[i]))
-    ascending, order = index_M.to(device).sort()
-    parts = []
+        return rows[index]
+    if hasattr(rows, "at"):
+        return rows.at(index)
+    order = np.argsort(index)
+    ascending = index[order]
+    parts = [np.asarray(rows[0:0])]
     for start, stop in spans(len(rows), BLOCK):
-        first, last = torch.searchsorted(ascending, ascending.new_tensor([start, stop])).tolist()
+        first, last = np.searchsorted(ascending, [start, stop])
         if first < last:
-            parts.append(block(rows, (start, stop), device)[ascending[first:last] - start])
-    found = torch.cat(parts)
-    return torch.empty_like(found).index_copy_(0, order, found)
+            parts.append(np.asarray(rows[start:stop])[ascending[first:last] - start])
+    found = np.concatenate(parts)
+    found[order] = found.copy()
+    return found
 
 
 def unit(x_BD: Tensor) -> Tensor:
@@ -119,8 +138,8 @@ def rounding(dtype: torch.dtype) -> float:
 
 
 def _upcast(part: Any, device: torch.device, position: Any) -> Tensor:
-    if not isinstance(part, Tensor):  # a copy, for a read-only memory map is no tensor
-        part = torch.from_numpy(np.array(part, dtype=np.float64 if part.dtype == np.float64 else np.float32))
+    if not isinstance(part, Tensor):  # a copy, for products of rows that lie otherwise in memory have other bits
+        part = torch.tensor(part if part.dtype in (np.float32, np.float64) else part.astype(np.float32))
     part = part.to(device, torch.float64 if part.dtype == torch.float64 else torch.float32)
     finite_B = part.sum(1).isfinite()
     if not finite_B.all():

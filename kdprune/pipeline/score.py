@@ -17,6 +17,7 @@ from kdprune.artefact import Artefact, key_hash, obtain
 from kdprune.config import Config
 from kdprune.data.counter import bits, key, uniform
 from kdprune.data.scores import Scores, load_scores
+from kdprune.geometry.rows import Mapper
 from kdprune.messages import about, listed
 from kdprune.pipeline.dynamic import needs_scores, redraws
 from kdprune.pipeline.job import make_job
@@ -170,6 +171,7 @@ def score_file(
     *,
     seed: int = 0,
     base: Scores | None = None,
+    mapper: Mapper = map,
     option: str = "--subset.scorer",
 ) -> Path:
     """The score file of a record, which is made unless it is there.
@@ -179,6 +181,7 @@ def score_file(
         folder: of score files.
         seed: of scorers that draw.
         base: scores of another scorer, for those that start from them.
+        mapper: `map`, or workers that do the same, for scorers that can be divided among them.
         option: that messages begin with.
     """
     call, _, arguments = bound(text, option)
@@ -196,7 +199,8 @@ def score_file(
 
     def make() -> list[str]:
         difficulty = None if base is None else base.difficulty
-        score(text, observation, seed=seed, difficulty=difficulty, option=option).save(place / FILE)
+        scores = score(text, observation, seed=seed, difficulty=difficulty, mapper=mapper, option=option)
+        scores.save(place / FILE)
         return [FILE]
 
     try:
@@ -228,16 +232,20 @@ def _featured(config: Config, session: Session, train: Train) -> Session:
 
 
 def score_files(
-    scorers: Sequence[str], records: Sequence[Path], folder: Path, *, seed: int = 0, base: Scores | None = None
-) -> list[Path]:
+    scorers: Sequence[str], records: Sequence[Path], folder: Path, *, seed: int = 0, base: Scores | None = None,
+    mapper: Mapper = map,
+) -> list[Path]:  # fmt: skip
     """Score files of a record, each made unless it is there; whatever is wrong is said before any is made.
 
     Args:
         scorers: as in `--subset.scorer`.
         records: the folders of one record.
-        folder, seed, base: see `score_file`.
+        folder, seed, base, mapper: see `score_file`.
     """
-    observation = observe(records)
+    # Workers elsewhere have other working directories.
+    observation = observe(records if mapper is map else [record.absolute() for record in records])
     for text in scorers:
         check_fit(text, observation, None if base is None else base.difficulty, option="scorer")
-    return [score_file(text, observation, folder, seed=seed, base=base, option="scorer") for text in scorers]
+    return [
+        score_file(text, observation, folder, seed=seed, base=base, mapper=mapper, option="scorer") for text in scorers
+    ]

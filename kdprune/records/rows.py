@@ -122,7 +122,10 @@ class RowFiles:
 
 
 class Rows:
-    """A column of a record: `len()` and slices `rows[a:b]`, as arrays float32, read from the shards."""
+    """A column of a record: `len()` and slices `rows[a:b]`, as arrays float32, read from the shards.
+
+    It holds none of them, so what is sent to another process is where they are.
+    """
 
     def __init__(self, folder: Path, about: About, name: str) -> None:
         if name not in about.columns:
@@ -145,6 +148,17 @@ class Rows:
             for shard in range(start // size, -(-stop // size))
         ]
         return np.concatenate(parts).astype(np.float32) if parts else np.empty((0, *self.column.shape), np.float32)
+
+    def at(self, index_M: np.ndarray) -> np.ndarray:
+        """Rows by position, in any order, as an array float32; of the shards only what they lie in is read."""
+        found = np.empty((len(index_M), *self.column.shape), np.float32)
+        order = np.argsort(index_M, kind="stable")
+        shard_M = index_M[order] // self.about.shard
+        firsts, lasts = (np.flatnonzero(np.diff(shard_M, **end)) for end in ({"prepend": -1}, {"append": -1}))
+        for first, last in zip(firsts, lasts, strict=True):
+            shard, places = int(shard_M[first]), order[first : last + 1]
+            found[places] = self._shard(shard)[index_M[places] - shard * self.about.shard]
+        return found
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         return self[:].astype(dtype or np.float32, copy=False)

@@ -9,7 +9,7 @@ from torch import Tensor
 from kdprune.geometry.d2 import d2_select, spread
 from kdprune.geometry.kmeans import kmeans
 from kdprune.geometry.neighbours import Neighbours, neighbours, neighbours_in_clusters
-from kdprune.geometry.rows import Rows
+from kdprune.geometry.rows import Mapper, Rows
 from kdprune.messages import listed, shown
 from kdprune.scorers.common.epochs import is_whole
 from kdprune.scorers.common.features import among_all, count_of, in_order, observed
@@ -22,15 +22,15 @@ PER_CLUSTER, PROBES = 1000, 8  # beyond: samples of a cluster, about, and cluste
 @scorer(
     "d2",
     needs="embeddings",
-    reads=["features", "difficulty", "ids", "seed"],
+    reads=["features", "difficulty", "ids", "seed", "mapper"],
     hard="high",
     labels=False,
     paper="Maharana et al. 2024, arXiv 2310.07931",
     cost="another score and one forward pass, then neighbours and a choice of half of the samples",
 )
 def d2(
-    features_ND: Rows, difficulty_N: Tensor, ids_N: Tensor, seed: int, k: int = 10, gamma: float = 1.0,
-    keep_fraction: float = 0.5,
+    features_ND: Rows, difficulty_N: Tensor, ids_N: Tensor, seed: int, mapper: Mapper, k: int = 10,
+    gamma: float = 1.0, keep_fraction: float = 0.5,
 ) -> Tensor:  # fmt: skip
     """(K − place)/K in the order of the greedy choice; 0 for the rest.
 
@@ -47,7 +47,7 @@ def d2(
     Raises:
         ValueError: infinite scores; k below 1 or not below N; a fraction outside of (0, 1]; a negative γ.
     """
-    rows, positions_M = observed(features_ND, ~difficulty_N.isnan())
+    rows, positions_M = observed(features_ND, ~difficulty_N.isnan(), mapper)
     score_M, ids_M = difficulty_N[positions_M].double(), ids_N[positions_M]
     if len(infinite := ids_M[~score_M.isfinite()]):
         raise ValueError(
@@ -59,18 +59,18 @@ def d2(
     if isinstance(gamma, bool) or not isinstance(gamma, int | float) or not 0 <= gamma < math.inf:
         raise ValueError(f"gamma: {shown(gamma)} given, allowed is a number from 0")
     count = count_of(keep_fraction, len(rows))
-    found = _neighbours(rows, k, ids_M, seed)
+    found = _neighbours(rows, k, ids_M, seed, mapper)
     distance_MK = found.squared_NK.sqrt()
     spread_M = spread(score_M - score_M.amin().clamp(max=0), found.index_NK, distance_MK)
     chosen = d2_select(spread_M, found.index_NK, distance_MK, count, gamma=gamma, ids=ids_M, seed=seed)
     return among_all(in_order(chosen, len(rows)), positions_M, len(difficulty_N))
 
 
-def _neighbours(rows: Rows, k: int, ids_M: Tensor, seed: int) -> Neighbours:
+def _neighbours(rows: Rows, k: int, ids_M: Tensor, seed: int, mapper: Mapper) -> Neighbours:
     """The exact ones where that takes minutes; otherwise those in nearby clusters."""
     if len(rows) <= EXACT:
-        return neighbours(rows, k, ids=ids_M, seed=seed)
-    clusters = kmeans(rows, len(rows) // PER_CLUSTER, seed=seed, ids=ids_M)
+        return neighbours(rows, k, ids=ids_M, seed=seed, mapper=mapper)
+    clusters = kmeans(rows, len(rows) // PER_CLUSTER, seed=seed, ids=ids_M, mapper=mapper)
     return neighbours_in_clusters(
-        rows, k, clusters.cluster_N, clusters.centroids_KD, probes=PROBES, ids=ids_M, seed=seed
+        rows, k, clusters.cluster_N, clusters.centroids_KD, probes=PROBES, ids=ids_M, seed=seed, mapper=mapper
     )

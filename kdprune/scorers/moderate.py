@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdprune.geometry.distances import to_class_median
-from kdprune.geometry.rows import Rows
+from kdprune.geometry.rows import Mapper, Rows
 from kdprune.scorers.common.features import among_all, observed
 from kdprune.scorers.common.scorer import scorer
 
@@ -13,17 +13,17 @@ from kdprune.scorers.common.scorer import scorer
 @scorer(
     "moderate",
     needs="embeddings",
-    reads=["features", "labels"],
+    reads=["features", "labels", "mapper"],
     hard="high",
     labels=True,
     paper="Xia et al. 2023, openreview.net/forum?id=7D5EECbOaf9",
     cost="one forward pass",
 )
-def moderate(features_ND: Rows, labels_N: Tensor) -> Tensor:
+def moderate(features_ND: Rows, labels_N: Tensor, mapper: Mapper) -> Tensor:
     """‖h − median of h over the class‖₂, the median feature by feature, as in the published code (the paper says mean).
 
     Far is hard, and neither side is to be kept: the method keeps the *middle* of each class, `--subset.selector
     moderate`.
     """
-    rows, positions_M = observed(features_ND)
-    return among_all(to_class_median(rows, labels_N[positions_M]), positions_M, len(labels_N))
+    rows, positions_M = observed(features_ND, mapper=mapper)
+    return among_all(to_class_median(rows, labels_N[positions_M], mapper=mapper), positions_M, len(labels_N))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kdprune.geometry.distances import to_class_mean
-from kdprune.geometry.rows import Rows
+from kdprune.geometry.rows import Mapper, Rows
 from kdprune.scorers.common.features import among_all, observed
 from kdprune.scorers.common.scorer import scorer
 
@@ -13,16 +13,16 @@ from kdprune.scorers.common.scorer import scorer
 @scorer(
     "supervised_prototypes",
     needs="embeddings",
-    reads=["features", "labels"],
+    reads=["features", "labels", "mapper"],
     hard="high",
     labels=True,
     paper="Sorscher et al. 2022, arXiv 2206.14486",
     cost="one forward pass",
 )
-def supervised_prototypes(features_ND: Rows, labels_N: Tensor) -> Tensor:
+def supervised_prototypes(features_ND: Rows, labels_N: Tensor, mapper: Mapper) -> Tensor:
     """‖h − mean of h over the class‖₂: the class means in place of centroids.
 
     Far is hard.
     """
-    rows, positions_M = observed(features_ND)
-    return among_all(to_class_mean(rows, labels_N[positions_M]), positions_M, len(labels_N))
+    rows, positions_M = observed(features_ND, mapper=mapper)
+    return among_all(to_class_mean(rows, labels_N[positions_M], mapper=mapper), positions_M, len(labels_N))

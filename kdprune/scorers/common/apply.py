@@ -13,6 +13,7 @@ from torch import Tensor
 from kdprune import registry
 from kdprune.calls import Call, bind
 from kdprune.data.scores import Scores
+from kdprune.geometry.rows import Mapper
 from kdprune.messages import about, listed
 from kdprune.scorers.common.observation import Observation
 from kdprune.scorers.common.scorer import ALWAYS, Declared
@@ -52,6 +53,7 @@ def score(
     *,
     seed: int = 0,
     difficulty: np.ndarray | None = None,
+    mapper: Mapper = map,
     option: str = "--subset.scorer",
 ) -> Scores:
     """Apply a scorer to a record.
@@ -60,6 +62,7 @@ def score(
         text: its name, or name and arguments, such as `el2n(epoch=10)`.
         seed: of scorers that draw.
         difficulty: scores by another scorer, float32 N, higher is harder, for those that read them.
+        mapper: `map`, or workers that do the same, for scorers that can be divided among them.
         option: that messages begin with.
 
     Raises:
@@ -76,7 +79,7 @@ def score(
                 "worse than random (arXiv 2303.14753): record them after a few epochs"
             )
         with about(call.name):
-            columns = compute(function, says, observation, arguments, seed=seed, difficulty=difficulty)
+            columns = compute(function, says, observation, arguments, seed=seed, difficulty=difficulty, mapper=mapper)
     return Scores(
         columns.pop("score"), observation.labels, observation.fingerprint, str(call), says.hard, observation.classes,
         {**observation.origin, "seed": seed if "seed" in says.reads else None}, columns,
@@ -103,12 +106,14 @@ def compute(
     seed: int = 0,
     difficulty: np.ndarray | None = None,
     ids: np.ndarray | None = None,
+    mapper: Mapper = map,
     block: int | None = None,
 ) -> dict[str, np.ndarray]:
     """The columns that a scorer computes, float32 N, of which one is `score`.
 
     Args:
         ids: of the samples, int64 N (default: their positions).
+        mapper: see `score`.
         block: samples that it sees at once, where their scores do not depend on each other (default: as many as VALUES
             numbers are recorded of).
 
@@ -116,6 +121,7 @@ def compute(
         ValueError: the scorer's own; it breaks its contract.
     """
     total, parts = observation.total, []
+    beside = {"ids": ids, "seed": seed, "difficulty": difficulty, "mapper": mapper}
     if not says.per_sample:
         block = total
     elif block is None:
@@ -123,7 +129,7 @@ def compute(
         block = max(1, VALUES // max(1, one))
     for start in range(0, total, block):
         stop = min(total, start + block)
-        values = _values(says, observation, slice(start, stop), {"ids": ids, "seed": seed, "difficulty": difficulty})
+        values = _values(says, observation, slice(start, stop), beside)
         result = function(*values, **arguments)
         columns = result if isinstance(result, Mapping) else {"score": result}
         part = {name: _array(column) for name, column in columns.items()}
@@ -144,8 +150,8 @@ def _values(says: Declared, observation: Observation, where: slice, beside: Mapp
             values.append(torch.from_numpy(observation.labels[where].copy()))
         elif name == "classes":
             values.append(len(observation.classes))
-        elif name == "seed":
-            values.append(beside["seed"])
+        elif name in ("seed", "mapper"):
+            values.append(beside[name])
         elif name == "ids" and beside["ids"] is None:
             values.append(torch.arange(where.start, where.stop))
         elif name in beside:

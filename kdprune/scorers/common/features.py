@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdprune.geometry.rows import BLOCK, Rows, spans
+from kdprune.geometry.rows import BLOCK, Mapper, Rows, rows_at, spans
 from kdprune.messages import shown
 
 IN_MEMORY = 2**32  # bytes of float32 up to which features are read once and kept
@@ -40,27 +41,48 @@ class Observed:
         part = np.asarray(self._features[int(at[0]) : int(at[-1]) + 1])
         return part if len(part) == len(at) else part[at - at[0]]
 
+    def at(self, index_M: np.ndarray) -> np.ndarray:
+        return rows_at(self._features, torch.from_numpy(self._positions_M[index_M]))
 
-def observed(features: Rows, wanted_N: Tensor | None = None) -> tuple[Rows, Tensor]:
+    def __reduce__(self) -> Any:
+        # Few samples are not observed: another process is told which, not the positions of all others.
+        absent = np.delete(np.arange(len(self._features)), self._positions_M)
+        return _without, (self._features, absent)
+
+
+def _without(features: Rows, absent: np.ndarray) -> Observed:
+    return Observed(features, np.delete(np.arange(len(features)), absent))
+
+
+def observed(
+    features: Rows, wanted_N: Tensor | None = None, mapper: Mapper = map
+) -> tuple[Rows, Tensor]:  # fmt: skip
     """The observed samples' rows, and their positions among all samples, int64 M. The others' rows are NaN.
+
+    With `map`, what fits into memory is read; with workers, nothing is, since they read what they need.
 
     Args:
         features: of all samples, N×D.
         wanted_N: bool, to leave out more.
+        mapper: `map`, or workers that do the same.
 
     Raises:
         ValueError: no sample was observed.
     """
-    is_observed_N = np.ones(len(features), dtype=bool) if wanted_N is None else wanted_N.numpy().copy()
-    for start, stop in spans(len(features), BLOCK):
-        is_observed_N[start:stop] &= ~np.isnan(np.asarray(features[start:stop])).all(1)
+    is_observed_N = np.concatenate([*mapper(partial(_is_observed, features), spans(len(features), BLOCK))])
+    if wanted_N is not None:
+        is_observed_N &= wanted_N.numpy()
     positions_M = np.flatnonzero(is_observed_N)
     if not len(positions_M):
         raise ValueError("no sample has features: they were not observed")
-    rows: Rows = Observed(features, positions_M)
-    if 4 * len(rows) * rows[0:1].shape[1] <= IN_MEMORY:
+    rows: Rows = Observed(features, positions_M) if len(positions_M) < len(features) else features
+    if mapper is map and 4 * len(rows) * rows[0:1].shape[1] <= IN_MEMORY:
         rows = torch.from_numpy(np.ascontiguousarray(rows[0 : len(rows)]))
     return rows, torch.from_numpy(positions_M)
+
+
+def _is_observed(features: Rows, span: tuple[int, int]) -> np.ndarray:
+    return ~np.isnan(np.asarray(features[slice(*span)])).all(1)
 
 
 def among_all(values_M: Tensor, positions_M: Tensor, total: int) -> Tensor:

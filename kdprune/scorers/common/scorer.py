@@ -31,7 +31,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "memorization": ("correct", "trained"),  # float32 N×M: 0 or 1
     "embeddings": ("features",),  # rows N×D, which need not fit in memory: `len()` and slices, float32
 }
-ALWAYS = ("labels", "ids", "classes", "seed", "difficulty")  # may be read beside any record
+ALWAYS = ("labels", "ids", "classes", "seed", "difficulty", "mapper")  # may be read beside any record
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -43,8 +43,8 @@ class Declared:
     Attributes:
         needs: the kind of record.
         reads: of it, in the order of the function's parameters; also of `labels` (int64 N, −1: none), `ids` (sample
-            ids, int64 N), `classes` (int: how many the data set has), `seed` (int) and `difficulty` (float32 N: scores
-            of another scorer, higher is harder).
+            ids, int64 N), `classes` (int: how many the data set has), `seed` (int), `difficulty` (float32 N: scores
+            of another scorer, higher is harder) and `mapper` (`map`, or one that calls in other processes).
         hard: whether a high or a low score means a hard sample.
         labels: whether it needs the label of every sample.
         paper: authors, year and arXiv number.
