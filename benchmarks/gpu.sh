@@ -18,6 +18,10 @@ python3 train.py --config configs/digits_random50.yaml --output "$work/runs"
 echo "== a resume after a kill is bit-identical; runs, caches and losses keep their contracts"
 python3 -m pytest --slow tests/test_resume.py tests/test_trainer.py tests/test_cached_training.py tests/test_losses.py tests/test_check_loss.py tests/test_api.py
 
+echo "== what is recorded, gradient norms and geometry, against their oracles"
+python3 -m pytest tests/test_dynamics.py tests/test_record.py tests/test_record_statistics.py tests/test_gradient_norms.py tests/test_penultimate.py tests/test_geometry*.py tests/test_dynamic.py
+python3 train.py --config configs/digits_random50.yaml --output "$work/runs" --baseline false --subset.scorer el2n --subset.selector hardest --record.train.epochs 5
+
 echo "== fp16 with gradient scaling, and a compiled student and teacher"
 for options in "--train.precision fp16" "--train.compile true"; do
     # shellcheck disable=SC2086
@@ -28,4 +32,6 @@ echo "== speed, as ratios against a bare loop; the frozen teacher against autoca
 python3 benchmarks/step.py | tee -a "$out"
 python3 benchmarks/frozen_teacher.py --models cifar_resnet56 resnet50 --image_size 32 224 --batch 1024 256 --compile | tee -a "$out"
 python3 benchmarks/targets.py | tee -a "$out"
+python3 benchmarks/scoring.py | tee -a "$out"
+python3 benchmarks/geometry.py --n 200000 --d 384 --clusters 1000 --rounds 1 | tee -a "$out"
 echo "results: $out"
