@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import logging
 import os
 import socket
 import uuid
@@ -69,13 +70,13 @@ class RayCluster:
 
         if ray.is_initialized():
             return
-        own = {}
+        own: dict[str, Any] = {}
         if self.address == LOCAL:
             own = {"num_cpus": self.at_once, "include_dashboard": False}
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has agreed to send them
         try:
             _check_listening(self.address)
-            ray.init(address=self.address, log_to_driver=False, logging_level="warning", **own)
+            ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING, **own)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ValueError(
                 f"ray_address: no Ray cluster at {self.address!r} ({error}): start one by `ray start --head`, name "
