@@ -23,11 +23,16 @@ from helpers import command as run_command
 from test_losses import crd_steps, dist_step
 from two_processes import CACHED, FEATURES, INFOBATCH, KD, RECORDED, SELECTED, STOPPED_AT, session
 
+from kdprune.config import DataConfig
+from kdprune.data.dataset import open_data
 from kdprune.data.subset import load_subset
+from kdprune.models.build import load_model
+from kdprune.models.inputs import Inputs
 from kdprune.pipeline.cache import cache
 from kdprune.pipeline.train import record
 from kdprune.records.dynamics import Dynamics
 from kdprune.records.rows import RowRecord
+from kdprune.records.statistics import statistics
 
 CPU = {"ACCELERATE_USE_CPU": "true"}
 
@@ -157,6 +162,21 @@ def test_two_processes_record_every_sample_once(together, tmp_path):
         assert sorted(os.listdir(alone / "dynamics")) == sorted(
             os.listdir(together[0] / "recording" / view / "dynamics")
         )
+
+
+def test_what_two_processes_record_and_report_is_of_the_model_that_is_saved(together):
+    """Each has running statistics of its own until the passes over data."""
+    run = only_run(together[0] / "normalising")
+    built = load_model(run / "student.safetensors")
+    with restored_surroundings():
+        data = open_data(DataConfig(), progress=False)
+    inputs = Inputs(built.spec)
+    with torch.no_grad():
+        logits, held_out = (built.model.eval()(inputs(split.images)) for split in (data.train, data.test))
+    error_norm = statistics(logits, torch.from_numpy(data.train.labels))[1]
+    torch.testing.assert_close(Dynamics([run]).read("error_norm", 0, 1347)[0, -1], error_norm, rtol=2e-3, atol=1e-4)
+    top1 = (held_out.argmax(1).numpy() == data.test.labels).mean()
+    assert json.loads((run / "summary.json").read_text())["test_top1"] == pytest.approx(top1, abs=1e-6)
 
 
 def test_two_processes_pass_over_every_sample_once(together, tmp_path, digits_teacher):

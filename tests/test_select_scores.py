@@ -512,3 +512,12 @@ def test_the_public_function_takes_numbers_or_a_file_of_them(tmp_path):
         kdprune.select(labels[1:], 0.3, "hardest", scores=scores)
     with pytest.raises(ValueError, match="scores: given beside"):
         kdprune.select(scores, 0.3, "hardest", scores=values)
+
+
+def test_ties_among_ids_beyond_the_whole_numbers_of_float32_are_told_apart():
+    """Neighbouring ids have hashes of their own there, too: the choice is that of a literal sort."""
+    ids = 2**24 + np.arange(1000)
+    hashed = bits(key(3, "ties"), torch.from_numpy(ids)).numpy()
+    assert len(set(hashed.tolist())) == 1000
+    expected = set(ids[np.argsort(hashed)[:100]].tolist())
+    assert set(ids[lowest(np.zeros(1000, np.float32), 100, ids, 3)].tolist()) == expected

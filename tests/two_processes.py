@@ -96,6 +96,12 @@ def recording(folder: Path, teacher: str) -> Any:
         train(folder, {**RECORDED, "train.record": view, "name": view})
 
 
+def normalising(folder: Path, teacher: str) -> Any:
+    """Running statistics are of the batches that a process saw."""
+    train(folder, {**RECORDED, "student.model": "cifar_resnet8", "train.batch_size": 32, "train.epochs": 1,
+                   "train.record": "plain"})  # fmt: skip
+
+
 def passing(folder: Path, teacher: str) -> Any:
     """A pass over all samples, of which there is an odd number; then scores, a subset and a student."""
     with restored_surroundings():
@@ -103,7 +109,7 @@ def passing(folder: Path, teacher: str) -> Any:
     train(folder, {**SELECTED, "subset.scorer": "el2n"})
 
 
-CLAIMS = (distillation, features, filling, odd_batch, dynamic, stop, gathering_losses, recording, passing)
+CLAIMS = (distillation, features, filling, odd_batch, dynamic, stop, gathering_losses, recording, normalising, passing)
 
 
 def session(rank: int, port: int, folder: Path, teacher: str) -> None:

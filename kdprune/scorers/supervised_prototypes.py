@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdprune.geometry.distances import to_class_mean
 from kdprune.geometry.rows import Mapper, Rows
-from kdprune.scorers.common.features import among_all, observed
+from kdprune.scorers.common.prototypes import from_class_mean
 from kdprune.scorers.common.scorer import scorer
 
 
@@ -24,5 +23,4 @@ def supervised_prototypes(features_ND: Rows, labels_N: Tensor, mapper: Mapper) -
 
     Far is hard.
     """
-    rows, positions_M = observed(features_ND, mapper=mapper)
-    return among_all(to_class_mean(rows, labels_N[positions_M], mapper=mapper), positions_M, len(labels_N))
+    return from_class_mean(features_ND, labels_N, mapper)

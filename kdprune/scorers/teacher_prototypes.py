@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from kdprune.geometry.kmeans import kmeans
 from kdprune.geometry.rows import Mapper, Rows
-from kdprune.scorers.common.features import among_all, check_clusters, observed
+from kdprune.scorers.common.prototypes import from_nearest_centroid
 from kdprune.scorers.common.scorer import scorer
 
 
@@ -33,7 +32,4 @@ def teacher_prototypes(
     Raises:
         ValueError: more clusters than samples.
     """
-    rows, positions_M = observed(features_ND, mapper=mapper)
-    k = check_clusters(clusters, classes or 100, len(rows))
-    found = kmeans(rows, k, spherical=True, seed=seed, ids=ids_N[positions_M], mapper=mapper)
-    return among_all(found.distance_N, positions_M, len(features_ND))
+    return from_nearest_centroid(features_ND, ids_N, clusters, classes or 100, seed, mapper)
