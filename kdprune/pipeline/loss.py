@@ -90,7 +90,7 @@ def rehearse(config: Config, student: BuiltModel, teacher: BuiltModel) -> None:
 def _features_of(built: BuiltModel, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
     taps = Features(built.model, paths, whose)
     with torch.no_grad():
-        built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
+        built.model.eval()(torch.zeros(2, built.spec.channels, *built.spec.size_HW))
     features = taps.taken()
     taps.close()
     return features
