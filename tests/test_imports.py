@@ -23,7 +23,7 @@ LAYERS = [
     {"training", "passes"},
     {"pipeline"},
     {"analysis"},
-    {"sweep", "report"},
+    {"sweep", "report", "export"},
     {"cli", "__main__", "api", "__init__"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.

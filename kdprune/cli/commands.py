@@ -140,6 +140,23 @@ def _analyse(what: str) -> Callable[[Namespace], int]:
     return run
 
 
+def _export(options: Namespace) -> int:
+    from kdprune.cli.export import print_export
+    from kdprune.cli.logging import log_to_console
+
+    with log_to_console():
+        print_export(options)
+    return 0
+
+
+def _predict(options: Namespace) -> int:
+    from kdprune.cli.export import print_predictions
+    from kdprune.cli.logging import log_to_console
+
+    with log_to_console():
+        return print_predictions(options)
+
+
 def _show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 
@@ -190,6 +207,8 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "record": (parsers.record, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
     "score": (parsers.score, _score, "score every sample by what was recorded"),
     "evaluate": (parsers.evaluate, _evaluate, "accuracy and calibration of a run's student"),
+    "predict": (parsers.predict, _predict, "classes and probabilities of image files, by a run's student"),
+    "export": (parsers.export, _export, "a student as ONNX, as an exported program, or as a folder that timm reads"),
     "select": (parsers.select, _select, "select subsets by a score file, and describe them"),
     "analyse noise": (parsers.analyse_noise, _analyse("noise"), "find wrong labels, and test it on planted ones"),
     "analyse ntk": (parsers.analyse_ntk, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),

@@ -69,6 +69,22 @@ def evaluate() -> ArgumentParser:
     return parser
 
 
+def export() -> ArgumentParser:
+    from kdprune.cli.export import add_export_arguments
+
+    parser = _parser("Export the student of a run, and compare what was made with it.")
+    add_export_arguments(parser)
+    return parser
+
+
+def predict() -> ArgumentParser:
+    from kdprune.cli.export import add_predict_arguments
+
+    parser = _parser("Predict image files with the student of a run.")
+    add_predict_arguments(parser)
+    return parser
+
+
 def analyse_noise() -> ArgumentParser:
     parser = train()
     parser.description = (
