@@ -23,8 +23,8 @@ from kdprune.runs.run_dir import SUMMARY, read_config
 
 log = logging.getLogger("kdprune")
 
-# Of a summary: what is said elsewhere, or is for machines only. The keep fraction there is kept / total, and equals what
-# was asked for (subset.keep_fraction) only up to rounding.
+# Of a summary: what is said elsewhere, or is for machines only. The keep fraction there is kept / total, and equals the
+# subset.keep_fraction that was asked for only up to rounding.
 _LEFT_OUT = ("key", "inputs", "teacher", "student", "name", "keep_fraction")
 
 
