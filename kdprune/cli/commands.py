@@ -140,7 +140,6 @@ def _analyse(what: str) -> Callable[[Namespace], int]:
     return run
 
 
-<<<<<<< HEAD
 def _export(options: Namespace) -> int:
     from kdprune.cli.export import print_export
     from kdprune.cli.logging import log_to_console
@@ -158,7 +157,6 @@ def _predict(options: Namespace) -> int:
         return print_predictions(options)
 
 
-=======
 def _runs(options: Namespace) -> int:
     from kdprune.cli.logging import log_to_console
     from kdprune.cli.runs import print_runs
@@ -168,7 +166,6 @@ def _runs(options: Namespace) -> int:
     return 0
 
 
->>>>>>> main
 def _show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 
