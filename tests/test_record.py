@@ -291,6 +291,18 @@ def test_scores_are_of_what_was_asked_for(tmp_path):
         assert score_paths(tmp_path) == known, same
 
 
+def test_another_model_of_the_same_name_is_recorded_anew(tmp_path):
+    """Two runs of one architecture: what is recorded goes by their weights, not by what they are called."""
+    for seed in (1, 2):
+        train(tmp_path, {"name": f"run{seed}", "seed": seed})
+    folders = [
+        recorded("embeddings", tmp_path, {"record.embeddings": str(tmp_path / f"run{seed}")})[0] for seed in (1, 2, 1)
+    ]
+    assert folders[0] == folders[2] != folders[1]
+    one, other = (RowRecord(folder).rows("features")[:] for folder in folders[:2])
+    assert np.abs(one - other).max() > 0.1
+
+
 def test_a_base_of_scores_is_part_of_what_starts_from_it(tmp_path):
     train(tmp_path, {**ONE_COMMAND, "subset.scorer": "loss"})
     (first,) = score_paths(tmp_path)

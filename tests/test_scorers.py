@@ -184,6 +184,17 @@ def test_dual_gives_the_mean_probability_of_the_epochs_it_looks_at(training):
     np.testing.assert_allclose(found.extra["mean_probability"], expected_N, rtol=1e-5)
 
 
+def test_dual_looks_at_the_first_30_epochs_unless_told():
+    recorded = dynamics(label_probability=np.random.default_rng(0).random((2, 33, 7)))
+    for name in ("score", "mean_probability"):
+        usual, written, all_of_them = (
+            score(text, recorded).values if name == "score" else score(text, recorded).extra[name]
+            for text in ("dual", "dual(epochs=30)", "dual(epochs=33)")
+        )
+        np.testing.assert_array_equal(usual, written)
+        assert (usual != all_of_them).all()
+
+
 def literal_tdds(probabilities_ENC, window_size, decay):
     """The published procedure as it is written there, array by array (the probabilities already by sample id)."""
     trajectory, k, kept = len(probabilities_ENC), 0, []

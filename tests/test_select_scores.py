@@ -303,6 +303,14 @@ def test_ccs_covers_what_is_left_and_leaves_out_the_hardest():
     assert in_strata.max() <= 10
 
 
+def test_ccs_cuts_its_strata_over_the_range_of_what_is_left():
+    """Zheng et al. cut off the hardest first: their scores, which may be far away, do not widen the strata."""
+    scores = np.concatenate([np.arange(90.0), np.full(10, 1e6)])
+    for seed in range(5):
+        ids = kept(scores, 0.09, "ccs(beta=0.1, strata=9)", seed=seed)
+        assert (ids * 9 // 89).clip(max=8).tolist() == list(range(9))  # one of each stratum of [0, 89]
+
+
 def test_ccs_takes_infinite_scores_and_a_range_beyond_float32():
     never_learned = np.array([*range(60), *[np.inf] * 40], dtype=np.float32)
     ids = kept(never_learned, 0.3, "ccs(beta=0.1, strata=10)")
