@@ -443,19 +443,20 @@ def test_every_class_keeps_its_share_of_what_uniform_pruning_would_leave(scores,
     assert len(subset.ids) == count
     assert subset.chosen["class_floor"] == share
     classes, sizes = np.unique(labels, return_counts=True)
-    uniform = select(given, keep, "random", balanced=True).ids
+    uniform = select(given, keep, "random", balanced=True, seed=seed).ids
     for label, _ in zip(classes, sizes, strict=True):
         assert (labels[subset.ids] == label).sum() >= Fraction(str(share)) * int((labels[uniform] == label).sum())
     free = select(given, keep, "hardest", balanced=balanced, seed=seed).ids
-    least = floors(share, sizes, count)
+    least = floors(share, sizes, count, seed, classes)
     if (np.bincount(labels[free], minlength=classes.max() + 1)[classes] >= least).all():
         np.testing.assert_array_equal(subset.ids, free)
 
 
 def test_a_tenth_of_thirty_is_three():
     """0.1 · 30 is a little more than 3 in floats."""
-    assert floors(0.1, np.array([300]), 30).tolist() == [3]
-    assert floors(0.5, np.array([7, 3]), 5).tolist() == [2, 1]  # halves of 4 and 1, rounded up: quotas are 3.5 and 1.5
+    assert floors(0.1, np.array([300]), 30, 0, np.arange(1)).tolist() == [3]
+    # halves of 4 and 1, or of 3 and 2, rounded up: quotas are 3.5 and 1.5
+    assert floors(0.5, np.array([7, 3]), 5, 0, np.arange(2)).tolist() == [2, 1]
     with pytest.raises(ValueError, match=r"^--subset\.class_floor: 1.5 given, allowed is a whole number"):
         kept(np.arange(10.0), 0.5, "hardest", class_floor=1.5)
     with pytest.raises(ValueError, match=r"^--subset\.class_floor: -1 given"):

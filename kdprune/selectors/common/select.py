@@ -17,13 +17,12 @@ import numpy as np
 
 from kdprune import registry
 from kdprune.calls import Call, bind
-from kdprune.data.quotas import largest_remainder
 from kdprune.data.scores import Hard, Scores
 from kdprune.data.subset import Subset
 from kdprune.messages import about, listed, shown
 from kdprune.selectors.common.arguments import check_number
 from kdprune.selectors.common.pool import MEAN_PROBABILITY, Pool, Selector, mistake
-from kdprune.selectors.common.quotas import by_class, floors, lifted, sizes_of
+from kdprune.selectors.common.quotas import by_class, floors, lifted, quotas, sizes_of
 
 log = logging.getLogger("kdprune")
 
@@ -186,17 +185,17 @@ def choose(
             return ids
     classes, groups = by_class(pool.candidates, pool.labels)
     sizes = np.array([len(group) for group in groups])
-    least = floors(class_floor, sizes, pool.count)
+    least = floors(class_floor, sizes, pool.count, pool.seed, classes)
     if balanced:
-        quotas = largest_remainder(sizes, pool.count)
+        shares = quotas(sizes, pool.count, pool.seed, classes)
     else:
-        quotas = np.bincount(pool.labels[ids], minlength=classes[-1] + 1)[classes]
-        if (quotas >= least).all():
+        shares = np.bincount(pool.labels[ids], minlength=classes[-1] + 1)[classes]
+        if (shares >= least).all():
             return ids
     kept = np.zeros(len(pool.labels), dtype=bool)
-    for group, quota in zip(groups, lifted(quotas, least), strict=True):
-        if quota:
-            of_class = replace(pool, candidates=group.astype(np.int64), count=int(quota))
+    for group, share in zip(groups, lifted(shares, least, pool.seed, classes), strict=True):
+        if share:
+            of_class = replace(pool, candidates=group.astype(np.int64), count=int(share))
             kept[_checked(selector, of_class, name)] = True
     return np.flatnonzero(kept)
 
