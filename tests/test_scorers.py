@@ -331,7 +331,7 @@ def test_an_epoch_that_was_not_observed_is_no_number(name):
 
 def test_a_score_that_is_nan_for_no_reason_is_refused(monkeypatch):
     values = np.array([[[np.inf, 1.0, np.nan]], [[-np.inf, 1.0, np.nan]]])
-    with pytest.raises(ValueError, match=r"^--subset.scorer: aum: the score of 1 samples is NaN.*: 0$"):
+    with pytest.raises(ValueError, match=r"^--subset.scorer: aum: the score of 1 sample is NaN.*: 0$"):
         score("aum", observation("dynamics", {"margin": values}))
 
 
@@ -644,7 +644,7 @@ def test_labels_are_needed_or_not(training):
     _, _, labels_N, values = training
     some = labels_N.copy()
     some[:3] = -1
-    with pytest.raises(ValueError, match="el2n needs labels, and 3 of 30 samples have none"):
+    with pytest.raises(ValueError, match="el2n needs labels, and there is none for 3 of 30 samples"):
         score("el2n", observation("dynamics", values, some))
     score("entropy", observation("dynamics", values, some))
 

@@ -15,7 +15,8 @@ from kdprune import registry
 from kdprune.data.counter import bits, key, permutation
 from kdprune.selectors.common.pool import declare
 from kdprune.selectors.common.quotas import lifted, quotas
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 
 PRINT = "f" * 64
 
@@ -160,7 +161,8 @@ def test_seeds_choose_differently_and_every_sample_equally_often():
 
 def test_the_same_seed_gives_the_same_subset_in_a_fresh_process():
     script = (
-        "import numpy as np; from kdprune.selectors.common.select import Samples, select\n"
+        "import numpy as np; from kdprune.selectors.common.samples import Samples\n"
+        "from kdprune.selectors.common.select import select\n"
         "samples = Samples(np.arange(5000) % 10, 'x')\n"
         "for b in (False, True): print(select(samples, 0.3, balanced=b, seed=7).hash)"
     )
@@ -220,7 +222,7 @@ def test_a_lost_class_warns(warnings_of):
     warnings_of.clear()
     kept(labels, 0.1, seed=seed)
     assert len(warnings_of) == 1
-    assert "keeps no sample of 1 classes (1)" in warnings_of[0]
+    assert "keeps no sample of 1 class (1)" in warnings_of[0]
     assert "--subset.balanced" in warnings_of[0]
     warnings_of.clear()
     kept(labels, 1.0)
@@ -346,5 +348,5 @@ def test_a_selector_gets_what_it_needs_or_is_refused(mine):
 
 def test_a_selector_that_breaks_its_contract_is_named(mine):
     mine(lambda pool: np.arange(pool.count + 1))
-    with pytest.raises(ValueError, match=r"^--subset\.selector: selector mine .* keeps 4 samples, and 3 were"):
+    with pytest.raises(ValueError, match=r"^--subset\.selector: selector mine .* keeps 4 samples, and 3 asked"):
         select(Samples(np.zeros(6, dtype=int), PRINT), 0.5, "mine")

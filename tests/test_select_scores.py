@@ -20,7 +20,8 @@ from kdprune.selectors.common import order, quotas
 from kdprune.selectors.common.order import first_by_hash, highest, lowest
 from kdprune.selectors.common.pool import Pool
 from kdprune.selectors.common.quotas import floors
-from kdprune.selectors.common.select import Samples, samples_of, select
+from kdprune.selectors.common.samples import Samples, samples_of
+from kdprune.selectors.common.select import select
 from kdprune.selectors.moderate import distances
 
 PRINT = "f" * 64
@@ -172,7 +173,7 @@ def test_scores_that_are_not_known_are_refused_with_their_ids():
     scores = np.arange(20.0)
     scores[[3, 11]] = np.nan
     for selector in (*BY_SCORE, "hardest"):
-        with pytest.raises(ValueError, match=r"^scores: 2 samples .* \(NaN\): 3, 11"):
+        with pytest.raises(ValueError, match=r"^scores: none \(NaN\) for 2 samples .*: 3, 11"):
             kept(scores, 0.5, selector)
     assert len(kept(scores, 0.5, "random")) == 10  # does not read them
     assert not {3, 11} & set(select(samples(scores, excluded=np.array([3, 11])), 0.9, "hardest").ids)
@@ -381,11 +382,11 @@ def test_what_beta_cannot_work_with():
     scores, means = np.arange(20.0), np.linspace(0, 1, 20)
     with pytest.raises(ValueError, match="beta needs mean_probability of every sample"):
         select(samples(scores), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"scores of 1 samples \(4\) are not 0 and above"):
+    with pytest.raises(ValueError, match=r"scores must be 0 and above, .*: 1 sample \(4\)"):
         select(samples(np.where(scores == 4, -1, scores), extra={"mean_probability": means}), 0.5, "beta")
     with pytest.raises(ValueError, match=r"19 samples .* are not 0 and above, with the hard side high"):
         select(samples(scores, hard="low", extra={"mean_probability": means}), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"mean_probability of 1 samples \(19\) are not 0 to 1"):
+    with pytest.raises(ValueError, match=r"mean_probability must be 0 to 1: 1 sample \(19\)"):
         select(samples(scores, extra={"mean_probability": means * 1.01}), 0.5, "beta")
     for wrong in ("c=0", "mu=2", "c='x'"):
         with pytest.raises(ValueError, match=r"beta\(.* allowed is a number"):

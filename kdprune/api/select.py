@@ -21,7 +21,7 @@ from kdprune.data.scores import Hard, Scores
 from kdprune.data.sources import Source, from_indexable, open_source
 from kdprune.data.sources.base import count_classes
 from kdprune.data.subset import Subset, class_ids
-from kdprune.selectors.common.select import Samples, samples_of
+from kdprune.selectors.common.samples import Samples, samples_of
 from kdprune.selectors.common.select import select as select_samples
 
 

@@ -48,7 +48,7 @@ def score() -> ArgumentParser:
         "time (default: none, and all threads of this process; with --launcher ray, all CPUs of the cluster).",
     )  # fmt: skip
     parser.add_argument(
-        "--launcher", type=str, choices=["local", "ray"], default="local",
+        "--launcher", choices=["local", "ray"], default="local",
         help="Where workers are: on this machine, or on a Ray cluster (pip install 'kdprune[ray]').",
     )  # fmt: skip
     parser.add_argument(
@@ -62,7 +62,7 @@ def evaluate() -> ArgumentParser:
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     parser.add_argument(
-        "--class_mass", type=str, choices=["missing", "all"],
+        "--class_mass", choices=["missing", "all"],
         help="Measure it once more with class biases moved so that the mean predicted probability over the training "
         "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
     )  # fmt: skip

@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdprune.files import write_whole
-from kdprune.messages import listed, shown
+from kdprune.messages import counted, listed, shown
 
 FORMAT = "kdprune scores 1"
 ROWS = 2**20  # of a row group: what is in memory at once beside the arrays
@@ -163,7 +163,7 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
                     f"{about['dataset_fingerprint'][:12]}…, this data set's is {fingerprint[:12]}…)"
                 )
             if total is not None and about["total"] != total:
-                raise ValueError(f"{path}: scores of {about['total']:,} samples, the data set has {total:,}")
+                raise ValueError(f"{path}: scores of {counted(about['total'], 'sample')}, the data set has {total:,}")
             columns = _read(path, file, about)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as parquet, it was cut short or changed: {error}") from None
