@@ -3,7 +3,9 @@ what is asked for; and scores and subsets that follow from them in one command."
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,18 @@ from kdprune.data.scores import load_scores
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
+from kdprune.pipeline.memorization import COLUMNS as COUNTS
+from kdprune.pipeline.memorization import record_counts
 from kdprune.pipeline.record import OF_TEACHER
+from kdprune.pipeline.session import open_session
 from kdprune.pipeline.train import record
 from kdprune.records.rows import About, Column, RowFiles, RowRecord
 from kdprune.records.statistics import statistics
+from kdprune.runs.accelerator import make_accelerator
+from kdprune.runs.run_dir import WEIGHTS
+from kdprune.scorers.common.apply import score
 from kdprune.scorers.common.observation import observe
+from kdprune.testing.simulated import counts_of
 
 TINY: dict[str, Any] = {"train.steps": None, "train.epochs": 2, "train.batch_size": 200}
 
@@ -62,6 +71,32 @@ def test_a_teacher_is_recorded_in_one_pass(tmp_path, digits_teacher, images):
     np.testing.assert_allclose(rows.rows("last_layer_gradient_norm")[:], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_teachers_are_scored_one_by_one_and_averaged(tmp_path, digits_teacher, caplog):
+    """As repeats of dynamics are: of each teacher by itself, so that none is passed over."""
+    _, other = train(tmp_path, {"name": "other", "train.steps": 3, "student.model": "mlp_64"})
+    alone = [recorded("teacher", tmp_path, {"teacher.models": str(run)})[0] for run in (digits_teacher, other)]
+    both = recorded("teacher", tmp_path, {"teacher.models": f"{digits_teacher},{other}"})
+    assert both == alone  # found, not made again
+    for text in ("teacher_el2n", "teacher_margin", "teacher_prototypes"):
+        one, two = (score(text, observe([folder])).values for folder in alone)
+        found = score(text, observe(both))
+        np.testing.assert_allclose(found.values, (one.astype(float) + two) / 2, rtol=1e-6)
+        assert np.abs(one - two).max() > 0.01
+        assert len(found.origin["models"]) == 2
+    assert len(found.origin["observed"]) == 2
+    with pytest.raises(ValueError, match="twice"):
+        observe([alone[0], alone[0]])
+    (embedded,) = recorded("embeddings", tmp_path, {"teacher.models": f"{digits_teacher},{other}"})
+    assert "--record.embeddings" in caplog.text
+    with pytest.raises(ValueError, match="embeddings"):
+        observe([alone[0], embedded])
+    _, run = train(tmp_path, {**TINY, "teacher.models": f"{digits_teacher},{other}", "subset.scorer": "teacher_el2n",
+                              "subset.selector": "hardest", "subset.keep_fraction": 0.5})  # fmt: skip
+    found = score("teacher_el2n", observe(both)).values
+    kept = load_subset(run / "subset.json").ids
+    assert found[kept].min() >= np.delete(found, kept).max()
+
+
 def test_rows_do_not_depend_on_the_batch_size(tmp_path, digits_teacher):
     found = []
     for size in (200, 37):
@@ -93,18 +128,60 @@ def test_gradients_at_initialisation_need_no_training_and_warn(tmp_path, caplog)
     assert not list((tmp_path / "records").glob("*/summary.json"))
 
 
-def test_memorization_knows_who_saw_what(tmp_path):
+def test_memorization_knows_who_saw_what(tmp_path, images):
     folders = recorded("memorization", tmp_path, {
         "record.repeats": 14, "record.train_fraction": 0.5, "train.epochs": 1, "data.val_fraction": 0.1
     })  # fmt: skip
-    seen = observe(folders).read("trained", 0, 1347).T
-    parts = [load_subset(path).ids for path in sorted((tmp_path / "records").glob("digits*/subset.json"))]
+    runs = [path.parent for path in (tmp_path / "records").glob("digits*/subset.json")]
+    parts = [load_subset(run / "subset.json").ids for run in runs]
     assert len({part.tobytes() for part in parts}) == 14
-    assert sorted(np.flatnonzero(row).tolist() for row in seen) == sorted(part.tolist() for part in parts)
+    is_right = np.stack([(outputs(run / WEIGHTS, images[0])[0].argmax(1) == images[1]).numpy() for run in runs], axis=1)
+    was_seen = np.stack([np.isin(np.arange(1347), part) for part in parts], axis=1)
+    observation = observe(folders)
+    for name, expected in counts_of(is_right, was_seen).items():
+        expected[~was_seen.any(1)] = np.nan  # the validation part
+        np.testing.assert_array_equal(observation.read(name, 0, 1347), expected)
+    scores = score("memorization", observation).values
+    assert np.isnan(scores).sum() == round(0.1 * 1347)
+    assert np.nanmin(scores) >= -1
+    assert np.nanmax(scores) <= 1
     for repeats in (2, 5):
         with pytest.raises(ValueError, match=rf"--record\.repeats: {repeats}"):
             recorded("memorization", tmp_path / "few", {"record.repeats": repeats})
     assert not list((tmp_path / "few").rglob("*.safetensors"))
+
+
+def test_memorization_takes_one_model_after_another_and_goes_on_with_the_next(tmp_path):
+    config = config_of(tmp_path, {**TINY, "train.epochs": 1})
+    runs = [train(tmp_path, {"train.steps": 2, "subset.keep_fraction": 0.7, "name": f"{n}", "seed": n})[1]
+            for n in range(5)]  # fmt: skip
+    loaded: list[weakref.ref[Any]] = []
+    alive_at_once: list[int] = []
+    found: list[Path] = []
+
+    def load(weights: Path) -> Any:
+        if len(loaded) == 3 and not found:
+            found.append(tmp_path)
+            raise RuntimeError("killed")
+        gc.collect()
+        alive_at_once.append(sum(model() is not None for model in loaded))
+        built = load_model(weights)
+        loaded.append(weakref.ref(built.model))
+        return built
+
+    with restored_surroundings():
+        session = open_session(config, make_accelerator("no", [], str(tmp_path)))
+        with pytest.raises(RuntimeError, match="killed"):
+            record_counts(runs, load, config, session)
+        for _ in range(2):  # made, and found
+            found.append(record_counts(runs, load, config, session))
+            assert len(loaded) == 5  # three before it was killed, and the two others
+        elsewhere = config_of(tmp_path / "whole", {**TINY, "train.epochs": 1})
+        found.append(record_counts(runs, load, elsewhere, session))
+    assert max(alive_at_once) <= 1
+    for name in COUNTS:
+        np.testing.assert_array_equal(*(RowRecord(folder).rows(name)[:] for folder in found[-2:]))
+    assert not list(found[-1].glob(".counts*"))
 
 
 def test_a_record_is_made_once_gone_on_with_and_checked(tmp_path, digits_teacher, caplog):

@@ -22,6 +22,7 @@ from kdprune.records.statistics import DERIVED, STATISTICS, derived, statistics
 from kdprune.scorers.common import apply, features
 from kdprune.scorers.common.apply import compute, declared, score
 from kdprune.scorers.common.observation import Observation
+from kdprune.testing.simulated import counts_of
 
 N, R, E, C, D = 30, 3, 12, 4, 5
 
@@ -358,9 +359,10 @@ def test_memorization_is_the_difference_of_two_shares():
     trained_NM = numbers.random((N, 20)) < 0.7
     trained_NM[:, :2] = True, False
     correct_NM = numbers.random((N, 20)) < np.where(trained_NM, 0.9, 0.3)
-    trained, correct = trained_NM.astype(float), correct_NM.astype(float)
-    trained[4], correct[4] = np.nan, np.nan
-    found = score("memorization", observation("memorization", {"correct": correct, "trained": trained})).values
+    counts = counts_of(correct_NM, trained_NM)
+    for count_N in counts.values():
+        count_N[4] = np.nan
+    found = score("memorization", observation("memorization", counts)).values
     for n in set(range(N)) - {4}:
         inside = [correct_NM[n, m] for m in range(20) if trained_NM[n, m]]
         outside = [correct_NM[n, m] for m in range(20) if not trained_NM[n, m]]
@@ -368,12 +370,12 @@ def test_memorization_is_the_difference_of_two_shares():
     assert np.isnan(found[4])
 
 
-@pytest.mark.parametrize("column", [0.0, 1.0])
+@pytest.mark.parametrize("column", [False, True])
 def test_memorization_needs_trainings_with_and_without_each_sample(column):
-    trained = np.tile([0.0, 1.0, 1.0], (5, 1))
-    trained[3] = column
-    record = observation("memorization", {"correct": np.ones((5, 3)), "trained": trained})
-    with pytest.raises(ValueError, match=r"1 samples were part of all 3 trainings or of none.*\(ids 3\): record more"):
+    trained_NM = np.tile([False, True, True], (5, 1))
+    trained_NM[3] = column
+    record = observation("memorization", counts_of(np.ones((5, 3), dtype=bool), trained_NM))
+    with pytest.raises(ValueError, match=r"part of all 3 trainings or of none, 1 sample \(ids 3\): record more"):
         score("memorization", record)
 
 

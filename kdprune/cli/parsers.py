@@ -37,7 +37,7 @@ def score() -> ArgumentParser:
     parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
     parser.add_argument(
         "--from", type=str, nargs="+", dest="records", required=True,
-        help="A record, or the runs that recorded their dynamics, one a repeat.",
+        help="A record; or several: runs that recorded their dynamics, one a repeat, or records of teachers.",
     )  # fmt: skip
     parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
     parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")

@@ -79,7 +79,11 @@ def score(
                 "worse than random (arXiv 2303.14753): record them after a few epochs"
             )
         with about(call.name):
-            columns = compute(function, says, observation, arguments, seed=seed, difficulty=difficulty, mapper=mapper)
+            found = [
+                compute(function, says, member, arguments, seed=seed, difficulty=difficulty, mapper=mapper)
+                for member in observation.members or [observation]
+            ]
+    columns = found[0] if len(found) == 1 else {name: np.mean([one[name] for one in found], 0) for name in found[0]}
     return Scores(
         columns.pop("score"), observation.labels, observation.fingerprint, str(call), says.hard, observation.classes,
         {**observation.origin, "seed": seed if "seed" in says.reads else None}, columns,

@@ -5,7 +5,6 @@ Shapes: N samples of the unpruned training set, M candidates, C classes.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ import numpy as np
 
 from kdprune import registry
 from kdprune.calls import Call, bind
+from kdprune.data.scores import contents_hash
 from kdprune.data.subset import Subset
 from kdprune.messages import about, counted, listed
 from kdprune.selectors.common.arguments import check_number
@@ -159,7 +159,7 @@ def _details(name: str, function: Selector, arguments: Mapping[str, Any], sample
         details["resolved"] = str(Call(name, (), {key: value for key, value in values.items() if value is not None}))
     if "scores" in needs:
         assert samples.scores is not None
-        hashed = hashlib.sha256(samples.scores.astype("<f4", copy=False).data).hexdigest()
+        hashed = contents_hash(samples.scores, samples.labels, samples.extra)
         details |= {"scorer": samples.scorer, "hard": samples.hard, "scores_hash": hashed, "ties": TIES}
         # Scores of one name differ by whose training they are of, and by what it was looked at through.
         details |= {
