@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import weakref
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import config_of, only_run, restored_surroundings, said_by, train, unfinish
+from helpers import StopIn, config_of, only_run, restored_surroundings, said_by, train, unfinish
 
 from kdprune.data.scores import load_scores
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
+from kdprune.models.locate import snapshots
 from kdprune.pipeline.memorization import COLUMNS as COUNTS
 from kdprune.pipeline.memorization import record_counts
 from kdprune.pipeline.record import OF_TEACHER
@@ -30,6 +32,7 @@ from kdprune.runs.run_dir import WEIGHTS
 from kdprune.scorers.common.apply import score
 from kdprune.scorers.common.observation import observe
 from kdprune.testing.simulated import counts_of
+from kdprune.training.interrupt import Interrupted
 
 TINY: dict[str, Any] = {"train.steps": None, "train.epochs": 2, "train.batch_size": 200}
 
@@ -471,15 +474,75 @@ def test_arguments_are_refused_before_anything_is_trained(options, named, tmp_pa
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_teacher_says_what_needs_no_labels_of_images_without(tmp_path, digits_teacher):
+def images_without_labels(folder: Path, count: int = 30) -> str:
     from PIL import Image
 
     numbers = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    for n in range(30):
-        Image.fromarray(numbers.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / "images" / f"{n}.png")
+    folder.mkdir(parents=True)
+    for n in range(count):
+        Image.fromarray(numbers.integers(256, size=(8, 8), dtype=np.uint8)).save(folder / f"{n}.png")
+    return str(folder)
+
+
+def test_embeddings_need_neither_labels_nor_the_classes_of_the_model(tmp_path, digits_teacher):
+    """Of images that nothing is known of, and by a model that knows other classes than the data has."""
+    unlabelled = images_without_labels(tmp_path / "images")
+    options = {"data.dataset": unlabelled, "record.embeddings": str(digits_teacher)}
+    observation = observe(recorded("embeddings", tmp_path, options))
+    assert len(observation.classes) == 0
+    assert (observation.labels == -1).all()
+    assert np.isfinite(score("prototypes(clusters=3)", observation).values).all()
+    with pytest.raises(ValueError, match=r"--teacher\.models"):
+        recorded("teacher", tmp_path, {"data.dataset": unlabelled})
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        images_without_labels(tmp_path / "two" / name, 5)
+    of_two = {"data.dataset": str(tmp_path / "two"), "record.embeddings": str(digits_teacher)}
+    assert observe(recorded("embeddings", tmp_path, of_two)).classes == ("a", "b")
+
+
+def test_a_proxy_that_keeps_a_snapshot_is_the_same_proxy(tmp_path, caplog):
+    """Recorded once, whoever asks first; what was not kept is trained again in its place, and the log says why."""
+
+    def proxies() -> list[Path]:
+        return [path.parent for path in (tmp_path / "records").glob("digits*/summary.json")]
+
+    recorded("gradients", tmp_path, {"record.epoch": 1})
+    (run,) = proxies()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    recorded("dynamics", tmp_path, {})
+    recorded("gradients", tmp_path, {"record.epoch": 1})
+    assert proxies() == [run]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    weights = (run / "student.safetensors").read_bytes()
+    with caplog.at_level(logging.INFO, "kdprune"):
+        recorded("gradients", tmp_path, {"record.epoch": 2})
+    assert proxies() == [run]
+    assert sorted(snapshots(run)) == ["1", "2"]
+    assert (run / "student.safetensors").read_bytes() == weights
+    trained = (run / "summary.json").stat().st_mtime_ns
+    for epoch in (1, 2):
+        recorded("gradients", tmp_path, {"record.epoch": epoch})
+    assert (run / "summary.json").stat().st_mtime_ns == trained
+
+
+def test_a_run_that_goes_on_lacks_no_snapshot(tmp_path):
+    """It was not asked for it before it was stopped, and has passed it since."""
+    settings = {**TINY, "train.epochs": 3, "name": "run"}
+    with pytest.raises(Interrupted):
+        train(tmp_path, settings, StopIn(10))
+    _, run = train(tmp_path, {**settings, "train.save_epochs": [1, 2], "train.save_steps": [3]})
+    assert sorted(snapshots(run)) == ["1", "2", "step3"]
+
+
+def test_an_epoch_beyond_the_proxys_is_named_by_its_option(tmp_path):
+    with pytest.raises(ValueError, match=r"^--record\.epoch or .*: 9 given.* 1 to 2"):
+        recorded("gradients", tmp_path, {"record.epoch": 9})
+
+
+def test_a_teacher_says_what_needs_no_labels_of_images_without(tmp_path, digits_teacher):
+    unlabelled = images_without_labels(tmp_path / "images")
     options = {
-        "data.dataset": str(tmp_path / "images"), "teacher.models": str(digits_teacher), "distill.alpha": 1.0,
+        "data.dataset": unlabelled, "teacher.models": str(digits_teacher), "distill.alpha": 1.0,
         "subset.selector": "hardest", "subset.keep_fraction": 0.5, "train.steps": 1, "train.batch_size": 8,
     }  # fmt: skip
     summary, _ = train(tmp_path / "runs", {**options, "subset.scorer": "teacher_entropy"})

@@ -233,7 +233,7 @@ def _embedder(config: Config, session: Session, train: Train) -> BuiltModel:
     if name is not None:
         has_weights = is_remote(name) or resolve_teacher(name) is not None
         settings = replace(config, teacher=replace(config.teacher, pretrained=not has_weights))
-        return load_teacher(settings, session.data, TeacherRequest(name, None, True))
+        return load_teacher(settings, session.data, TeacherRequest(name, None, True), features_only=True)
     if requested_teachers(config):
         loaded = load_teachers(config, session, train)
         if len(loaded) > 1:
