@@ -530,8 +530,13 @@ def test_a_run_that_goes_on_lacks_no_snapshot(tmp_path):
     settings = {**TINY, "train.epochs": 3, "name": "run"}
     with pytest.raises(Interrupted):
         train(tmp_path, settings, StopIn(10))
-    _, run = train(tmp_path, {**settings, "train.save_epochs": [1, 2], "train.save_steps": [3]})
+    asked = {"train.save_epochs": [1, 2], "train.save_steps": [3]}
+    _, run = train(tmp_path, {**settings, **asked})
+    _, whole = train(tmp_path / "whole", {**settings, **asked})
     assert sorted(snapshots(run)) == ["1", "2", "step3"]
+    for name in ("1", "2", "step3"):
+        assert snapshots(run)[name].read_bytes() == snapshots(whole)[name].read_bytes()
+    assert (run / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
 
 
 def test_an_epoch_beyond_the_proxys_is_named_by_its_option(tmp_path):

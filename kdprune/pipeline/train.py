@@ -132,10 +132,13 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
         with owned(run, session.accelerator):
             # Another command may have finished it meanwhile; and a run that goes on from the middle lacks the snapshots
             # that it was not asked for in the beginning.
+            frozen: list[Teacher] = []
             while not _finished(run) or _lacking(run):
                 if _finished(run):
                     job, run = _once_more(job, run)
-                fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+                with_features = bool(job.loss and job.loss.needs_features)
+                frozen = frozen or freeze_teachers(config, session, teachers, with_features)
+                fit(job, frozen, run)
     _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
@@ -170,18 +173,16 @@ def _lacking(run: RunDir) -> list[str]:
 
 def _once_more(job: Job, run: RunDir) -> tuple[Job, RunDir]:
     """Reopen a finished run for the sake of a snapshot; those that it has kept, it keeps again."""
-    log.info(
-        "%s: finished without the snapshot %s that is asked for, so it is trained once more",
-        run.path,
-        listed(run.lacking),
-    )
+    missing = listed(run.lacking)
+    log.info("%s: finished without the snapshot %s that is asked for, so it is trained once more", run.path, missing)
     before, config = read_config(run.path).train, deepcopy(job.config)
     config.train.save_epochs = sorted({*config.train.save_epochs, *before.save_epochs})
     config.train.save_steps = sorted({*config.train.save_steps, *before.save_steps})
     job.session.accelerator.wait_for_everyone()
     if job.session.accelerator.is_main_process:
         run.artefact.reopen()
-    return replace(job, config=config), RunDir(run.path, config, run.artefact.key)
+    # Put together anew, for the student may have been trained by this very command.
+    return make_job(config, job.session, job.observers), RunDir(run.path, config, run.artefact.key)
 
 
 def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:
