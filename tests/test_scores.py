@@ -249,7 +249,7 @@ def test_columns_of_other_types_are_refused(tmp_path):
         ({"hash": None}, "'hash' is None"),
         ({"scorer": "forgetting", "metadata_hash": "0"}, "metadata do not match their hash"),
         ({"dataset_fingerprint": 7}, "'dataset_fingerprint' is 7"),
-        ({"format": "kdprune scores 2"}, "is not a score file"),
+        ({"format": "kdprune scores 1"}, "is not a score file"),
     ],
 )
 def test_metadata_that_cannot_be_are_refused(tmp_path, changes, message):

@@ -178,7 +178,7 @@ def test_scores_that_are_not_known_are_refused_with_their_ids():
     assert len(kept(scores, 0.5, "random")) == 10  # does not read them
     assert not {3, 11} & set(select(samples(scores, excluded=np.array([3, 11])), 0.9, "hardest").ids)
     extra = {"mean_probability": np.where(np.arange(20) == 7, np.nan, 0.5)}
-    with pytest.raises(ValueError, match=r"^mean_probability: 1 samples .*: 7\."):
+    with pytest.raises(ValueError, match=r"^mean_probability: none \(NaN\) for 1 sample .*: 7\."):
         select(samples(np.arange(20.0), extra=extra), 0.5, "beta")
 
 
@@ -382,11 +382,11 @@ def test_what_beta_cannot_work_with():
     scores, means = np.arange(20.0), np.linspace(0, 1, 20)
     with pytest.raises(ValueError, match="beta needs mean_probability of every sample"):
         select(samples(scores), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"scores must be 0 and above, .*: 1 sample \(4\)"):
+    with pytest.raises(ValueError, match=r"scores must be 0 and above, .* for 1 sample \(4\)"):
         select(samples(np.where(scores == 4, -1, scores), extra={"mean_probability": means}), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"19 samples .* are not 0 and above, with the hard side high"):
+    with pytest.raises(ValueError, match=r"0 and above, with the hard side high: not so for 19 samples"):
         select(samples(scores, hard="low", extra={"mean_probability": means}), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"mean_probability must be 0 to 1: 1 sample \(19\)"):
+    with pytest.raises(ValueError, match=r"mean_probability must be 0 to 1: not so for 1 sample \(19\)"):
         select(samples(scores, extra={"mean_probability": means * 1.01}), 0.5, "beta")
     for wrong in ("c=0", "mu=2", "c='x'"):
         with pytest.raises(ValueError, match=r"beta\(.* allowed is a number"):

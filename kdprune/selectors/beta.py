@@ -38,7 +38,7 @@ def resolve(pool: Pool, c: Any = 4.0, mu: Any = None) -> dict[str, Any]:
         outside = pool.candidates[~((values_M >= low) & (values_M <= high))]
         if len(outside):
             raise ValueError(
-                f"beta: {what} must be {allowed}: {counted(len(outside), 'sample')} ({listed(outside)}) outside"
+                f"beta: {what} must be {allowed}: not so for {counted(len(outside), 'sample')} ({listed(outside)})"
             )
     return {"c": c, "mu": mean_of_hardest(pool) if mu is None else check_number("beta(mu=…)", mu, 0, 1)}
 
