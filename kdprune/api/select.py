@@ -65,7 +65,7 @@ def select(
     Example:
         >>> import kdprune
         >>> kdprune.select([0, 0, 0, 1, 1, 1], 0.5, balanced=True).ids.tolist()
-        [0, 1, 5]
+        [1, 4, 5]
         >>> kdprune.select([0, 0, 0, 1, 1, 1], 0.5, "hardest", scores=[1, 9, 2, 8, 3, 7]).ids.tolist()
         [1, 3, 5]
     """
