@@ -19,6 +19,7 @@ from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
+from kdprune.pipeline.recipes import check_optimizers
 from kdprune.pipeline.score import check_selection
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.targets import count_views, make_targets
@@ -69,6 +70,7 @@ def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) ->
     config = given.named(config)
     config.teacher.targets = "cached"  # what this is for, whether it was said or not
     check(config)
+    check_optimizers(config)
     check_models(config)
     check_selection(config)
     if not config.teacher.models:

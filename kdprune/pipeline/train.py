@@ -22,7 +22,7 @@ from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
-from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.recipes import check_optimizers, without_teacher
 from kdprune.pipeline.record import KINDS
 from kdprune.pipeline.score import check_selection, rehearsed, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
@@ -39,7 +39,6 @@ from kdprune.runs.trackers import start_trackers, stop_trackers
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
-from kdprune.training.schedule import check_optimizer
 
 log = logging.getLogger("kdprune")
 
@@ -70,7 +69,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     """
     config = given.named(config)
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
     check_models(config)
     check_selection(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
@@ -101,7 +100,7 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
         raise ValueError(unknown("kind of record", kind, KINDS))
     config = given.named(config)
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
     check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     return KINDS[kind](config, open_session(config, accelerator, given), train).folders
