@@ -99,8 +99,9 @@ def step_of(name: str, run: Path, budget: Budget) -> int:
 def child_recipes(config: Config, run: Path, spawn: str, step: int, budget: Budget) -> list[Config]:
     """Recipes of two children: the rest of the parent's training, on minibatches of their own.
 
-    The rate goes on from where the parent's was; milestones and warm-up keep their steps. A cosine and one cycle
-    fall from there to their end along an arc of their own, poly and multistep exactly as the parent's. Momentum begins at 0.
+    The rate goes on from where the parent's was; milestones and warm-up keep their steps. A cosine falls from there
+    to its end along an arc of its own, and so does a cycle; poly and multistep exactly as the parent's. Momentum begins
+    at 0.
     """
     new = deepcopy(config)
     new.name, new.baseline, new.log_with, new.record = None, False, [], RecordConfig()

@@ -14,8 +14,8 @@ from kdprune.analysis.indicator import ROUNDS, aum_with_indicator, score_by
 from kdprune.analysis.noise import Suspects, beyond, detection, flip_labels, hardest_share
 from kdprune.config import Config
 from kdprune.data.relabelled import with_labels
-from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.recipes import check_optimizers
+from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.teachers import check_models
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.scorers.common.apply import bound

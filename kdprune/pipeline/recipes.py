@@ -84,9 +84,7 @@ def check_optimizers(config: Config) -> None:
     """
     check_optimizer(config.train)
     for group, given in (("teacher", config.teacher.train), ("record", config.record.train)):
-        check_optimizer(
-            overridden(config.train, given), "--train.opt" if given.opt is None else f"--{group}.train.opt"
-        )
+        check_optimizer(overridden(config.train, given), "--train.opt" if given.opt is None else f"--{group}.train.opt")
 
 
 def without_teacher(config: Config) -> Config:

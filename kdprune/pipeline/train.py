@@ -24,13 +24,14 @@ from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
 from kdprune.pipeline.recipes import check_optimizers, without_teacher
 from kdprune.pipeline.record import KINDS
+from kdprune.pipeline.rehearsal import rehearse
 from kdprune.pipeline.score import check_selection, rehearsed, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import summarise
 from kdprune.pipeline.targets import make_targets
-from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, load_teachers
+from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, given_teachers, load_teachers
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
@@ -110,7 +111,7 @@ def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
         with rehearsed(config, session) as rehearsal:
-            make_job(*rehearsal)
+            rehearse(make_job(*rehearsal), given_teachers(config, session))
         return with_scores(config, session, train)
     return session
 
@@ -123,7 +124,9 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
         observers: who looks on while the student is trained.
     """
     job = make_job(config, session, observers=observers)
-    teachers = load_teachers(config, session, train)
+    given = given_teachers(config, session)
+    rehearse(job, given)
+    teachers = load_teachers(config, session, train, given)
     run = open_run(job, teachers, folder or Path(config.output))
     if not _finished(run):  # a finished run may lie where nothing can be written, so it is not locked
         with owned(run, session.accelerator):

@@ -1,7 +1,7 @@
 """A frozen teacher: a network that only answers, so everything that training needs is taken out of it.
 
-Three routes, each checked against the plain network in float32 before it is used, in the run's precision and, where none
-of them fits there, in float32:
+Three routes, each checked against the plain network in float32 before it is used, first in the run's precision and, if
+none fits there, in float32:
 
 - `plain`: the network as it is, under autocast;
 - `folded`: BatchNorm folded into the layers before it, weights cast once to the run's precision;
@@ -124,8 +124,8 @@ def freeze(
             return plain
         if precision != torch.float32:
             _log.warning(
-                "teacher %s: its logits in %s are off by %.2g of those in float32, and allowed is %g: it runs in float32, "
-                "which is slower",
+                "teacher %s: its logits in %s are off by %.2g of those in float32, and allowed is %g: it runs in "
+                "float32, which is slower",
                 *(name or type(model).__name__, _short(precision), plain.relative_error, ERROR_LIMIT),
             )
     return exact

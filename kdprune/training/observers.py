@@ -119,8 +119,8 @@ class MovingAverage(Observer):
         if last and (share := self.first_share()) > MOSTLY_OLD:
             log.warning(
                 "--train.ema: %g given, and after %d steps the average still holds %.1f%% of the weights of the first "
-                "one (the product of its decays), which are evaluated and kept with it: take a smaller decay%s, or more "
-                "steps",
+                "one (the product of its decays), and it is what is evaluated and kept: take a smaller decay%s, or "
+                "more steps",
                 *(self._average.decay, self._steps, 100 * share),
                 "" if self._average.use_warmup else ", --train.ema_warmup true",
             )

@@ -75,8 +75,8 @@ def _make(config: TrainConfig, name: str, arguments: dict[str, Any], model: nn.M
     kwargs: dict[str, Any] = {"fused": True} if name in FUSED else {}
     # Nesterov's step is undefined without momentum, and plain SGD is what is meant then.
     opt = "momentum" if name == "sgd" and config.momentum == 0 else name
-    common = {"lr": learning_rate(config), "weight_decay": config.weight_decay, "momentum": config.momentum}
-    return create_optimizer_v2(model, opt=opt, **common, **kwargs, **arguments)
+    kwargs |= {"lr": learning_rate(config), "weight_decay": config.weight_decay, "momentum": config.momentum}
+    return create_optimizer_v2(model, opt=opt, **kwargs, **arguments)
 
 
 def _read(text: str) -> Call:
