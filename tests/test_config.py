@@ -185,7 +185,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
         ("data.workers", True, "a whole number or null"),
         ("baseline", 1, "true or false"),
         ("output", None, "text"),
-        ("train.sched", "cosin", "cosine or multistep or poly or none; did you mean cosine?"),
+        ("train.sched", "cosin", "cosine or multistep or poly or onecycle or none; did you mean cosine?"),
         ("train.save_epochs", ["a"], "a list of whole numbers"),
         ("teacher.weights", "lerned", "learned or null; did you mean learned?"),
         ("distill.layers", ["a"], "a list of lists of texts"),
