@@ -78,6 +78,7 @@ def test_what_a_teacher_is_given_is_not_overridden_by_the_run():
         ("adamw(betas=[0.8, 0.95], eps=1e-6)", {"betas": (0.8, 0.95), "eps": 1e-6}),
         ("sgd(dampening=0.1, nesterov=False)", {"dampening": 0.1, "nesterov": False}),
         ("rmsprop(alpha=0.5)", {"alpha": 0.5}),
+        ("adamw(fused=False)", {"fused": False}),
     ],
 )
 def test_arguments_reach_the_optimizer(opt, arguments):

@@ -76,7 +76,7 @@ def _make(config: TrainConfig, name: str, arguments: dict[str, Any], model: nn.M
     # Nesterov's step is undefined without momentum, and plain SGD is what is meant then.
     opt = "momentum" if name == "sgd" and config.momentum == 0 else name
     kwargs |= {"lr": learning_rate(config), "weight_decay": config.weight_decay, "momentum": config.momentum}
-    return create_optimizer_v2(model, opt=opt, **kwargs, **arguments)
+    return create_optimizer_v2(model, opt=opt, **{**kwargs, **arguments})
 
 
 def _read(text: str) -> Call:
