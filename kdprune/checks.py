@@ -41,6 +41,8 @@ _RANGES = {
     "train.grad_accum": (1, None, True, True),
     "train.momentum": (0, 1, True, False),
     "train.lr": (0, None, False, True),
+    "train.lr_base": (0, None, False, True),
+    "train.lr_base_size": (1, None, True, True),
     "train.min_lr": (0, None, True, True),
     "train.warmup_epochs": (0, None, True, True),
     "train.decay_rate": (0, 1, False, True),

@@ -108,12 +108,18 @@ class TrainConfig:
             steps for every subset.
         batch_size: Samples an optimizer step, over all processes and accumulation steps together.
         grad_accum: Parts that each process cuts its share of a batch into, to save memory.
-        opt: timm's name of the optimizer ('sgd' is Nesterov).
+        opt: timm's name of the optimizer ('sgd' is Nesterov), with further arguments of it by timm's names if they are
+            given: 'adamw(betas=[0.9, 0.95], eps=1e-6, layer_decay=0.75)'.
         momentum: For the optimizers that have it.
         lr: Learning rate.
-        sched: timm's name of the scheduler, or 'none' for a constant rate.
-        min_lr: Lowest rate of the cosine and poly schedules.
-        warmup_epochs: Linear warm-up, after which the schedule begins.
+        lr_base: Learning rate at a batch of lr_base_size samples, scaled to batch_size by lr_base_scale (timm's rule);
+            overrides lr.
+        lr_base_size: The batch that lr_base is for.
+        lr_base_scale: How lr_base grows with the batch (default: sqrt for Adam's kin and LAMB, linear for others).
+        sched: timm's name of the scheduler, torch's 'onecycle', or 'none' for a constant rate.
+        min_lr: Lowest rate of the cosine, poly and onecycle schedules.
+        warmup_epochs: Linear warm-up, after which the schedule begins; of onecycle, its rise (default there: 30% of the
+            steps).
         decay_milestones: Epochs at which the multistep schedule decays.
         decay_rate: Its factor; for the poly schedule, its power.
         weight_decay: On weights; biases and norm parameters are left out, as timm does.
@@ -121,6 +127,7 @@ class TrainConfig:
         precision: auto takes bf16 where the hardware multiplies in it.
         compile: torch.compile the student and the frozen teachers.
         ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
+        ema_warmup: Let that decay grow with the steps (timm's rule), so that short runs forget their first weights.
         clip_grad: Largest gradient norm (default: no clipping).
         eval_every: Epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: Epochs ('1'), or minutes ('5min'), between checkpoints.
@@ -140,7 +147,10 @@ class TrainConfig:
     opt: str = "sgd"
     momentum: float = 0.9
     lr: float = 0.1
-    sched: Literal["cosine", "multistep", "poly", "none"] = "cosine"
+    lr_base: float | None = None
+    lr_base_size: int = 256
+    lr_base_scale: Literal["linear", "sqrt"] | None = None
+    sched: Literal["cosine", "multistep", "poly", "onecycle", "none"] = "cosine"
     min_lr: float = 0.0
     warmup_epochs: float = 0.0
     decay_milestones: list[float] = field(default_factory=list)
@@ -150,6 +160,7 @@ class TrainConfig:
     precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
     compile: bool = False
     ema: float = 0.0
+    ema_warmup: bool = True
     clip_grad: float | None = None
     eval_every: int = 1
     checkpoint_every: str = "5min"

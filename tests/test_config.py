@@ -35,13 +35,13 @@ NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
     "(0, 1)": "record.train_fraction",
     "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
-    "(0, ∞)": "distill.temperature train.epochs train.lr train.clip_grad",
+    "(0, ∞)": "distill.temperature train.epochs train.lr train.lr_base train.clip_grad",
     "[0, ∞)": "subset.class_floor data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }
 WHOLE = {
     "[0, ∞)": "data.workers record.epoch",
     "[1, ∞)": "data.image_size teacher.snapshot teacher.generations teacher.views teacher.top_k train.steps "
-    "train.batch_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
+    "train.batch_size train.lr_base_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
 }
 
 
@@ -185,7 +185,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
         ("data.workers", True, "a whole number or null"),
         ("baseline", 1, "true or false"),
         ("output", None, "text"),
-        ("train.sched", "cosin", "cosine or multistep or poly or none; did you mean cosine?"),
+        ("train.sched", "cosin", "cosine or multistep or poly or onecycle or none; did you mean cosine?"),
         ("train.save_epochs", ["a"], "a list of whole numbers"),
         ("teacher.weights", "lerned", "learned or null; did you mean learned?"),
         ("distill.layers", ["a"], "a list of lists of texts"),

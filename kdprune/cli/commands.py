@@ -231,10 +231,11 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
     parser = COMMANDS[command][0]()
     parser.prog = f"kdprune {command}"
-    if command == "train" and not rest:
+    demonstration = command in CONFIGURED and not _names_data(rest)
+    if demonstration:
         if not DEFAULT_RECIPE.exists():
-            sys.exit(_say("error: no settings given; name a recipe with --config FILE, or see --help", 2))
-        rest = ["--config", str(DEFAULT_RECIPE)]
+            sys.exit(_say("error: no data given; name a recipe with --config FILE, or --data.dataset; see --help", 2))
+        rest = ["--config", str(DEFAULT_RECIPE), *rest]
     try:
         options = parser.parse_args(rest)
         if command in CONFIGURED:
@@ -246,7 +247,14 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(_say(f"error: {explain(str(error), options_known)}", 2))
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
+    if demonstration:
+        _say(f"neither --config nor --data.dataset is given: this is the demonstration, {DEFAULT_RECIPE.name}", 0)
     return command, options
+
+
+def _names_data(options: list[str]) -> bool:
+    """Whether options say what is to be trained on, or ask for help; else it is the demonstration that they change."""
+    return any(word.partition("=")[0] in ("--config", "--data", "--data.dataset", "-h", "--help") for word in options)
 
 
 def named(arguments: list[str]) -> tuple[str, list[str]]:

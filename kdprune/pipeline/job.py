@@ -27,11 +27,9 @@ from kdprune.orders.common.plan import Dynamic
 from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length, warn_of_unused
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
-from kdprune.pipeline.loss import make_loss, rehearse
-from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.loss import make_loss
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
-from kdprune.pipeline.teachers import requested_teachers
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget
 from kdprune.training.trainer import check_batch
@@ -101,12 +99,6 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
             f"{OPTION}: {config.subset.dynamic} given, which weighs the loss of each sample, and --distill.loss "
             f"{config.distill.loss} compares samples with each other"
         )
-    if loss is not None and loss.needs_features:
-        for teacher in requested_teachers(config):
-            if not teacher.has_weights:
-                rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session))
-        for built in session.teachers:
-            rehearse(config, student, built)
     warn_of_seen_validation(config, session)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
     return Job(config, session, subset, student, views, budget, loss, judges, observers, dynamic)

@@ -5,15 +5,11 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 
-import torch
-
 from kdprune import alpha as alpha_policies
 from kdprune.checks import EMA
 from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.losses.common.sum import WeightedSum, build_loss
-from kdprune.models.features import Features, last_stages
-from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.session import Session
 from kdprune.teachers.entries import make_entries
 
@@ -70,27 +66,3 @@ def layers_given(config: Config) -> list[tuple[str, str]]:
     if wrong := [pair for pair in layers if len(pair) != 2]:
         raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
     return [(student, teacher) for student, teacher in layers]
-
-
-def rehearse(config: Config, student: BuiltModel, teacher: BuiltModel) -> None:
-    """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
-
-    Raises:
-        ValueError: layers that are not there, or that the loss cannot compare.
-    """
-    pairs = layers_given(config) or last_stages(student.model, teacher.model)
-    loss = build_loss(config.distill.loss, config.distill.temperature, pairs)
-    features = [
-        _features_of(student, [path for path, _ in loss.layers], "student"),
-        _features_of(teacher, [path for _, path in loss.layers], "teacher"),
-    ]
-    loss.build(*features)
-
-
-def _features_of(built: BuiltModel, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
-    taps = Features(built.model, paths, whose)
-    with torch.no_grad():
-        built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
-    features = taps.taken()
-    taps.close()
-    return features

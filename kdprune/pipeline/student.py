@@ -41,7 +41,8 @@ def train_student(
     """
     config, accelerator = job.config, job.session.accelerator
     inputs = place(job.student, accelerator.device)
-    average = MovingAverage(job.student.model, config.train.ema) if config.train.ema else None
+    training = config.train
+    average = MovingAverage(job.student.model, training.ema, training.ema_warmup) if training.ema else None
     if isinstance(targets, MeanTargets):
         assert average is not None
         targets.follow(student_logits(average.model, inputs, accelerator))

@@ -94,13 +94,24 @@ def check_models(config: Config) -> None:
             check_model_name(teacher.name)
 
 
-def load_teachers(config: Config, session: Session, train: Train) -> list[LoadedTeacher]:
-    """Load the teachers that have weights, then train those that have none."""
+def given_teachers(config: Config, session: Session) -> list[BuiltModel | None]:
+    """The teachers that have weights; None in the place of each that is to be trained."""
     requests = requested_teachers(config)
     if any(is_given(request.name) for request in requests):
-        given: list[BuiltModel | None] = [replace(built) for built in session.teachers]
-    else:
-        given = [load_teacher(config, session.data, request) if request.has_weights else None for request in requests]
+        return [replace(built) for built in session.teachers]
+    return [load_teacher(config, session.data, request) if request.has_weights else None for request in requests]
+
+
+def load_teachers(
+    config: Config, session: Session, train: Train, given: list[BuiltModel | None] | None = None
+) -> list[LoadedTeacher]:
+    """Load the teachers that have weights, then train those that have none.
+
+    Args:
+        given: what `given_teachers` gives, where it was asked before.
+    """
+    requests = requested_teachers(config)
+    given = given_teachers(config, session) if given is None else given
     if given and None not in given:
         _warn_of_unused(config.teacher)
     return [

@@ -23,15 +23,16 @@ from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
-from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.recipes import check_optimizers, without_teacher
 from kdprune.pipeline.record import KINDS
+from kdprune.pipeline.rehearsal import rehearse
 from kdprune.pipeline.score import check_selection, rehearsed, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import summarise
 from kdprune.pipeline.targets import make_targets
-from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, load_teachers
+from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, given_teachers, load_teachers
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
@@ -40,7 +41,6 @@ from kdprune.runs.trackers import start_trackers, stop_trackers
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
-from kdprune.training.schedule import check_optimizer
 
 log = logging.getLogger("kdprune")
 
@@ -71,7 +71,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     """
     config = given.named(config)
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
     check_models(config)
     check_selection(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
@@ -102,7 +102,7 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
         raise ValueError(unknown("kind of record", kind, KINDS))
     config = given.named(config)
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
     check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     needs_classes = kind != "embeddings" or config.record.embeddings is None
@@ -113,7 +113,7 @@ def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
         with rehearsed(config, session) as rehearsal:
-            make_job(*rehearsal)
+            rehearse(make_job(*rehearsal), given_teachers(config, session))
         return with_scores(config, session, train)
     return session
 
@@ -126,7 +126,9 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
         observers: who looks on while the student is trained.
     """
     job = make_job(config, session, observers=observers)
-    teachers = load_teachers(config, session, train)
+    given = given_teachers(config, session)
+    rehearse(job, given)
+    teachers = load_teachers(config, session, train, given)
     run = open_run(job, teachers, folder or Path(config.output))
     if not _finished(run) or _lacking(run):  # it may lie where nothing can be written, so it is not locked
         with owned(run, session.accelerator):

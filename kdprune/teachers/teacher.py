@@ -56,6 +56,7 @@ class Teacher:
             "training": None if self.training is None else {name: self.training[name] for name in measured},
             "test_top1": self.test_top1,
             "engine": self.engine.route,
+            "precision": str(self.engine.dtype).removeprefix("torch."),
             "weights_hash": self.weights_hash,
         }
 
@@ -75,7 +76,7 @@ def make_teacher(
     Args:
         source: where its weights come from, in words.
         example: uint8 views, to compare the frozen engine with the model as it was.
-        dtype: the run's precision.
+        dtype: the run's precision; a teacher whose logits do not bear it runs in float32.
         fold, compile: how far the engine may go.
         batch_size: of the run, for a compiled engine.
     """
@@ -83,7 +84,7 @@ def make_teacher(
     identity, parameters = weights_hash(built.model.state_dict()), count_parameters(built.model)
     engine = freeze(
         built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold,
-        batch_size=batch_size,
+        batch_size=batch_size, name=built.name,
     )  # fmt: skip
     built.model = engine.network  # the engine works on a copy of its own; nobody needs a second one
     return Teacher(built, inputs, engine, identity, parameters, source)

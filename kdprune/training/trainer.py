@@ -23,7 +23,8 @@ from kdprune.models.spec import BuiltModel
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.interrupt import Interrupted, StopRequest
 from kdprune.training.observers import Metrics, Observer
-from kdprune.training.schedule import Budget, make_optimizer, make_scheduler
+from kdprune.training.optimizer import make_optimizer
+from kdprune.training.schedule import Budget, make_scheduler
 from kdprune.training.state import Stateful, TrainState
 from kdprune.training.step import Distillation, DistillStep
 from kdprune.training.watch import Watch
@@ -243,7 +244,7 @@ class Trainer:
         self._clock = time.perf_counter()
 
     def _lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return max(group["lr"] for group in self.optimizer.param_groups)  # the head's, where layers differ
 
     def _tick(self) -> None:
         """Add the time since the last look at the clock to the time spent training."""
