@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"registry", "calls", "messages", "typed", "config", "checks", "files", "artefact", "bars"},
+    {"registry", "calls", "messages", "typed", "config", "checks", "outside", "yaml_text", "files", "artefact", "bars"},
     {"data"},
     {"models", "geometry", "records"},
     {*KINDS, "alpha", "teachers"},
