@@ -130,6 +130,17 @@ def mapping_of(kind: Kind) -> Kind:
     )
 
 
+def having(fields: Mapping[str, Kind]) -> Kind:
+    """A mapping with these fields; it may have others."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, dict) and all(
+            name in value and kind.fits(value[name]) for name, kind in fields.items()
+        )
+
+    return Kind(f"a mapping with {', '.join(f'{name!r} ({kind.words})' for name, kind in fields.items())}", fits)
+
+
 TEXT = Kind("text", lambda value: isinstance(value, str))
 MAPPING = Kind("a mapping", lambda value: isinstance(value, dict))
 NUMBER = Kind("a number", is_number)

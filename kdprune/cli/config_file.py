@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ActionConfigFile, ArgumentParser
+from jsonargparse import ActionConfigFile
 
 from kdprune.config import Config, dotted, from_dict, to_dict
 from kdprune.messages import about, did_you_mean, shown
@@ -35,7 +35,7 @@ def check_words(words: list[str]) -> None:
 class ConfigFile(ActionConfigFile):
     """The action of `--config`."""
 
-    def __call__(self, parser: ArgumentParser, cfg: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:
         of_the_command = {action.dest for action in parser._actions if "." not in action.dest}
         check_settings(str(values), of_the_command - {self.dest, "help", "print_config", *Config.__dataclass_fields__})
         super().__call__(parser, cfg, values, option_string)
