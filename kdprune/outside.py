@@ -197,6 +197,8 @@ def below(folder: Path, name: str) -> Path:
     """
     path = folder / name
     try:
+        if any(len(os.fsencode(part)) > 255 for part in path.parts):
+            raise ValueError("it is too long")
         inside = not os.path.isabs(name) and path.resolve().is_relative_to(folder.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # too long, a zero in it, or links in a circle
         raise ValueError(f"{shown(name)} is no name of a file: {error}") from None
