@@ -60,7 +60,7 @@ def load_array(path: str | Path) -> Any:
     check_regular(path, os.stat(path))
     try:
         array = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (ValueError, EOFError, OSError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError) as error:
+    except Exception as error:  # a header is read by Python's own tokenizer, which has errors of its own
         raise ValueError(f"{path} cannot be read: {error}") from None
     if not isinstance(array, np.ndarray):  # an archive of several
         raise ValueError(f"{path} cannot be read: it holds no single array")

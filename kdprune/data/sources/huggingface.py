@@ -174,7 +174,10 @@ def _parquet_labels(files: list[Path], name: str) -> Labels:
         missing = {columns.image, columns.label} - set(read_schema(file).names)
         if missing:
             raise ValueError(f"{name}: {file} has no column {', '.join(sorted(missing))}, which {files[0].name} has")
-        tables.append(pq.read_table(file, columns=[columns.label], partitioning=None).column(0))
+        try:
+            tables.append(pq.read_table(file, columns=[columns.label], partitioning=None).column(0))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file} is damaged: {error}") from None
     return _decode_labels(pa.chunked_array([chunk for table in tables for chunk in table.chunks]), columns, name)
 
 
@@ -208,7 +211,10 @@ def _parquet_rows(files: list[Path], column: str, root: str | Path | None) -> Pa
 
     paths = [str(file) for file in files]
     cache = None if root is None else str(root)
-    dataset = datasets.Dataset.from_parquet(paths, columns=[column], cache_dir=cache)
+    try:
+        dataset = datasets.Dataset.from_parquet(paths, columns=[column], cache_dir=cache)
+    except (pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"{paths[0]} or a file beside it is damaged: {error.__cause__ or error}") from error
     return ArrowRows(dataset, column, str(files[0].parent), rows)
 
 
