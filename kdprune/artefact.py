@@ -117,8 +117,14 @@ class Artefact:
         """Be the only process that makes this artefact; another one that does is waited for.
 
         The lock is the operating system's, so a process that dies leaves none behind.
+
+        Raises:
+            ValueError: the lock is no file of this folder, and what it leads to would be written over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / LOCK
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError(f"{path} is no file of this folder, but a link, a pipe or the like: remove it")
         lock = filelock.FileLock(self.folder / LOCK, is_singleton=False)
         try:
             lock.acquire(timeout=0)

@@ -22,7 +22,7 @@ import torch
 from helpers import said_by, unfinish
 from PIL import Image
 
-from kdprune.artefact import damage, read_record
+from kdprune.artefact import Artefact, damage, read_record
 from kdprune.cli.config_file import check_settings
 from kdprune.data.images import ImageError
 from kdprune.data.sources import open_source
@@ -523,6 +523,20 @@ def test_checkpoints_elsewhere_are_not_touched(tmp_path):
     with pytest.raises(ValueError, match="checkpoints is a link"):
         train(tmp_path / "runs", {"train.steps": 2, "name": "mine"})
     assert (theirs / "step_000000001.pth").read_bytes() == b"precious"
+
+
+def test_a_lock_that_leads_elsewhere(tmp_path):
+    (tmp_path / "precious").write_text("mine")
+    for folder in ("link", "pipe"):
+        (tmp_path / folder).mkdir()
+        artefact = Artefact(tmp_path / folder, "a run", {})
+        if folder == "link":
+            (tmp_path / folder / ".lock").symlink_to(tmp_path / "precious")
+        else:
+            pipe(tmp_path / folder / ".lock")
+        with pytest.raises(ValueError, match=r"\.lock is no file of this folder"), artefact.owned():
+            pass
+    assert (tmp_path / "precious").read_text() == "mine"
 
 
 def test_a_checkpoint_without_its_parts(tmp_path):

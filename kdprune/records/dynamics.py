@@ -126,7 +126,9 @@ class DynamicsFiles:
 
     def _is_whole(self, epoch: int) -> bool:
         path = self._path(epoch)
-        return path.exists() and path.stat().st_size == self.about.bytes // self.about.epochs
+        if path.is_symlink():  # it is written in place, and so is what it leads to
+            return False
+        return path.is_file() and path.stat().st_size == self.about.bytes // self.about.epochs
 
 
 class Dynamics:
