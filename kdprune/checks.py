@@ -104,7 +104,7 @@ def check_name(name: str | None) -> None:
     """Refuse a name that is no plain folder name, or that stands for something else in the output."""
     if name is None:
         return
-    plain = name.strip(" .") and len(name.encode()) <= 200 and not any(c in name for c in "/\\") and name.isprintable()
+    plain = name.strip(" .") and name.isprintable() and len(name.encode()) <= 200 and not any(c in name for c in "/\\")
     if not plain or name in RESERVED:
         raise ValueError(
             f"--name: {name!r} given, allowed is the name of a folder in --output, other than {' and '.join(RESERVED)}"

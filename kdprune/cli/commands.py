@@ -13,6 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
 from kdprune.cli import parsers
+from kdprune.cli.config_file import check_words
 from kdprune.cli.launch import processes_missing, relaunch
 from kdprune.config import Config
 from kdprune.training.interrupt import Interrupted
@@ -237,6 +238,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
             sys.exit(_say("error: no data given; name a recipe with --config FILE, or --data.dataset; see --help", 2))
         rest = ["--config", str(DEFAULT_RECIPE), *rest]
     try:
+        check_words(rest)
         options = parser.parse_args(rest)
         if command in CONFIGURED:
             options.config_object = _config(parser, options)

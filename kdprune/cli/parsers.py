@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
+from kdprune.cli.config_file import ConfigFile
 from kdprune.config import Config
 
 
@@ -13,7 +14,7 @@ def _parser(description: str) -> ArgumentParser:
 
 def train() -> ArgumentParser:
     parser = _parser("Train a student on a kept subset, with a teacher.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
     return parser
 

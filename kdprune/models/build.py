@@ -18,7 +18,7 @@ from torch import nn
 from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
-from kdprune.models.saved import load_model, save_model
+from kdprune.models.saved import check_saved, load_model, save_model
 from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
 from kdprune.models.weights import StateDict, check_fit, matched, read_weights
 
@@ -177,7 +177,7 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
 def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> BuiltModel:
     """The named model with the weights of `path`; an odd head is replaced (student) or refused (teacher)."""
     state, header = read_weights(path)
-    built = _from_timm(name, num_classes, _with_past(name, path, header, wish), pretrained=False)
+    built = _from_timm(name, num_classes, _with_past(name, path, state, header, wish), pretrained=False)
     if header is not None:
         own = InputSpec.from_json(header["spec"])
         built.spec = replace(own, size=wish.img_size or own.size)
@@ -200,10 +200,11 @@ def _with_head_of(state: StateDict, fresh: StateDict, heads: tuple[str, ...]) ->
     return {**body, **{key: value for key, value in fresh.items() if key.startswith(heads)}}
 
 
-def _with_past(name: str, path: Path, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
+def _with_past(name: str, path: Path, state: StateDict, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
     """What the header of a file says about its model, where the caller has no explicit wish."""
     if header is None:
         return wish
+    check_saved(path, state, header)
     if header["name"].partition(".")[0] != name.partition(".")[0]:
         raise ValueError(f"{path} holds the weights of {header['name']}, not of {name}")
     return replace(

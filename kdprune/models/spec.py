@@ -9,6 +9,8 @@ from typing import Any
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from kdprune.outside import FINITE, TEXT, check_fields, list_of, whole
+
 
 @dataclass(frozen=True)
 class InputSpec:
@@ -33,7 +35,20 @@ class InputSpec:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> InputSpec:
-        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        """The input that a file describes.
+
+        Raises:
+            ValueError: a field that is missing, unknown (of a later version), or of another kind.
+        """
+        check_fields(content, _FIELDS, "the input of a model")
+        try:
+            return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        except TypeError as error:
+            raise ValueError(f"the input of a model is damaged, or of another version: {error}") from None
+
+
+_FIELDS = {"channels": whole(1, 4096), "size": whole(1, 4096), "mean": list_of(FINITE), "std": list_of(FINITE),
+           "interpolation": TEXT, "crop_pct": FINITE}  # fmt: skip
 
 
 @dataclass

@@ -271,11 +271,16 @@ class Trainer:
         stored = self.task.checkpoints.latest()
         if stored is None:
             return
-        self.state.load_state_dict(stored)
+        try:
+            self.state.load_state_dict(stored)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of torch's many modules
+            raise ValueError(
+                f"{self.task.checkpoints.paths()[-1]} does not hold the state of this run ({error}): remove it"
+            ) from error
         self._count_steps()
         label, processes = self.task.label, self.accelerator.num_processes
         log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
-        if stored["processes"] != processes:
+        if stored.get("processes", processes) != processes:
             log.warning(
                 "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
                 "(and BatchNorm sees other local batches), not bit for bit",
