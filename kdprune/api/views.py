@@ -40,7 +40,9 @@ class Views:
         image_size: S in pixels, or [S, T]; by default the stored size (the shorter side of images that are not square).
             It must be given where the images are decoded by workers.
         device: where batches go, such as "cuda:1"; by default the fastest one.
-        workers, memory_gb, root: as in the settings `data.*`.
+        workers: as in the settings `data.*`.
+        memory_gb: as there.
+        root: as there.
 
     Attributes:
         data: what was opened: `train` and `test` with `labels` and `classes`, `mean`, `std`, `fingerprint`.
