@@ -121,11 +121,19 @@ def check_ranges(config: Config) -> None:
             value = getattr(value, name)
         if value is None:
             continue
+        if isinstance(value, list):
+            _check_sides(option, value)
+            continue
         below = value < low or (value == low and not with_low)
         above = high is not None and (value > high or (value == high and not with_high))
         if below or above or value != value or value == float("inf"):
             upper = "∞)" if high is None else f"{high}{']' if with_high else ')'}"
             raise ValueError(f"--{option}: {value} given, allowed is {'[' if with_low else '('}{low}, {upper}")
+
+
+def _check_sides(option: str, sides: list[int]) -> None:
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"--{option}: {sides} given, allowed is one side or [height, width], each in [1, ∞)")
 
 
 def check_teachers(teacher: TeacherConfig) -> None:

@@ -21,9 +21,10 @@ class DataConfig:
     Args:
         dataset: `digits`, `torch/NAME` (torchvision), `hfds/NAME_OR_FOLDER` (Hugging Face), or a folder of images.
         root: Where downloads and the cache of decoded images live (default: ~/.cache/kdprune).
-        image_size: Side of the square view in pixels (default: the stored size of small images, else the student's).
-        augment: View recipe, parts joined by '+': crop(pad), rrc(min_area), flip, cutout(side), erase(p),
-            jitter(strength), mixup(a), cutmix(a); or 'none'.
+        image_size: Side of the square view in pixels, or [height, width] (default: the stored size of small images, or
+            their shorter side; else the student's).
+        augment: View recipe, parts joined by '+': crop(pad), rrc(min_area), flip, randaugment(n, m), trivialaugment,
+            jitter(strength, hue), grey(p), cutout(side), erase(p), mixup(a), cutmix(a); or 'none'.
         workers: Worker processes for large images and for decoding (default: the number of cores, at most 16).
         memory_gb: Images whose decoded training set fits this many GiB are decoded once into a memory map.
         bad_images: What an unreadable image does: fail the run, or be dropped from it and recorded.
@@ -33,7 +34,7 @@ class DataConfig:
 
     dataset: str = "digits"
     root: str | None = None
-    image_size: int | None = None
+    image_size: int | list[int] | None = None
     augment: str = "crop+flip"
     workers: int | None = None
     memory_gb: float = 4.0

@@ -31,6 +31,7 @@ def test_the_defaults_are_allowed():
     check(Config())
 
 
+SIDES = st.integers(1, 500)
 NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
     "(0, 1)": "record.train_fraction",
@@ -64,6 +65,13 @@ def test_values_outside_a_range_are_refused_and_the_range_is_shown():
                     assert allowed in str(refused.value)
                 for value in right:
                     check(changed(option, value))
+
+
+@pytest.mark.parametrize("sides", [[], [64], [64, 0], [64, 48, 3], [-1, 5]])
+def test_a_size_that_is_none_is_refused(sides):
+    with pytest.raises(ValueError, match=r"^--data.image_size: .* given, allowed is one side or \[height, width\]"):
+        check(changed("data.image_size", sides))
+    check(changed("data.image_size", [64, 48]))
 
 
 def test_every_number_among_the_settings_has_a_range():
@@ -141,7 +149,9 @@ configs = st.builds(
         {
             "seed": st.integers(0, 2**31),
             "name": st.none() | st.text("abc-_.0 :#'\"", min_size=1),
-            "data": st.fixed_dictionaries({"image_size": st.none() | st.integers(1, 500)}),
+            "data": st.fixed_dictionaries(
+                {"image_size": st.none() | st.integers(1, 500) | st.lists(st.integers(1, 500), min_size=2, max_size=2)}
+            ),
             "subset": st.fixed_dictionaries({"keep_fraction": st.floats(1e-6, 1)}),
             "teacher": st.fixed_dictionaries(
                 {

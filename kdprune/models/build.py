@@ -15,6 +15,7 @@ from typing import Any
 
 from torch import nn
 
+from kdprune.data.size import Size, size_of
 from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
@@ -45,11 +46,11 @@ def build_student(
     num_classes: int,
     *,
     channels: int | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     in_chans: int | None = None,
-    img_size: int | None = None,
+    img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
@@ -71,7 +72,7 @@ def build_student(
         ValueError: whatever does not fit together, said in terms of the arguments.
     """
     check_model_name(name)
-    wish = _Wish(channels, image_size, mean, std, in_chans, img_size, _given(model_args))
+    wish = _Wish(channels, _size(image_size), mean, std, in_chans, _size(img_size), _given(model_args))
     if checkpoint is not None:
         if pretrained:
             _log.warning("student %s: `pretrained` has no effect beside the checkpoint %s", name, checkpoint)
@@ -87,11 +88,11 @@ def build_teacher(
     num_classes: int | None,
     *,
     channels: int | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     in_chans: int | None = None,
-    img_size: int | None = None,
+    img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
@@ -111,10 +112,10 @@ def build_teacher(
         ValueError: no weights asked for, another class count, no classifier in the weights, classes in another order.
     """
     run = resolve_teacher(name) if checkpoint is None else None
-    wish = _Wish(channels, image_size, mean, std, in_chans, img_size, _given(model_args))
+    wish = _Wish(channels, _size(image_size), mean, std, in_chans, _size(img_size), _given(model_args))
     if run is not None:
         built = load_model(run)
-        built.spec = replace(built.spec, size=img_size or built.spec.size)
+        built.spec = replace(built.spec, size=wish.img_size or built.spec.size)
     elif checkpoint is not None:
         check_model_name(name)
         assert num_classes is not None, "a head is asked for"
@@ -143,11 +144,11 @@ class _Wish:
     """What the caller said about a model: the data's properties, explicit overrides, arguments of the model."""
 
     channels: int | None
-    image_size: int | None
+    image_size: Size | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     in_chans: int | None
-    img_size: int | None
+    img_size: Size | None
     model_args: dict[str, Any]
 
 
@@ -210,7 +211,7 @@ def _with_past(name: str, path: Path, state: StateDict, header: dict[str, Any] |
     return replace(
         wish,
         in_chans=wish.in_chans or header["spec"]["channels"],
-        img_size=wish.img_size or header["spec"]["size"],
+        img_size=wish.img_size or size_of(header["spec"]["size"]),
         model_args={**header["model_args"], **wish.model_args},
     )
 
@@ -228,6 +229,10 @@ def _check_classes(whose: str, built: BuiltModel, num_classes: int, classes: lis
     if sorted(built.classes) == sorted(classes):
         raise ValueError(f"{difference}: the same classes in another order")
     _log.warning("%s; the classes are taken to agree by their number", difference)
+
+
+def _size(given: int | Sequence[int] | None) -> Size | None:
+    return None if given is None else size_of(given)
 
 
 def _given(model_args: dict[str, Any]) -> dict[str, Any]:

@@ -17,12 +17,13 @@ from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.size import size_of
 from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.messages import counted, listed
 from kdprune.models.build import build_student
-from kdprune.models.spec import BuiltModel
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.orders.common.plan import Dynamic
 from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length, warn_of_unused
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
@@ -87,7 +88,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
         # A subset file may keep another fraction than the settings say.
         alpha_policies.parse(config.distill.alpha).at(keep_fraction(config, subset))
     student = make_student(config, session)
-    views = view_settings(config, session.data, student.spec.size)
+    views = view_settings(config, session.data, student.spec)
     budget, dynamic = make_length(config, session, subset)
     check_batch(config.train, session.accelerator.num_processes)
     _check_snapshots(config, budget)
@@ -139,15 +140,16 @@ def make_student(config: Config, session: Session) -> BuiltModel:
     )
 
 
-def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings:
-    """How a run's views are made."""
+def view_settings(config: Config, data: Data, student: InputSpec) -> ViewSettings:
+    """How a run's views are made: at its size or the data's, else the student's; scaled as the student wants it."""
     return ViewSettings(
         recipe=recipe.parse(config.data.augment),
-        size=config.data.image_size or data.stored_size or student_size,
+        size=size_of(config.data.image_size or data.stored_size or student.size),
         seed=config.seed_of("data"),
         fill=tuple(round(255 * m) for m in data.mean),
         stored=data.train.images is not None,
         role=config.seeds.role,
+        interpolation=student.interpolation,
     )
 
 

@@ -88,8 +88,9 @@ def _ask(job: Job, option: str, built: BuiltModel, paths: list[str], trains: boo
     spec, who = built.spec, f"{option}: {built.name}"
     model = deepcopy(built.model).train(trains)
     taps = Features(model, paths, option[2:].partition(".")[0])
-    images = _noise(job, spec.channels, spec.size)
-    count, shape = len(images), f"{spec.channels}×{spec.size}×{spec.size}"
+    height, width = spec.size_HW
+    images = _noise(job, spec.channels, height, width)
+    count, shape = len(images), f"{spec.channels}×{height}×{width}"
     try:
         with torch.set_grad_enabled(trains):
             logits = model(Inputs(spec)(images))
@@ -110,12 +111,12 @@ def _ask(job: Job, option: str, built: BuiltModel, paths: list[str], trains: boo
     return _Answer(who, logits, taps.taken())
 
 
-def _noise(job: Job, channels: int, size: int) -> Tensor:
+def _noise(job: Job, channels: int, height: int, width: int) -> Tensor:
     """Two uint8 images, or one where a process never sees more at once: batch normalisation may refuse that."""
     config = job.config.train
     count = min(2, config.batch_size // (job.session.accelerator.num_processes * config.grad_accum))
     generator = torch.Generator().manual_seed(0)
-    return torch.randint(256, (count, channels, size, size), dtype=torch.uint8, generator=generator)
+    return torch.randint(256, (count, channels, height, width), dtype=torch.uint8, generator=generator)
 
 
 def _of_labels(job: Job, answer: _Answer) -> dict[str, Tensor]:

@@ -16,6 +16,7 @@ from kdprune.config import Config
 from kdprune.data.dataset import Data, data_of, open_data
 from kdprune.data.place import Place
 from kdprune.data.scores import Hard, Scores
+from kdprune.data.size import size_of
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
@@ -106,7 +107,8 @@ def _of_module(module: Any, whose: str, config: Config, data: Data) -> BuiltMode
             f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which "
             "are of several sizes or larger than --data.memory_gb, say what size the module takes"
         )
-    return of_module(module, whose, data.num_classes, InputSpec(data.channels, size, data.mean, data.std), data.classes)
+    spec = InputSpec(data.channels, size_of(size), data.mean, data.std)
+    return of_module(module, whose, data.num_classes, spec, data.classes)
 
 
 def on_device(split: Split, device: torch.device) -> Split:
