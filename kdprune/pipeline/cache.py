@@ -17,6 +17,7 @@ from kdprune.checks import check
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.score import check_selection
@@ -71,6 +72,7 @@ def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) ->
     check(config)
     check_models(config)
     check_selection(config)
+    config = settled(config, "cache")
     if not config.teacher.models:
         raise ValueError("--teacher.models: none given, so there is nothing to cache")
     accelerator = make_accelerator(config.train.precision, [], config.output)

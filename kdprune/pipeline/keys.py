@@ -12,10 +12,12 @@ import numpy as np
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
+from kdprune.config.effect import normal_training
 from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.dynamic import needs_scores
+from kdprune.pipeline.effect import has_momentum
 from kdprune.pipeline.job import Job
 
 VERSION = 1
@@ -32,7 +34,8 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
     Args:
         teachers: with their weights; none for plain training and for the student's own moving average.
     """
-    config, data, train = job.config, job.session.data, asdict(job.config.train)
+    config, data = job.config, job.session.data
+    train = asdict(normal_training(config.train, has_momentum(config.train)))
     # The fingerprint sees an image that became unreadable only if it is one of the sampled ones.
     test_dropped = no_ids() if data.test is None else data.test.unreadable
     # Where its first weights follow from the seed, they need not be hashed.

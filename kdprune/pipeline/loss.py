@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import torch
@@ -17,8 +16,6 @@ from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.session import Session
 from kdprune.teachers.entries import make_entries
 
-log = logging.getLogger("kdprune")
-
 
 def make_loss(config: Config, session: Session) -> WeightedSum:
     """The distillation loss, checked against the data, the teachers and each T that a search may choose.
@@ -26,8 +23,6 @@ def make_loss(config: Config, session: Session) -> WeightedSum:
     Raises:
         ValueError: the loss cannot do what it is asked to, or not with these targets.
     """
-    if config.teacher.top_k and config.teacher.targets == "online":
-        log.warning("--teacher.top_k has no effect: --teacher.targets online keeps nothing")
     layers = layers_given(config)
     loss = build_loss(config.distill.loss, config.distill.temperature, layers)
     _check(loss, config, session)

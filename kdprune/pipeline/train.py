@@ -18,6 +18,7 @@ from kdprune.checks import check
 from kdprune.config import Config
 from kdprune.messages import unknown
 from kdprune.pipeline.distillation import with_layers
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
@@ -73,6 +74,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     check_optimizer(config.train.opt)
     check_models(config)
     check_selection(config)
+    config = settled(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     session = observed(config, open_session(config, accelerator, given))
     arms = [config]
@@ -103,6 +105,7 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
     check(config)
     check_optimizer(config.train.opt)
     check_models(config)
+    config = settled(config, f"record {kind}", [kind])
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     return KINDS[kind](config, open_session(config, accelerator, given), train).folders
 
@@ -126,13 +129,20 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     job = make_job(config, session, observers=observers)
     teachers = load_teachers(config, session, train)
     run = open_run(job, teachers, folder or Path(config.output))
-    if not _finished(run):  # a finished run may lie where nothing can be written, so it is not locked
+    if found := _finished(run):
+        _warn_of_trackers(config, run)
+    if not found:  # a finished run may lie where nothing can be written, so it is not locked
         with owned(run, session.accelerator):
             if not _finished(run):  # another command may have finished it meanwhile
                 fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
     _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
+
+
+def _warn_of_trackers(config: Config, run: RunDir) -> None:
+    if config.log_with and config.seeds.role == "student":
+        log.warning("--log_with has no effect: %s is finished, and what it measured is in its metrics.csv", run.path)
 
 
 def _warn_of_other_record(config: Config, run: RunDir) -> None:
