@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from jsonargparse import ArgumentParser
 
+from kdprune.cli.help import SettingsParser
 from kdprune.config import Config
 
 
@@ -12,7 +15,10 @@ def _parser(description: str) -> ArgumentParser:
 
 
 def train() -> ArgumentParser:
-    parser = _parser("Train a student on a kept subset, with a teacher.")
+    parser = SettingsParser(
+        description="Train a student on a kept subset, with a teacher.", exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config FILE.yaml] [--SETTING VALUE ...]",
+    )  # fmt: skip
     parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
     return parser
@@ -28,6 +34,7 @@ def cache() -> ArgumentParser:
 def record() -> ArgumentParser:
     parser = train()
     parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
+    parser.usage = "%(prog)s KIND [--config FILE.yaml] [--SETTING VALUE ...]"
     parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
     return parser
 
@@ -62,7 +69,7 @@ def evaluate() -> ArgumentParser:
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     parser.add_argument(
-        "--class_mass", type=str, choices=["missing", "all"],
+        "--class_mass", type=Literal["missing", "all"] | None, metavar="{missing,all}",
         help="Measure it once more with class biases moved so that the mean predicted probability over the training "
         "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
     )  # fmt: skip

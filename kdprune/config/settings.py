@@ -59,7 +59,8 @@ class DataConfig:
         memory_gb: Images whose decoded training set fits this many GiB are decoded once into a memory map.
         bad_images: What an unreadable image does: fail the run, or be dropped from it and recorded.
         val_fraction: Part of the training set, in [0, 1), that is set aside for choosing settings: nothing is trained
-            on it, neither the student nor a teacher. A function of the seed, with its share of every class.
+            on it, neither the student nor a teacher. A function of the seed, with its share of every class. Of data
+            without a held-out part, such as a folder without val/, it is that part.
     """
 
     dataset: str = "digits"
@@ -368,7 +369,7 @@ class Config:
     log_with: list[str] | str = setting(list, only(lambda s: s.trainings, "kdprune {command} trains nothing"))
     remake: bool = False
     seeds: SeedConfig = field(default_factory=SeedConfig)
-    data: DataConfig = field(default_factory=DataConfig)
+    data: DataConfig = setting(DataConfig, only(lambda s: s.opens_data, "kdprune {command} opens no data"))
     subset: SubsetConfig = setting(
         SubsetConfig, only(lambda s: s.trains_student, "kdprune {command} is of all samples")
     )

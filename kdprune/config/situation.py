@@ -8,6 +8,8 @@ from typing import Any
 
 from kdprune.config.settings import Config, TrainConfig
 
+FROM_SCORES = "analyse noise --scores"  # a command that reads nothing but a score file
+
 
 @dataclass(frozen=True)
 class Training:
@@ -62,6 +64,10 @@ class Situation:
     def trains_student(self) -> bool:
         """To fill a cache is to prepare the training of a student, with the same settings."""
         return self.command in ("train", "cache")
+
+    @property
+    def opens_data(self) -> bool:
+        return self.command != FROM_SCORES
 
     @property
     def builds_student(self) -> bool:

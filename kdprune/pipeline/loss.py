@@ -79,7 +79,33 @@ def rehearse(config: Config, student: BuiltModel, teacher: BuiltModel) -> None:
         _features_of(student, [path for path, _ in loss.layers], "student"),
         _features_of(teacher, [path for _, path in loss.layers], "teacher"),
     ]
-    loss.build(*features)
+    build_on(loss, features[0], features[1], student.name, teacher.name)
+
+
+def build_on(
+    loss: WeightedSum, student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor], *names: str
+) -> None:
+    """Give a loss its parameters, by the features of both models.
+
+    Args:
+        names: of the student and the teacher.
+
+    Raises:
+        ValueError: features that the loss cannot compare, with the layers that they are of.
+    """
+    try:
+        loss.build(student, teacher)
+    except ValueError as error:
+        seen = " and ".join(
+            f"the {whose} {name} has {_shapes(features)}"
+            for whose, name, features in zip(("student", "teacher"), names, (student, teacher), strict=True)
+        )
+        raise ValueError(f"--distill.layers: {error}; {seen}") from None
+
+
+def _shapes(features: dict[str, torch.Tensor]) -> str:
+    """Layers with the shapes of what they put out, of one sample."""
+    return ", ".join(f"{path}: {'×'.join(map(str, feature.shape[1:]))}" for path, feature in features.items())
 
 
 def _features_of(built: BuiltModel, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
