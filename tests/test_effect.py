@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 
+import numpy as np
 import pytest
-from helpers import config_of, train
+import yaml
+from helpers import REPO, config_of, plain, said_by, train
 
 from kdprune.config import Config, config_hash, dotted, from_dict, to_dict
 from kdprune.config.conditions import EVERYWHERE
@@ -218,3 +220,66 @@ def test_the_key_of_a_run_without_dead_settings_is_that_of_its_settings(tmp_path
 def test_values_that_do_not_fit_together_warn(tmp_path, caplog, options, said):
     train(tmp_path, options)
     assert said in caplog.text
+
+
+@pytest.mark.parametrize("recipe", sorted((REPO / "configs").glob("*.yaml")), ids=lambda path: path.stem)
+def test_no_recipe_has_a_setting_without_effect(recipe):
+    assert without_effect(situation_of(from_dict(yaml.safe_load(recipe.read_text())))) == {}
+
+
+COMMANDS = [  # what is typed, and what is said to have no effect
+    ("select --selector random --hard low --keep_fraction 0.3", "--hard"),
+    ("select --selector random --features x --keep_fraction 0.3", "--features"),
+    ("select --keep_fraction 0.3 --figures x", "--figures"),
+    ("select --keep_fraction 0.3 --data_root x", "--data_root"),
+    ("select --describe SUBSET --hard low --seed 3 --balanced --figures FIGURES", "--balanced, --seed, --hard"),
+]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """A score file and a subset file."""
+    from kdprune.data.scores import Scores
+
+    folder = tmp_path_factory.mktemp("made")
+    with_scores = Scores(np.arange(30, dtype=np.float32), np.arange(30) % 3, "print", "x", "high", ("a", "b", "c"))
+    with_scores.save(folder / "scores.parquet")
+    status, _, err = said_by(["select", "--scores", folder / "scores.parquet", "--keep_fraction", "0.5", "--output",
+                              folder / "subset.json"])  # fmt: skip
+    assert status == 0, err
+    return folder
+
+
+@pytest.mark.parametrize(("line", "said"), COMMANDS)
+def test_options_of_selecting_that_have_no_effect(tmp_path, made, line, said):
+    line = line.replace("SUBSET", str(made / "subset.json")).replace("FIGURES", str(tmp_path))
+    words = [*line.split(), "--scores", made / "scores.parquet"]
+    status, _, err = said_by(words if "--describe" in line else [*words, "--output", tmp_path / "subset.json"])
+    assert status == 0, err
+    (warned,) = [text for text in err.splitlines() if "no effect" in text]
+    assert said in warned
+
+
+def test_options_of_scoring_that_have_no_effect(tmp_path):
+    _, run = train(tmp_path, {"train.steps": None, "train.epochs": 1.0, "train.record": "plain"})
+    words = ["score", "el2n(epoch=1)", "--from", run, "--output", tmp_path / "s"]
+    status, _, err = said_by(words)
+    assert status == 0, err
+    assert "no effect" not in err
+    (scores,) = (tmp_path / "s").rglob("scores.parquet")
+    status, _, err = said_by([*words, "--workers", "1", "--seed", "3", "--scores", scores])
+    assert status == 0, err
+    for said in ("--workers has no effect: computed in this process: el2n(epoch=1)", "--seed has no effect: no scorer",
+                 "--scores has no effect: no scorer"):  # fmt: skip
+        assert said in plain(err)
+    status, _, err = said_by(["list", "losses", "--filter", "a*"])
+    assert "--filter has no effect" in err
+
+
+def test_a_score_file_is_searched_without_settings_of_trainings(tmp_path, made):
+    words = ["analyse", "noise", "--scores", made / "scores.parquet", "--output", tmp_path, "--train.lr", "0.3",
+             "--data.val_fraction", "0.5", "--share", "0.1"]  # fmt: skip
+    status, _, err = said_by(words)
+    assert status == 0, err
+    assert "--train.lr has no effect" in plain(err)
+    assert "--data.val_fraction has no effect: kdprune analyse noise --scores opens no data" in plain(err)
