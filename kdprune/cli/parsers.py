@@ -148,6 +148,14 @@ def select() -> ArgumentParser:
     return parser
 
 
+def runs() -> ArgumentParser:
+    from kdprune.cli.runs import add_arguments
+
+    parser = _parser("List runs with what differs between them, compare two, or print the command that repeats one.")
+    add_arguments(parser)
+    return parser
+
+
 def show() -> ArgumentParser:
     parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
     parser.add_argument("run", type=str, help="Run directory.")
