@@ -101,11 +101,14 @@ def check(config: Config) -> None:
         )
     check_teachers(config.teacher)
     check_mean_teacher(config)
-    check_files(config)
 
 
 def check_files(config: Config) -> None:
-    """Refuse files that are not there, before the data is opened."""
+    """Refuse files that are not there, before the data is opened.
+
+    Raises:
+        FileNotFoundError: naming the option.
+    """
     subset, given = config.subset, [("student.checkpoint", config.student.checkpoint)]
     given += [(f"subset.{name}", getattr(subset, name)) for name in ("file", "scores", "features")]
     given += [("teacher.checkpoints", file) for file in config.teacher.checkpoints]

@@ -148,6 +148,7 @@ def test_what_has_an_effect_is_left_alone():
         {"train.sched": "poly", "train.decay_rate": 2.0, "train.min_lr": 0.01},
         {"train.epochs": 3.0, "train.budget": "full", "train.momentum": 0.5},
         {"teacher.models": "mlp_64", "teacher.views": 2, "baseline": True, "seeds.teacher": 2, "teacher.snapshot": 1},
+        {"teacher.models": "mlp_64", "teacher.cache": "a", "distill.alpha": "search"},
         {"teacher.models": "mlp_64", "teacher.targets": "cached", "teacher.top_k": 3, "teacher.cache": "a"},
         {"teacher.models": "mlp_64", "distill.loss": "fitnet", "distill.layers": [["a", "b"]]},
         {"teacher.models": [RUN, RUN + "x"], "teacher.weights": [1.0, 2.0], "distill.loss": "mse_logits",

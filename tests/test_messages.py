@@ -13,7 +13,7 @@ from helpers import REPO, options, plain, said_by, train
 from PIL import Image
 
 from kdprune import bars
-from kdprune.checks import LARGEST_SEED, check
+from kdprune.checks import LARGEST_SEED, check, check_files
 from kdprune.cli.logging import log_to_console
 from kdprune.cli.mistakes import explain, of_system, with_option
 from kdprune.cli.plugins import about, cited
@@ -83,7 +83,7 @@ def test_the_option_that_named_a_file_goes_first():
 def test_a_file_that_is_not_there_is_said_before_any_work(option, value):
     group, name = option.split(".")
     with pytest.raises(FileNotFoundError, match=f"^--{option}: '?/no/"):
-        check(from_dict({group: {name: value}}))
+        check_files(from_dict({group: {name: value}}))
 
 
 def test_no_number_of_the_system_is_shown(tmp_path):

@@ -256,7 +256,7 @@ class TeacherConfig:
     generations: int = setting(1, _TAUGHT)
     targets: Literal["online", "cached"] = setting("online", _DISTILLED)
     views: int | None = setting(None, _DISTILLED)
-    cache: str | None = setting(None, _DISTILLED, _CACHED)
+    cache: str | None = setting(None, _DISTILLED, only(lambda s: s.keeps_targets, _CACHED.otherwise))
     top_k: int | None = setting(None, _DISTILLED, _CACHED)
     engine: Literal["frozen", "plain"] = setting(
         "frozen", _DISTILLED, only(lambda s: not s.averages, "--teacher.models is ema, which is the student itself")

@@ -46,6 +46,7 @@ class Situation:
         weightless: teachers that are known by a model's name only.
         loss_reads: settings of the run that a part of the loss takes: temperature, layers.
         alpha: if it is one number, that; else None.
+        searches: whether it is searched for.
     """
 
     config: Config
@@ -59,6 +60,7 @@ class Situation:
     weightless: tuple[str, ...] = ()
     loss_reads: frozenset[str] = frozenset({"temperature"})
     alpha: float | None = None
+    searches: bool = False
 
     @property
     def trains_student(self) -> bool:
@@ -108,6 +110,11 @@ class Situation:
         """Whether anything is: a student, or the next generation of teachers."""
         teacher = self.config.teacher
         return bool(teacher.models) and (self.trains_student or (self.trains_teacher and teacher.generations > 1))
+
+    @property
+    def keeps_targets(self) -> bool:
+        """Whether targets are cached: those of the run, or of the candidates of a search for α."""
+        return self.config.teacher.targets == "cached" or self.searches
 
     @property
     def averages(self) -> bool:

@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from kdprune import bars
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
@@ -70,6 +70,7 @@ def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) ->
     config = given.named(config)
     config.teacher.targets = "cached"  # what this is for, whether it was said or not
     check(config)
+    check_files(config)
     check_models(config)
     check_selection(config)
     config = settled(config, "cache")

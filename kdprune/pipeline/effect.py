@@ -70,6 +70,7 @@ def situation_of(config: Config, command: str = "train", records: Collection[str
         weightless=tuple(of_names),
         loss_reads=frozenset(_read_by(config)),
         alpha=_constant(config.distill.alpha),
+        searches=alpha_policies.search(config.distill.alpha) is not None,
     )
 
 

@@ -14,7 +14,7 @@ from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, differences, key_hash, read_record
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.messages import unknown
 from kdprune.pipeline.distillation import with_layers
@@ -71,6 +71,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     """
     config = given.named(config)
     check(config)
+    check_files(config)
     check_optimizer(config.train.opt)
     check_models(config)
     check_selection(config)
@@ -103,6 +104,7 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
         raise ValueError(unknown("kind of record", kind, KINDS))
     config = given.named(config)
     check(config)
+    check_files(config)
     check_optimizer(config.train.opt)
     check_models(config)
     config = settled(config, f"record {kind}", [kind])
