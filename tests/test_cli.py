@@ -194,7 +194,12 @@ def test_lists(capsys):
     status, out, _ = run(capsys, "list", "losses")
     assert status == 0
     assert out.splitlines()[0] == "losses:"
-    assert "  kd" in out.splitlines()
+    (of_kd,) = [line for line in out.splitlines() if line.startswith("  kd(temperature) ")]
+    assert "Hinton's distillation" in of_kd
+    assert "Hinton et al. 2015" in of_kd
+    _, out, _ = run(capsys, "list", "models")
+    assert out.splitlines()[1].startswith("  mlp_")  # kdprune's own go first
+    assert out.splitlines().index("  cifar_resnet8") < out.splitlines().index("  resnet18")
     _, out, _ = run(capsys, "list", "models", "--filter", "cifar_resnet*")
     assert {"cifar_resnet8", "cifar_resnet56"} <= set(out.split())
     status, out, _ = run(capsys, "list", "scorers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from jsonargparse import ArgumentParser
 
 from kdprune.cli.config_file import ConfigFile
+from kdprune.cli.help import SettingsParser
 from kdprune.config import Config
 
 
@@ -13,7 +14,10 @@ def _parser(description: str) -> ArgumentParser:
 
 
 def train() -> ArgumentParser:
-    parser = _parser("Train a student on a kept subset, with a teacher.")
+    parser = SettingsParser(
+        description="Train a student on a kept subset, with a teacher.", exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config FILE.yaml] [--SETTING VALUE ...]",
+    )  # fmt: skip
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
     return parser
@@ -29,6 +33,7 @@ def cache() -> ArgumentParser:
 def record() -> ArgumentParser:
     parser = train()
     parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
+    parser.usage = "%(prog)s KIND [--config FILE.yaml] [--SETTING VALUE ...]"
     parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
     return parser
 

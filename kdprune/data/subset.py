@@ -92,11 +92,15 @@ class Subset:
 def load_subset(path: str | Path, fingerprint: str | None = None, total: int | None = None) -> Subset:
     """Read a subset file and check it against the data set that it is about to be used with.
 
+    Args:
+        path: the file, or a run directory, whose `subset.json` is taken.
+        fingerprint, total: of the data set.
+
     Raises:
         ValueError: another data set, damaged ids, ids outside the data set: each says what was found and expected.
         FileNotFoundError: no such file.
     """
-    path = Path(path)
+    path = _file(Path(path))
     content = _read(path)
     subset = Subset(
         _read_ids(path, content), content["total"], content["dataset_fingerprint"], content["chosen"],
@@ -115,6 +119,16 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
     if not len(ids) or np.any(np.diff(ids) <= 0) or ids[0] < 0 or ids[-1] >= subset.total:
         raise ValueError(f"{path}: ids must be ascending, without repetition, between 0 and {subset.total - 1}")
     return subset
+
+
+def _file(path: Path) -> Path:
+    """The subset file that a path means."""
+    found = path / "subset.json" if path.is_dir() else path
+    if not found.exists():
+        raise FileNotFoundError(
+            f"{path} is a folder without a subset.json" if path.is_dir() else f"{path}: no such subset file"
+        )
+    return found
 
 
 _FIELDS = {

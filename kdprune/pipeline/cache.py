@@ -13,10 +13,11 @@ import torch
 from tqdm import tqdm
 
 from kdprune import bars
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.recipes import check_optimizers
@@ -72,8 +73,10 @@ def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) ->
     config.teacher.targets = "cached"  # what this is for, whether it was said or not
     check(config)
     check_optimizers(config)
+    check_files(config)
     check_models(config)
     check_selection(config)
+    config = settled(config, "cache")
     if not config.teacher.models:
         raise ValueError("--teacher.models: none given, so there is nothing to cache")
     accelerator = make_accelerator(config.train.precision, [], config.output)

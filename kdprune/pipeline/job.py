@@ -12,7 +12,7 @@ import torch
 
 from kdprune import alpha as alpha_policies
 from kdprune.checks import LEARNED
-from kdprune.config import Config, dotted, to_dict
+from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
@@ -25,7 +25,7 @@ from kdprune.messages import counted, listed
 from kdprune.models.build import build_student
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.orders.common.plan import Dynamic
-from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length, warn_of_unused
+from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss
@@ -80,8 +80,6 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     Raises:
         ValueError: whatever does not fit together, said in terms of the options.
     """
-    _warn_of_no_teacher(config)
-    warn_of_unused(config)
     loss = make_loss(config, session) if config.teacher.models else None
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
@@ -91,6 +89,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     views = view_settings(config, session.data, student.spec)
     budget, dynamic = make_length(config, session, subset)
     check_batch(config.train, session.accelerator.num_processes)
+    _warn_of_length(config, budget)
     _check_snapshots(config, budget)
     _check_record(config, budget)
     if config.train.save_steps and isinstance(dynamic, Adaptive):
@@ -103,16 +102,6 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     warn_of_seen_validation(config, session)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
     return Job(config, session, subset, student, views, budget, loss, judges, observers, dynamic)
-
-
-def _warn_of_no_teacher(config: Config) -> None:
-    """Options that are about a teacher, where there is none."""
-    if config.teacher.models:
-        return
-    given, default = dotted(to_dict(config)), dotted(to_dict(Config()))
-    about_teachers = [name for name in given if name.startswith(("teacher.", "distill.")) or name == "baseline"]
-    if unused := [f"--{name}" for name in about_teachers if given[name] != default[name]]:
-        log.warning("%s: no effect, since --teacher.models names no teacher", ", ".join(unused))
 
 
 def make_student(config: Config, session: Session) -> BuiltModel:
@@ -151,6 +140,22 @@ def view_settings(config: Config, data: Data, student: InputSpec) -> ViewSetting
         role=config.seeds.role,
         interpolation=student.interpolation,
     )
+
+
+def _warn_of_length(config: Config, budget: Budget) -> None:
+    """A warm-up that does not end, and a batch that holds samples more than once."""
+    train, whose = config.train, "" if config.seeds.role == "student" else f" of the {config.seeds.role}"
+    warmup = round(train.warmup_epochs * budget.schedule_epoch)
+    if warmup and warmup >= budget.steps:
+        log.warning(
+            "--train.warmup_epochs: %g given (%d steps), and the training%s has %d steps: --train.lr is never reached",
+            *(train.warmup_epochs, warmup, whose, budget.steps),
+        )
+    if budget.batch_size > budget.kept:
+        log.warning(
+            "--train.batch_size: %d given, and the training%s is of %d samples: a batch holds them more than once",
+            *(budget.batch_size, whose, budget.kept),
+        )
 
 
 def _check_record(config: Config, budget: Budget) -> None:

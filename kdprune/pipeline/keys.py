@@ -13,10 +13,12 @@ from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
 from kdprune.config import TrainConfig
+from kdprune.config.effect import normal_training
 from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.dynamic import needs_scores
+from kdprune.pipeline.effect import has_momentum
 from kdprune.pipeline.job import Job
 from kdprune.training.optimizer import learning_rate
 
@@ -66,7 +68,8 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
 
 def training_key(train: TrainConfig) -> Key:
     """Settings of the optimisation, each where it decides anything, so that runs of before know themselves."""
-    key: Key = {name: value for name, value in asdict(train).items() if name not in _NOT_THE_RESULT}
+    settings = asdict(normal_training(train, has_momentum(train)))
+    key: Key = {name: value for name, value in settings.items() if name not in _NOT_THE_RESULT}
     # Snapshots change nothing of a training. They stand here as those of one that keeps none.
     key |= {"save_epochs": [], "save_steps": []}
     key |= {"lr": learning_rate(train), "lr_base": None, "lr_base_size": None, "lr_base_scale": None}

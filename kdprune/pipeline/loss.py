@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
+
+import torch
 
 from kdprune import alpha as alpha_policies
 from kdprune.checks import EMA
@@ -13,8 +14,6 @@ from kdprune.losses.common.sum import WeightedSum, build_loss
 from kdprune.pipeline.session import Session
 from kdprune.teachers.entries import make_entries
 
-log = logging.getLogger("kdprune")
-
 
 def make_loss(config: Config, session: Session) -> WeightedSum:
     """The distillation loss, checked against the data, the teachers and each T that a search may choose.
@@ -22,8 +21,6 @@ def make_loss(config: Config, session: Session) -> WeightedSum:
     Raises:
         ValueError: the loss cannot do what it is asked to, or not with these targets.
     """
-    if config.teacher.top_k and config.teacher.targets == "online":
-        log.warning("--teacher.top_k has no effect: --teacher.targets online keeps nothing")
     layers = layers_given(config)
     loss = build_loss(config.distill.loss, config.distill.temperature, layers)
     _check(loss, config, session)
@@ -66,3 +63,29 @@ def layers_given(config: Config) -> list[tuple[str, str]]:
     if wrong := [pair for pair in layers if len(pair) != 2]:
         raise ValueError(f"--distill.layers: {wrong[0]} given, allowed are pairs [student path, teacher path]")
     return [(student, teacher) for student, teacher in layers]
+
+
+def build_on(
+    loss: WeightedSum, student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor], *names: str
+) -> None:
+    """Give a loss its parameters, by the features of both models.
+
+    Args:
+        names: of the student and the teacher.
+
+    Raises:
+        ValueError: features that the loss cannot compare, with the layers that they are of.
+    """
+    try:
+        loss.build(student, teacher)
+    except ValueError as error:
+        seen = " and ".join(
+            f"the {whose} {name} has {_shapes(features)}"
+            for whose, name, features in zip(("student", "teacher"), names, (student, teacher), strict=True)
+        )
+        raise ValueError(f"--distill.layers: {error}; {seen}") from None
+
+
+def _shapes(features: dict[str, torch.Tensor]) -> str:
+    """Layers with the shapes of what they put out, of one sample."""
+    return ", ".join(f"{path}: {'×'.join(map(str, feature.shape[1:]))}" for path, feature in features.items())

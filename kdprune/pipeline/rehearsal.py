@@ -20,7 +20,7 @@ from kdprune.models.features import Features, last_stages
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.job import Job, make_student
-from kdprune.pipeline.loss import layers_given
+from kdprune.pipeline.loss import build_on, layers_given
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.teachers import requested_teachers
 
@@ -135,7 +135,8 @@ def _of_teachers(job: Job, student: _Answer, teachers: list[_Answer], pairs: Pai
     features = {name: value.detach() for name, value in teachers[0].features.items()}
     if pairs:
         loss.check(job.session.data.num_classes)
-        loss.build({name: value.detach() for name, value in student.features.items()}, features)
+        of_student = {name: value.detach() for name, value in student.features.items()}
+        build_on(loss, of_student, features, job.student.name, job.config.teacher.models[0])
     logits_NC = torch.stack([teacher.logits_NC.detach() for teacher in teachers]).mean(0)
     labels = _labels(job, student) if job.labelled else None
     batch = LossInput(student.logits_NC, logits_NC, labels, torch.arange(len(logits_NC)), student.features, features)

@@ -76,12 +76,13 @@ def requested_teachers(config: Config) -> list[TeacherRequest]:
         return []
     checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
     return [
-        TeacherRequest(name, file, bool(file) or teacher.pretrained or _has_weights(name))
+        TeacherRequest(name, file, bool(file) or teacher.pretrained or has_weights(name))
         for name, file in zip(teacher.models, checkpoints, strict=True)
     ]
 
 
-def _has_weights(name: str) -> bool:
+def has_weights(name: str) -> bool:
+    """Whether the name alone stands for weights: a run, a hub's model, a module that was handed over."""
     return is_given(name) or is_remote(name) or resolve_teacher(name) is not None
 
 
@@ -112,8 +113,6 @@ def load_teachers(
     """
     requests = requested_teachers(config)
     given = given_teachers(config, session) if given is None else given
-    if given and None not in given:
-        _warn_of_unused(config.teacher)
     return [
         LoadedTeacher(built, request.name if request.name != built.name else "given weights")
         if built is not None
@@ -182,16 +181,6 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
         warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)
     warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
     return teacher
-
-
-def _warn_of_unused(teacher: TeacherConfig) -> None:
-    """Settings of a training that does not take place."""
-    for name in ("train_fraction", "augment", "drop_rate", "snapshot", "generations"):
-        if getattr(teacher, name) != getattr(TeacherConfig(), name):
-            log.warning("--teacher.%s has no effect: all teachers have weights, so none is trained here", name)
-    for name, value in vars(teacher.train).items():
-        if value is not None:
-            log.warning("--teacher.train.%s has no effect: all teachers have weights, so none is trained here", name)
 
 
 def _share(teacher: TeacherConfig) -> str:

@@ -15,10 +15,11 @@ from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, differences, key_hash, read_record
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.messages import listed, unknown
 from kdprune.pipeline.distillation import with_layers
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
@@ -72,8 +73,10 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     config = given.named(config)
     check(config)
     check_optimizers(config)
+    check_files(config)
     check_models(config)
     check_selection(config)
+    config = settled(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     session = observed(config, open_session(config, accelerator, given))
     arms = [config]
@@ -103,7 +106,9 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
     config = given.named(config)
     check(config)
     check_optimizers(config)
+    check_files(config)
     check_models(config)
+    config = settled(config, f"record {kind}", [kind])
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     needs_classes = kind != "embeddings" or config.record.embeddings is None
     return KINDS[kind](config, open_session(config, accelerator, given, needs_classes), train).folders
@@ -130,7 +135,10 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     rehearse(job, given)
     teachers = load_teachers(config, session, train, given)
     run = open_run(job, teachers, folder or Path(config.output))
-    if not _finished(run) or _lacking(run):  # it may lie where nothing can be written, so it is not locked
+    trained = not _finished(run) or _lacking(run)
+    if not trained:  # it may lie where nothing can be written, so it is not locked
+        _warn_of_trackers(config, run)
+    else:
         with owned(run, session.accelerator):
             # Another command may have finished it meanwhile; and a run that goes on from the middle lacks the snapshots
             # that it was not asked for in the beginning.
@@ -144,6 +152,11 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
+
+
+def _warn_of_trackers(config: Config, run: RunDir) -> None:
+    if config.log_with and config.seeds.role == "student":
+        log.warning("--log_with has no effect: %s is finished, and what it measured is in its metrics.csv", run.path)
 
 
 def _warn_of_other_record(config: Config, run: RunDir) -> None:

@@ -19,6 +19,10 @@ MOST_CLASSES = 2**20
 HELD_OUT = ("test", "val", "valid", "validation")  # what others call our "test", the first labelled one is taken
 
 
+class NoHeldOut(ValueError):
+    """A data set that has training images, and no held-out ones."""
+
+
 class Stamp(NamedTuple):
     """What can be told of a source's files without decoding images.
 

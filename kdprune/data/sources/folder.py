@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from kdprune.data.images import open_image
-from kdprune.data.sources.base import HELD_OUT, Source, Stamp, check_same_classes
+from kdprune.data.sources.base import HELD_OUT, NoHeldOut, Source, Stamp, check_same_classes
 from kdprune.outside import check_regular, open_regular
 
 log = logging.getLogger("kdprune")
@@ -72,7 +72,7 @@ def open_folder(folder: Path, name: str, split: str) -> Source:
             raise ValueError(f"{name}: no train split, only {_names(held_out)}; {LAYOUT}")
         return _scan(name, split, train)
     if not held_out:
-        raise ValueError(f"{name}: no held-out split for 'test'; {LAYOUT}")
+        raise NoHeldOut(f"{name}: no held-out split for 'test'; {LAYOUT}")
     if len(held_out) > 1:
         log.info("%s: held out is %s, of %s", name, held_out[0].name, _names(held_out))
     if train is not None and (classes := _class_folders(train)):  # an unlabelled train split fits any held-out one

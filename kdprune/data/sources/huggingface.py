@@ -15,7 +15,15 @@ import pyarrow.parquet as pq
 from PIL import Image
 
 from kdprune.data.images import ImageError, decode
-from kdprune.data.sources.base import HELD_OUT, MOST_CLASSES, Source, Stamp, check_same_classes, count_classes
+from kdprune.data.sources.base import (
+    HELD_OUT,
+    MOST_CLASSES,
+    NoHeldOut,
+    Source,
+    Stamp,
+    check_same_classes,
+    count_classes,
+)
 from kdprune.data.sources.columns import Columns, find_columns
 from kdprune.data.sources.parquet_splits import LAYOUT, find_splits
 from kdprune.data.sources.paths import existing_folder, looks_like_path, nearest_sibling
@@ -146,7 +154,7 @@ def _choose(
     if split == "train" and train is None:
         raise ValueError(f"{name}: no train split; {there}")
     if split == "test" and not held_out:
-        raise ValueError(f"{name}: no held-out split for 'test' ({', '.join(HELD_OUT)}); {there}")
+        raise NoHeldOut(f"{name}: no held-out split for 'test' ({', '.join(HELD_OUT)}); {there}")
     reference: Labels | None = None if train is None else read_labels(train)
     if split == "train":
         assert reference is not None
