@@ -6,8 +6,9 @@
         --keep 0.1:20 0.5:10 --arms none distill.alpha=0.5 "distill.alpha=0.9 distill.loss=dist" --seeds 0 1 2
 
 What this script does not know goes to `kdprune train`; an arm adds options to that, written without dashes, and `none`
-is the student without a teacher. Top-1 is that of the last epoch. A study that was stopped goes on with the same
-command, and finished runs are not repeated. Prints a Markdown table.
+is the student without a teacher. Top-1 is that of the last epoch, on the test set; or, to choose settings by, with
+`--on val` on the part that `--data.val_fraction` holds out of the training set. A study that was stopped goes on with
+the same command, and finished runs are not repeated. Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -32,14 +33,18 @@ def main() -> None:
     parser.add_argument("--keep", nargs="+", required=True, help="keep fractions, each with its epochs: 0.1:20")
     parser.add_argument("--arms", nargs="+", required=True, help="none (no teacher), or options: 'distill.alpha=0.9'")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
+    parser.add_argument("--on", choices=["test", "val"], default="test", help="val: to choose by (--data.val_fraction)")
     options, rest = parser.parse_known_args()
     runs = [(keep, arm, seed) for seed in options.seeds for keep in options.keep for arm in options.arms]
     configs = [_config(rest, *one) for one in runs]  # all of them before the first run: a mistake shows at once
+    if options.on == "val" and not all(config.data.val_fraction for config in configs):
+        raise ValueError("--on: val given, which needs --data.val_fraction")
     top1: dict[tuple[str, str], list[float]] = {}
     for (keep, arm, seed), config in zip(runs, track(configs, "runs", console=Console(stderr=True)), strict=True):
         summary = run(config)[0].summary
-        top1.setdefault((arm, keep), []).append(100 * summary["test_top1"])
-        print(keep, arm, seed, f"{100 * summary['test_top1']:.2f}", file=sys.stderr, flush=True)
+        reached = 100 * summary[f"{options.on}_top1"]
+        top1.setdefault((arm, keep), []).append(reached)
+        print(keep, arm, seed, f"{reached:.2f}", file=sys.stderr, flush=True)
     _print(options.arms, options.keep, top1)
 
 

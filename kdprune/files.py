@@ -14,6 +14,8 @@ from typing import Any, BinaryIO
 
 import xxhash
 
+from kdprune.outside import check_regular
+
 
 def write_whole(path: str | Path, write: Callable[[BinaryIO], object]) -> None:
     """Call `write(file)` on a temporary file beside `path`, then put it in place in one step.
@@ -46,12 +48,23 @@ def write_json(path: str | Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: str | Path) -> Any:
-    """Read a JSON file; a damaged one is named in the error."""
+def load_array(path: str | Path) -> Any:
+    """The array in a .npy file, mapped: a header that promises more than the file holds is refused, not allocated.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no regular file, no array, one of Python objects, or a cut one.
+    """
+    import numpy as np
+
+    check_regular(path, os.stat(path))
     try:
-        return json.loads(Path(path).read_text())
-    except (ValueError, RecursionError) as error:  # no JSON, no text, or brackets without end
-        raise ValueError(f"{path} is not valid JSON: {error}") from None
+        array = np.load(path, allow_pickle=False, mmap_mode="r")
+    except Exception as error:  # a header is read by Python's own tokenizer, which has errors of its own
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    if not isinstance(array, np.ndarray):  # an archive of several
+        raise ValueError(f"{path} cannot be read: it holds no single array")
+    return array
 
 
 def _umask() -> int:

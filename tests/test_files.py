@@ -4,7 +4,8 @@ import os
 
 import pytest
 
-from kdprune.files import read_json, write_json, write_whole
+from kdprune.files import write_json, write_whole
+from kdprune.outside import read_json
 
 
 def test_whatever_goes_wrong_the_old_file_stays(tmp_path):

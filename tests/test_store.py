@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdprune import artefact, files
+from kdprune import artefact, files, outside
 from kdprune.data import decoding as decoding_module
 from kdprune.data import store as module
 from kdprune.data.decoding import Decoding
@@ -149,7 +149,7 @@ def test_a_store_that_is_not_whole_is_rebuilt(photos, tmp_path, change):
     elif change == "torn record":
         record.write_text("{")
     elif change == "unfinished":
-        about = files.read_json(record)
+        about = outside.read_json(record)
         del about["files"]
         files.write_json(record, about)
     elif change == "no ids":

@@ -7,8 +7,8 @@ from helpers import options, script
 @pytest.mark.slow
 def test_a_study_prints_a_row_for_each_arm_and_goes_on_where_it_was(tmp_path):
     words = [
-        *options(output=tmp_path, student__model="mlp_64", teacher__models="mlp_64", seeds__teacher=0), "--keep",
-        "0.1:1", "--seeds", "0", "1",
+        *options(output=tmp_path, data__dataset="digits", student__model="mlp_64", teacher__models="mlp_64"),
+        "--seeds.teacher=0", "--keep", "0.1:1", "--seeds", "0", "1",
         "--arms", "none", "distill.alpha=0.5", "distill.alpha=1 distill.loss='dkd(alpha=1, beta=2)'",
     ]  # fmt: skip
     status, table, said = script("benchmarks/study.py", words)
@@ -22,8 +22,14 @@ def test_a_study_prints_a_row_for_each_arm_and_goes_on_where_it_was(tmp_path):
     assert len(list(tmp_path.glob("teachers/*/summary.json"))) == 1
 
 
+def test_choosing_needs_a_part_to_choose_by(tmp_path):
+    words = [*options(output=tmp_path, data__dataset="digits"), "--keep", "0.1:1", "--on", "val", "--arms", "none"]
+    assert script("benchmarks/study.py", words)[0] == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_mistake_in_any_arm_shows_before_the_first_run(tmp_path):
-    words = [*options(output=tmp_path, teacher__models="mlp_64"), "--keep", "0.1:1"]
+    words = [*options(output=tmp_path, data__dataset="digits", teacher__models="mlp_64"), "--keep", "0.1:1"]
     status, _, said = script("benchmarks/study.py", [*words, "--arms", "distill.alpha=0.5", "distill.alpa=1"])
     assert status == 2
     assert "--distill.alpha?" in said

@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from tqdm import tqdm
 
 from kdprune import bars
+from kdprune.cli.streams import is_for_people
 
 log = logging.getLogger("kdprune")
 
 
 @contextlib.contextmanager
 def log_to_console() -> Iterator[None]:
-    """Show the log and progress bars on stderr; other processes than the main one show errors only."""
+    """Show the log on stderr, and progress bars on a terminal; other processes than the main one show errors only."""
     handler = _AboveTheBar()
     handler.setFormatter(_WarningsAreNamed("%(asctime)s  %(message)s", "%H:%M:%S"))
     before = log.level, log.propagate
@@ -25,7 +26,7 @@ def log_to_console() -> Iterator[None]:
     log.propagate = False
     log.addHandler(handler)
     try:
-        with bars.show():
+        with bars.show() if is_for_people() else contextlib.nullcontext():
             yield
     finally:
         log.removeHandler(handler)

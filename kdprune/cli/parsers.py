@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from jsonargparse import ArgumentParser
 
+from kdprune.cli.config_file import ConfigFile
+from kdprune.cli.help import SettingsParser
 from kdprune.config import Config
 
 
@@ -12,8 +14,11 @@ def _parser(description: str) -> ArgumentParser:
 
 
 def train() -> ArgumentParser:
-    parser = _parser("Train a student on a kept subset, with a teacher.")
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser = SettingsParser(
+        description="Train a student on a kept subset, with a teacher.", exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config FILE.yaml] [--SETTING VALUE ...]",
+    )  # fmt: skip
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
     return parser
 
@@ -28,6 +33,7 @@ def cache() -> ArgumentParser:
 def record() -> ArgumentParser:
     parser = train()
     parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
+    parser.usage = "%(prog)s KIND [--config FILE.yaml] [--SETTING VALUE ...]"
     parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
     return parser
 
@@ -37,7 +43,7 @@ def score() -> ArgumentParser:
     parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
     parser.add_argument(
         "--from", type=str, nargs="+", dest="records", required=True,
-        help="A record, or the runs that recorded their dynamics, one a repeat.",
+        help="A record; or several: runs that recorded their dynamics, one a repeat, or records of teachers.",
     )  # fmt: skip
     parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
     parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")
@@ -48,7 +54,7 @@ def score() -> ArgumentParser:
         "time (default: none, and all threads of this process; with --launcher ray, all CPUs of the cluster).",
     )  # fmt: skip
     parser.add_argument(
-        "--launcher", type=str, choices=["local", "ray"], default="local",
+        "--launcher", choices=["local", "ray"], default="local",
         help="Where workers are: on this machine, or on a Ray cluster (pip install 'kdprune[ray]').",
     )  # fmt: skip
     parser.add_argument(
@@ -62,7 +68,7 @@ def evaluate() -> ArgumentParser:
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     parser.add_argument(
-        "--class_mass", type=str, choices=["missing", "all"],
+        "--class_mass", choices=["missing", "all"],
         help="Measure it once more with class biases moved so that the mean predicted probability over the training "
         "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
     )  # fmt: skip

@@ -74,12 +74,12 @@ def _look_up(x_NCHW: Tensor, operation_N: Tensor, magnitude_N: Tensor) -> Tensor
     values_V = torch.arange(256, device=x_NCHW.device)
     magnitude = magnitude_N[:, None, None]
     factor = 1 + magnitude
-    mean = luma(x_NCHW).floor().mean((1, 2, 3))[:, None, None]
-    bits = (8 - magnitude).long().clamp(0, 8)
+    mean = luma(x_NCHW).mean((1, 2, 3))[:, None, None]
+    dropped = 8 - magnitude.long().clamp(0, 8)
     tables = {
         BRIGHTNESS: factor * values_V,
         CONTRAST: mean + factor * (values_V - mean),
-        POSTERIZE: (values_V >> bits) << bits,
+        POSTERIZE: (values_V >> dropped) << dropped,
         SOLARIZE: torch.where(values_V >= magnitude, 255 - values_V, values_V),
         AUTOCONTRAST: _autocontrast(x_NCHW, values_V),
         EQUALIZE: _equalized(flat_NCP, values_V),
@@ -129,7 +129,7 @@ def _moved(x_NCHW: Tensor, operation_N: Tensor, magnitude_N: Tensor) -> Tensor:
 def _blended(x_NCHW: Tensor, operation_N: Tensor, magnitude_N: Tensor) -> Tensor:
     """Nearer to, or farther from, the grey image (colour) or the blurred one (sharpness)."""
     x = x_NCHW.float()
-    other = torch.where(_in(operation_N, COLOUR, COLOUR), luma(x).floor() if x.shape[1] == 3 else x, _blurred(x))
+    other = torch.where(_in(operation_N, COLOUR, COLOUR), luma(x).round() if x.shape[1] == 3 else x, _blurred(x))
     return torch.lerp(other, x, 1 + magnitude_N[:, None, None, None]).round().clamp(0, 255).to(torch.uint8)
 
 

@@ -19,7 +19,8 @@ from kdprune.data.decoding import DECODING_VERSION, Decoding, decode_all
 from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
-from kdprune.files import check_space, in_bytes, read_json, write_json, write_whole
+from kdprune.files import check_space, in_bytes, write_json, write_whole
+from kdprune.outside import read_json
 
 log = logging.getLogger("kdprune")
 

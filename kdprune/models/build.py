@@ -19,7 +19,7 @@ from kdprune.data.size import Size, size_of
 from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
-from kdprune.models.saved import load_model, save_model
+from kdprune.models.saved import check_saved, load_model, save_model
 from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
 from kdprune.models.weights import StateDict, check_fit, matched, read_weights
 
@@ -85,7 +85,7 @@ def build_student(
 
 def build_teacher(
     name: str,
-    num_classes: int,
+    num_classes: int | None,
     *,
     channels: int | None = None,
     image_size: int | Sequence[int] | None = None,
@@ -102,7 +102,8 @@ def build_teacher(
 
     Args:
         name: as for a student, or an earlier run (`RUN`, `RUN@EPOCH`, `FILE.safetensors`; see `resolve_teacher`).
-        num_classes: classes of the data; the teacher must have as many.
+        num_classes: classes of the data; the teacher must have as many. None: only its features are asked for, and
+            classes do not matter.
         classes: names of the data's classes, compared with those that the teacher's file names.
 
     The rest is as in `build_student`.
@@ -117,6 +118,7 @@ def build_teacher(
         built.spec = replace(built.spec, size=wish.img_size or built.spec.size)
     elif checkpoint is not None:
         check_model_name(name)
+        assert num_classes is not None, "a head is asked for"
         built = _from_file(name, num_classes, Path(checkpoint), wish, new_head=False)
     elif pretrained:
         check_model_name(name)
@@ -125,7 +127,8 @@ def build_teacher(
     else:
         check_model_name(name)
         raise ValueError(f"teacher {name} has no weights: give it a checkpoint, pretrained=true or an earlier run")
-    _check_classes(str(run or checkpoint or name), built, num_classes, classes)
+    if num_classes is not None:
+        _check_classes(str(run or checkpoint or name), built, num_classes, classes)
     built.classes = built.classes or classes
     built.model.eval().requires_grad_(False)
     return built
@@ -175,7 +178,7 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
 def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> BuiltModel:
     """The named model with the weights of `path`; an odd head is replaced (student) or refused (teacher)."""
     state, header = read_weights(path)
-    built = _from_timm(name, num_classes, _with_past(name, path, header, wish), pretrained=False)
+    built = _from_timm(name, num_classes, _with_past(name, path, state, header, wish), pretrained=False)
     if header is not None:
         own = InputSpec.from_json(header["spec"])
         built.spec = replace(own, size=wish.img_size or own.size)
@@ -198,10 +201,11 @@ def _with_head_of(state: StateDict, fresh: StateDict, heads: tuple[str, ...]) ->
     return {**body, **{key: value for key, value in fresh.items() if key.startswith(heads)}}
 
 
-def _with_past(name: str, path: Path, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
+def _with_past(name: str, path: Path, state: StateDict, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
     """What the header of a file says about its model, where the caller has no explicit wish."""
     if header is None:
         return wish
+    check_saved(path, state, header)
     if header["name"].partition(".")[0] != name.partition(".")[0]:
         raise ValueError(f"{path} holds the weights of {header['name']}, not of {name}")
     return replace(

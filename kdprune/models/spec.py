@@ -12,6 +12,7 @@ from torch import nn
 from kdprune.data.framing import CROP_MODES
 from kdprune.data.resize import FILTERS
 from kdprune.data.size import Size, height_width, size_of
+from kdprune.outside import FINITE, TEXT, Kind, check_fields, list_of, whole
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,27 @@ class InputSpec:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> InputSpec:
+        """The input that a file describes.
+
+        Raises:
+            ValueError: a field that is missing, unknown (of a later version), or of another kind.
+        """
+        check_fields(content, _FIELDS, "the input of a model", may_lack=["crop_mode"])
         if "crop_mode" not in content:  # of a time when every model was given bilinear images
             content = {**content, "interpolation": "bilinear"}
-        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        try:
+            return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        except TypeError as error:
+            raise ValueError(f"the input of a model is damaged, or of another version: {error}") from None
+
+
+_SIDE = whole(1, 4096)
+_SIZE = Kind(
+    "a side, or height and width, in pixels",
+    lambda size: _SIDE.fits(size) or (isinstance(size, list) and len(size) == 2 and all(map(_SIDE.fits, size))),
+)
+_FIELDS = {"channels": whole(1, 4096), "size": _SIZE, "mean": list_of(FINITE), "std": list_of(FINITE),
+           "interpolation": TEXT, "crop_pct": FINITE, "crop_mode": TEXT}  # fmt: skip
 
 
 @dataclass

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from kdprune.artefact import FILE, damage, key_hash, read_record
+from kdprune.messages import counted
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
 from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
@@ -56,11 +58,11 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
         },
         "; ".join(damage(run)) or None,
     )
-    data = key.get("data", {})
+    data = _mapping(key.get("data"))
     node.inputs.append(
         Node(f"data {summary['dataset']}", {"train": str(data.get("train"))[:12], "test": str(data.get("test"))[:12]})
     )
-    kept = f"{summary['kept']:,} of {summary['total']:,} samples"
+    kept = f"{summary['kept']:,} of {counted(summary['total'], 'sample')}"
     subset = Node(f"subset {kept}", {"hash": str(summary["subset_hash"])[:12]})
     scores = summary.get("inputs", {}).get("scores")
     if isinstance(scores, dict):
@@ -72,12 +74,13 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
 
 def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
     """Scores, and the records that they are of where those are still there."""
-    origin = scores.get("origin", {})
+    origin = _mapping(scores.get("origin"))
     node = Node(
         f"scores {scores.get('scorer')}",
         {"hash": str(scores.get("hash"))[:12], "hard is": str(scores.get("hard")), "of": _observed(origin)},
     )
-    hashes = origin.get("observed") or []
+    hashes = origin.get("observed")
+    hashes = hashes if isinstance(hashes, list) else []
     for folder in sorted(path.parent for path in run.parent.glob(f"*/*/{FILE}")):
         record = read_record(folder) if folder.resolve() not in seen else None
         if record is None or digests_hash(record.get("files", {})) not in hashes:
@@ -89,8 +92,13 @@ def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
     return node
 
 
+def _mapping(value: Any) -> dict[str, Any]:
+    """What another version may have left out, or have written otherwise."""
+    return value if isinstance(value, dict) else {}
+
+
 def _observed(origin: dict[str, Any]) -> str:
-    told = [origin.get("kind"), origin.get("view"), f"{origin['epochs']} epochs" if "epochs" in origin else None]
+    told = [origin.get("kind"), origin.get("view"), counted(origin["epochs"], "epoch") if "epochs" in origin else None]
     return ", ".join(str(one) for one in told if one) or "nothing"
 
 
@@ -124,6 +132,7 @@ def teacher_run(run: Path, source: str) -> tuple[Path, str] | None:
     name, at, when = source.rpartition("@")
     path = Path(name if at else source)
     for folder in (path, run.parent / "teachers" / path.name, run.parent / path.name):
-        if folder.is_dir() and folder.resolve() != run.resolve():
-            return folder, when if at else ""
+        with contextlib.suppress(OSError, ValueError):  # no path at all, but some name of a model
+            if folder.is_dir() and folder.resolve() != run.resolve():
+                return folder, when if at else ""
     return None

@@ -41,7 +41,8 @@ def train_student(
     """
     config, accelerator = job.config, job.session.accelerator
     inputs = place(job.student, accelerator.device)
-    average = MovingAverage(job.student.model, config.train.ema) if config.train.ema else None
+    training = config.train
+    average = MovingAverage(job.student.model, training.ema, training.ema_warmup) if training.ema else None
     if isinstance(targets, MeanTargets):
         assert average is not None
         targets.follow(student_logits(average.model, inputs, accelerator))
@@ -107,7 +108,8 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
     every = job.config.train.eval_every
     if judges is not None:
         return [HeldOut(partial(accuracy, data.train, judges), "test", every)]
-    parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if len(data.validation) else []
+    apart = len(data.validation) and not data.tests_by_validation
+    parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if apart else []
     return parts + (
         [] if data.test is None else [HeldOut(partial(accuracy, data.test, data.test.readable), "test", every)]
     )

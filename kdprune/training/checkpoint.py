@@ -15,6 +15,7 @@ import torch
 
 from kdprune.artefact import Key, differences
 from kdprune.files import write_whole
+from kdprune.outside import FINITE, MAPPING, TEXT, check_fields, list_of, open_regular, parse_json, whole
 
 log = logging.getLogger("kdprune")
 
@@ -60,7 +61,7 @@ class Checkpoints:
         for path in reversed(self.paths()):
             try:
                 state = _read(path)
-                key = json.loads(state["key"])
+                key = check_fields(parse_json(state["key"], f"the key in {path}"), {}, f"the key in {path}")
             except Exception as error:  # torch.load and zipfile raise many kinds on a damaged file
                 log.warning("%s cannot be read (%s): the one before it is taken", path, error)
                 continue
@@ -108,16 +109,26 @@ def _check_can_be_read(content: io.BytesIO, state: dict[str, Any]) -> None:
         raise
 
 
+_FIELDS = {
+    "key": TEXT, "step": whole(0), "history": list_of(MAPPING), "seconds": list_of(FINITE), "parts": MAPPING,
+}  # fmt: skip
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint whose every bit is as it was written.
 
     torch writes a CRC-32 of each record and never looks at it; the zip format's own check does.
     """
-    content = io.BytesIO(path.read_bytes())
+    with open_regular(path) as file:
+        content = io.BytesIO(file.read())
     with zipfile.ZipFile(content) as archive:
+        if packed := [record.filename for record in archive.infolist() if record.compress_type]:
+            raise ValueError(f"its record {packed[0]} is compressed, and torch compresses none")
         if (record := archive.testzip()) is not None:
             raise ValueError(f"its record {record} has changed")
-    return _load(content)
+    state = check_fields(_load(content), _FIELDS, str(path))
+    parse_json(state["key"], f"the key in {path}")
+    return state
 
 
 def _load(content: io.BytesIO) -> Any:

@@ -23,7 +23,8 @@ from kdprune.models.spec import BuiltModel
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.interrupt import Interrupted, StopRequest
 from kdprune.training.observers import Metrics, Observer
-from kdprune.training.schedule import Budget, make_optimizer, make_scheduler
+from kdprune.training.optimizer import make_optimizer
+from kdprune.training.schedule import Budget, make_scheduler
 from kdprune.training.state import Stateful, TrainState
 from kdprune.training.step import Distillation, DistillStep
 from kdprune.training.watch import Watch
@@ -243,7 +244,7 @@ class Trainer:
         self._clock = time.perf_counter()
 
     def _lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return max(group["lr"] for group in self.optimizer.param_groups)  # the head's, where layers differ
 
     def _tick(self) -> None:
         """Add the time since the last look at the clock to the time spent training."""
@@ -270,11 +271,16 @@ class Trainer:
         stored = self.task.checkpoints.latest()
         if stored is None:
             return
-        self.state.load_state_dict(stored)
+        try:
+            self.state.load_state_dict(stored)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:  # of torch's many modules
+            raise ValueError(
+                f"{self.task.checkpoints.paths()[-1]} does not hold the state of this run ({error}): remove it"
+            ) from error
         self._count_steps()
         label, processes = self.task.label, self.accelerator.num_processes
         log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
-        if stored["processes"] != processes:
+        if stored.get("processes", processes) != processes:
             log.warning(
                 "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
                 "(and BatchNorm sees other local batches), not bit for bit",
