@@ -182,7 +182,7 @@ def test_predictions_agree_with_the_evaluation(run, tmp_path):
 def test_predictions_are_printed(run, folder):
     status, out, _ = said_by(["predict", run, folder, "--top", "2"])
     assert status == 1  # one image is none
-    assert "cannot identify image file" in plain(out)
+    assert "it is no image of the formats" in plain(out)
     status, out, _ = said_by(["predict", run, folder / "1.png", "--json", "--top", "99"])
     answer = json.loads(out)
     assert status == 0

@@ -154,7 +154,7 @@ READERS = {
     "Image.open": {"kdprune.data.images"},
     "pq.read_metadata": {"kdprune.data.sources.rows"},
     "safetensors.safe_open": {"kdprune.models.weights"},
-    "timm.create_model": {"kdprune.models.create"},
+    "timm.create_model": {"kdprune.models.create", "kdprune.export.hub"},  # the latter of what it has just written
 }
 
 

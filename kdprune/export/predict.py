@@ -17,11 +17,12 @@ from tqdm import tqdm
 
 from kdprune import bars
 from kdprune.data.framing import frame_image, framed_channels
-from kdprune.data.images import ImageError, to_array
+from kdprune.data.images import ImageError, open_image, to_array
 from kdprune.data.sources.folder import EXTENSIONS
 from kdprune.export.student import load_deployed
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel, InputSpec
+from kdprune.outside import open_regular
 
 BATCH = 64
 
@@ -110,9 +111,11 @@ def _probabilities(
 def _pixels(file: Path, spec: InputSpec) -> np.ndarray | str:
     """An image at the student's size, uint8 H×W×C; or why it cannot be read."""
     try:
-        with Image.open(file) as image:
+        with open_regular(file) as opened:
+            image = open_image(opened)
+            image.load()
             array = to_array(image, spec.channels)
-    except (ImageError, OSError, ValueError, Image.DecompressionBombError) as error:
+    except (ImageError, OSError, ValueError, SyntaxError) as error:  # Pillow raises many kinds on a damaged file
         return str(error)
     array = np.repeat(array, framed_channels(array.shape[2], spec) // array.shape[2], axis=2)
     return frame_image(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), spec)
