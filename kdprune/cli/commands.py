@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
 from kdprune.cli import parsers
-from kdprune.cli.launch import processes_missing, relaunch
+from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
 from kdprune.config import Config
 from kdprune.training.interrupt import Interrupted
 
@@ -39,9 +39,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if command in SEVERAL_PROCESSES and (processes := processes_missing()):
             relaunch(processes, arguments)
+        if command in SEVERAL_PROCESSES:
+            stop_with_launchers()
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
-        return _say("interrupted before training began; nothing is lost", 130)
+        return _say("interrupted; what was finished is kept", 130)
     except Exception as error:
         if os.environ.get("KDPRUNE_DEBUG"):
             raise
@@ -51,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
             return _say(f"error: {error}", 2)
         if isinstance(error, (ArithmeticError, OSError)):
             return _say(f"error: {error}", 1)
+        if has_lost_a_process(error):
+            return _say("error: another process of this run has ended; the same command goes on from a checkpoint", 1)
         raise
 
 

@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ from kdprune.data.decoding import DECODING_VERSION, Decoding, decode_all
 from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
-from kdprune.files import check_space, in_bytes, read_json, write_json, write_whole
+from kdprune.files import FULL, NoSpace, check_space, in_bytes, read_json, write_json, write_whole
 
 log = logging.getLogger("kdprune")
 
@@ -126,10 +127,11 @@ def _decode(artefact: Artefact, source: Source, shape: Shape, decoding: Decoding
         write_json(folder / UNREADABLE, {"ids": sorted(errors), "errors": list(errors.values())[:100]})
         artefact.finish([IMAGES, UNREADABLE])
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
-        message = f"the disk is full, the decoded images need {in_bytes(needed)}: {ADVICE}"
-        raise OSError(errno.ENOSPC, message, str(folder)) from error
+        free = in_bytes(shutil.disk_usage(folder).free)
+        message = f"the decoded images need {in_bytes(needed)}, {free} are free: {ADVICE}"
+        raise NoSpace(errno.ENOSPC, message, str(folder)) from error
     return sorted(errors)
 
 

@@ -8,16 +8,15 @@ Shapes: N samples of the unpruned training set, P of them, C classes.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdprune.files import write_whole
 from kdprune.records.statistics import temporal_divergence
 
 _PREFIX = ".predictions_"
@@ -71,15 +70,12 @@ class Predictions:
         return np.memmap(path, np.float16, "r+", shape=(self.total, self.classes))
 
     def _reserve(self, path: Path) -> None:
-        """Make a file of NaNs unless another process just did. Written, since a store into a hole of a full disk would
-        kill the process."""
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f"{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                row = np.full(min(2**20, self.total * self.classes), np.nan, dtype=np.float16)
-                for start in range(0, self.total * self.classes, len(row)):
-                    file.write(row[: self.total * self.classes - start].data)
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)  # renaming would throw away what the other process has written meanwhile
-        finally:
-            os.unlink(temporary)
+        """Make a file of NaNs unless another process just did, whose values stay. Written, since a store into a hole of
+        a full disk would kill the process."""
+        nothing = np.full(min(2**20, self.total * self.classes), np.nan, dtype=np.float16)
+
+        def write(file: BinaryIO) -> None:
+            for start in range(0, self.total * self.classes, len(nothing)):
+                file.write(nothing[: self.total * self.classes - start].data)
+
+        write_whole(path, write, replace=False)
