@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdprune.artefact import Artefact, key_hash
+from kdprune.artefact import Artefact, damage, key_hash
 from kdprune.data.decoding import DECODING_VERSION, Decoding, decode_all
 from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
@@ -23,6 +23,10 @@ from kdprune.data.sources.base import Source
 from kdprune.files import FULL, NoSpace, check_space, in_bytes, read_json, write_json, write_whole
 
 log = logging.getLogger("kdprune")
+
+CHECKED = 2**30
+"""Bytes up to which a store is compared with its digest whenever it is opened, which takes a tenth of a second; larger
+ones are by `kdprune verify`."""
 
 IMAGES, UNREADABLE = "images.u8", "unreadable.json"
 ADVICE = "choose another folder with --data.root, or free some space"
@@ -100,6 +104,9 @@ def _finished(artefact: Artefact, shape: Shape, decoding: Decoding) -> list[int]
     """Ids of the unreadable images of a finished store; None if there is none that may be used."""
     try:
         if not artefact.finished or (artefact.folder / IMAGES).stat().st_size != math.prod(shape):
+            return None
+        if math.prod(shape) <= CHECKED and (changed := damage(artefact.folder)):
+            log.warning("%s: the images are decoded again", "; ".join(changed))
             return None
         unreadable = [int(sample_id) for sample_id in read_json(artefact.folder / UNREADABLE)["ids"]]
     except (OSError, ValueError, KeyError, TypeError):  # torn: it is made again

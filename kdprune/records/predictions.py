@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from kdprune.files import write_whole
+from kdprune.records.seals import changed, is_unbroken, seal
 from kdprune.records.statistics import temporal_divergence
 
 _PREFIX = ".predictions_"
@@ -51,20 +52,35 @@ class Predictions:
         before = torch.from_numpy(self._map(epoch - 1)[ids_P])
         return temporal_divergence(rounded.float(), before.float())
 
+    def seals(self, since: int) -> dict[int, dict[str, Any]]:
+        """What is there of the epochs from `since` on, for a checkpoint; earlier ones may be forgotten before it is."""
+        return {epoch: seal(self._map(epoch)) for epoch in sorted(self._epochs()) if epoch >= since}
+
+    def check(self, epoch: int, sealed: dict[str, Any]) -> None:
+        """Refuse predictions that are not what was written before a checkpoint."""
+        if epoch not in self._epochs() or not is_unbroken(sealed, self._map(epoch)):
+            raise ValueError(changed(self._path(epoch)))
+
     def forget(self, keep: Collection[int], since: int) -> None:
         """Remove the files of epochs before `since`, but for those that are to be kept."""
-        for path in self.folder.glob(f"{_PREFIX}*.f16"):
-            epoch = int(path.stem.removeprefix(_PREFIX))
+        for epoch in self._epochs():
             if epoch < since and epoch not in keep:
-                path.unlink(missing_ok=True)
+                self._path(epoch).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all of them, and what a kill may have left."""
         for path in self.folder.glob(f"{_PREFIX}*"):
             path.unlink(missing_ok=True)
 
+    def _epochs(self) -> set[int]:
+        names = [path.stem.removeprefix(_PREFIX) for path in self.folder.glob(f"{_PREFIX}*.f16") if path.is_file()]
+        return {int(name) for name in names if name.isdigit()}
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{_PREFIX}{epoch:06d}.f16"
+
     def _map(self, epoch: int) -> np.memmap:
-        path = self.folder / f"{_PREFIX}{epoch:06d}.f16"
+        path = self._path(epoch)
         if not path.exists():
             self._reserve(path)
         return np.memmap(path, np.float16, "r+", shape=(self.total, self.classes))

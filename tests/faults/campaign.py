@@ -10,6 +10,7 @@ number, but for the moments at which processes are killed.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import random
 import resource
@@ -100,7 +101,7 @@ def killed(scene: Scene, draw: random.Random) -> Outcome:
     for _ in range(draw.randrange(1, 5)):
         process = begun(scene.command)
         process.join(draw.uniform(0, 1.2 * scene.seconds))
-        os.kill(process.pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
+        hit(process, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT]))
         if (wrong := ended(scene, process)) is not None:
             return wrong
     return again(scene)
@@ -164,7 +165,7 @@ def two_at_once(scene: Scene, draw: random.Random) -> Outcome:
     second = begun(scene.command)
     if draw.random() < 0.5:
         time.sleep(draw.uniform(0, scene.seconds))
-        os.kill(draw.choice([first, second]).pid, signal.SIGKILL)
+        hit(draw.choice([first, second]), signal.SIGKILL)
     for process in (first, second):
         if (wrong := ended(scene, process)) is not None:
             return wrong
@@ -176,7 +177,7 @@ def one_of_two_processes_killed(scene: Scene, draw: random.Random) -> Outcome:
     scene.clear()
     both = together(scene.command)
     time.sleep(draw.uniform(0, 2 * scene.seconds))
-    os.kill(draw.choice(both).pid, draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+    hit(draw.choice(both), draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
     for process in both:
         if (wrong := ended(scene, process)) is not None:
             return wrong
@@ -215,6 +216,12 @@ def _run(words: Sequence[str], log: Path, setup: Callable[..., None] | None, arg
     if setup is not None:
         setup(*arguments)
     kdprune(words, log)
+
+
+def hit(process: Any, number: signal.Signals) -> None:
+    """Send a signal, if it is there still."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(process.pid, number)
 
 
 def ended(scene: Scene, process: Any) -> Outcome | None:
@@ -315,7 +322,10 @@ class Campaign:
         command = draw.choice(self.commands)
         scene = self.scene(command)
         scene.log.unlink(missing_ok=True)
-        return fault, command, FAULTS[fault][0](scene, draw)
+        try:
+            return fault, command, FAULTS[fault][0](scene, draw)
+        except Exception:
+            return fault, command, Outcome(FAILED, traceback.format_exc())
 
     def try_out(self, number: int, seed: int, verbose: bool = False) -> None:
         fault, command, outcome = self.case(number, seed)
