@@ -90,11 +90,12 @@ class _Counted(io.BufferedIOBase):
         return self.bytes
 
 
-def no_space(error: OSError, path: Path, needed: int) -> NoSpace:
+def no_space(error: OSError, path: Path, needed: int | None = None) -> NoSpace:
     """What is said of a write that met the end of the disk, after what was written of the file is gone again."""
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     free = in_bytes(shutil.disk_usage(folder).free)
-    return NoSpace(error.errno, f"it needs at least {in_bytes(needed)}, {free} are free ({error.strerror})", str(path))
+    needs = "" if needed is None else f"it needs at least {in_bytes(needed)}, "
+    return NoSpace(error.errno, f"{needs}{free} are free ({error.strerror})", str(path))
 
 
 def write_text(path: str | Path, text: str) -> None:

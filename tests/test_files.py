@@ -7,6 +7,7 @@ import subprocess
 import matplotlib.figure
 import numpy as np
 import pytest
+from helpers import options, said_by
 from PIL import Image
 
 from kdprune.data.scores import Scores
@@ -97,3 +98,23 @@ def test_a_damaged_json_file_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_tracker_whose_disk_is_full(small_disk):
+    words = options(
+        student__model="mlp_64", data__augment="none", train__steps=4, log_with="tensorboard", output=small_disk,
+        subset__keep_fraction=0.2,
+    )  # fmt: skip
+    fill = 0
+    while True:  # until the tracker is the one that meets the end of the disk
+        status, _, said = said_by(["train", *words])
+        assert status == 1, said
+        assert "Traceback" not in said
+        assert "are free (No space left on device)" in said
+        if "/tracker: " in said:
+            return
+        fill += 4
+        for file in sorted(small_disk.rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+        subprocess.run(["mount", "-o", f"remount,size={32 + fill}k", small_disk], check=True)
+        assert fill < 200

@@ -246,10 +246,10 @@ class Trainer:
         try:
             if self.accelerator.is_main_process:
                 self.task.report(state.history)
+            self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
         except OSError:
             self._rescue()
             raise
-        self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
         log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs))
         self._clock = time.perf_counter()
 

@@ -51,9 +51,10 @@ class Command:
         return self.output / "mine"
 
     def result(self) -> dict[str, Any]:
-        """All of a finished run that is the same whenever it is trained."""
+        """All of a finished run that is the same whenever it is trained, but for what a search is done with."""
         summary = json.loads((self.run / "summary.json").read_text())
         names = [path for path in self.run.rglob("*") if path.suffix in (".safetensors", ".f16", ".npy")]
+        names = [path for path in names if "search" not in path.parts]
         names.append(self.run / "subset.json")
         files = {str(path.relative_to(self.run)): path.read_bytes() for path in names}
         return {**files, "metrics.csv": timeless(self.run), "test_loss": summary["test_loss"], "key": summary["key"]}
