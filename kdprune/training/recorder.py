@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdprune.data.reader import Batch
-from kdprune.messages import listed
+from kdprune.messages import counted, listed
 from kdprune.records.dynamics import DynamicsFiles
 from kdprune.records.predictions import Predictions
 from kdprune.records.statistics import STATISTICS, statistics
@@ -77,11 +77,10 @@ class Recorder(Observer):
         if not self.accelerator.is_main_process:
             return {}
         epochs = range(1, min(self.files.about.epochs, self._epochs_recorded + 2) + 1)
-        for epoch in epochs:
-            if epoch not in self._sealed or epoch > self._epochs_recorded:
-                self._sealed[epoch] = self.files.seal(epoch)
+        dynamics = {epoch: self._sealed.get(epoch) or self.files.seal(epoch) for epoch in epochs}
+        self._sealed = {epoch: sealed for epoch, sealed in dynamics.items() if epoch <= self._epochs_recorded}
         return {
-            "dynamics": {epoch: self._sealed[epoch] for epoch in epochs},
+            "dynamics": dynamics,
             "predictions": self.predictions.seals(since=self._epochs_recorded),
         }
 
@@ -114,8 +113,8 @@ class Recorder(Observer):
             if missing := self.files.unobserved(self.ids):
                 epoch, ids = missing
                 raise ValueError(
-                    f"{self.files.folder}: {len(ids):,} samples have no statistics in epoch {epoch} ({listed(ids)}): "
-                    "remove the run, it is then trained from the start"
+                    f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
+                    f"({listed(ids)}): remove the run, it is then trained from the start"
                 )
             self.predictions.clear()
         self.accelerator.wait_for_everyone()
