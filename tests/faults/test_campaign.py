@@ -11,7 +11,7 @@ from faults.campaign import FAILED, FAULTS, REFUSED, SAME, Campaign, judged
 from faults.damage import DAMAGES
 from faults.states import Scene
 
-SECONDS = 20.0  # of cases, for each of the two kinds
+SECONDS = 15.0  # of cases, for each of the two kinds
 
 
 @pytest.fixture(scope="module")
