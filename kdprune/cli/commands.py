@@ -77,7 +77,10 @@ def _run(arguments: list[str]) -> int:
 def _with_option(error: ValueError | OSError, given: dict[str, Any]) -> str:
     """What is wrong, and which option named the file that it is about."""
     from kdprune.cli.mistakes import of_system, with_option
+    from kdprune.files import NoSpace
 
+    if isinstance(error, NoSpace):  # no option is to blame
+        return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return with_option(of_system(error), given)
     return with_option(str(error), {name: value for name, value in given.items() if name != "--output"})
