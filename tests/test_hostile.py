@@ -124,7 +124,8 @@ def test_what_is_no_file_is_not_read(tmp_path):
             link = tmp_path / f"link to a {kind}"
             link.symlink_to(path)
             for one in (path, link):
-                for read in (read_json, read_yaml, read_header, load_subset):
+                readers = [read_json, read_yaml, read_header]  # a folder may be a run, which has a subset
+                for read in readers if kind == "folder" else [*readers, load_subset]:
                     with pytest.raises(ValueError, match=f"is a {kind}"):
                         read(one)
 

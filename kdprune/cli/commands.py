@@ -14,7 +14,7 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 from kdprune.checks import check
 from kdprune.cli import parsers
 from kdprune.cli.config_file import check_words
-from kdprune.cli.launch import processes_missing, relaunch
+from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
 from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
 from kdprune.config import Config, dotted, to_dict
 from kdprune.training.interrupt import Interrupted
@@ -53,9 +53,11 @@ def _run(arguments: list[str]) -> int:
     try:
         if command in SEVERAL_PROCESSES and (processes := processes_missing()):
             relaunch(processes, arguments)
+        if command in SEVERAL_PROCESSES:
+            stop_with_launchers()
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
-        return _say("interrupted before training began; nothing is lost", 130)
+        return _say("interrupted; what was finished is kept", 130)
     except Exception as error:
         if os.environ.get("KDPRUNE_DEBUG"):
             raise
@@ -67,13 +69,18 @@ def _run(arguments: list[str]) -> int:
             return _say(f"error: {_with_option(error, options.given)}", 2 if isinstance(error, _MISTAKES) else 1)
         if isinstance(error, ArithmeticError):
             return _say(f"error: {error}", 1)
+        if has_lost_a_process(error):
+            return _say("error: another process of this run has ended; the same command goes on from a checkpoint", 1)
         raise
 
 
 def _with_option(error: ValueError | OSError, given: dict[str, Any]) -> str:
     """What is wrong, and which option named the file that it is about."""
     from kdprune.cli.mistakes import of_system, with_option
+    from kdprune.files import NoSpace
 
+    if isinstance(error, NoSpace):  # no option is to blame
+        return str(error)
     if isinstance(error, OSError) and error.filename is not None:
         return with_option(of_system(error), given)
     return with_option(str(error), {name: value for name, value in given.items() if name != "--output"})

@@ -7,7 +7,8 @@ Shapes: N samples of the request, K kept samples, C channels, S×T size of a vie
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -169,12 +170,26 @@ def plain_batches(
         yield Batch(part, zeros, to_device(x, place.device), to_device(labels[part], place.device))
 
 
+def _answered(decode: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors as answers: what a worker raises, torch would put into a traceback of the worker's."""
+
+    @functools.wraps(decode)
+    def answer(self: Dataset, request: Request) -> Any:
+        try:
+            return decode(self, request)
+        except (OSError, ValueError) as error:
+            return error
+
+    return answer
+
+
 class _ViewWorker(Dataset):
     """Decodes the images of a request and their mixing partners, and cuts the views' boxes; runs in a worker."""
 
     def __init__(self, source: Source, channels: int, settings: ViewSettings, kept: Tensor) -> None:
         self.source, self.channels, self.settings, self.kept = source, channels, settings, kept
 
+    @_answered
     def __getitem__(self, request: Request) -> tuple[Request, Tensor, Tensor | None]:
         _use_one_thread()
         ids, views_N, *_ = request
@@ -209,6 +224,7 @@ class _FrameWorker(Dataset):
     def __init__(self, source: Source, channels: int, spec: InputSize) -> None:
         self.source, self.channels, self.spec = source, framed_channels(channels, spec), spec
 
+    @_answered
     def __getitem__(self, request: Request) -> tuple[Request, Tensor]:
         _use_one_thread()
         images = [_of_channels(self.source[i], self.channels) for i in request[0].tolist()]
@@ -235,8 +251,14 @@ def _stacked(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
     return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
 
 
-def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterable:
-    return DataLoader(
+def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterator[Any]:
+    """Answers of workers to requests, in their order.
+
+    Raises:
+        ImageError: an image that cannot be read; and other errors of reading, as a worker met them.
+        ChildProcessError: a worker died.
+    """
+    loader = DataLoader(
         worker,
         sampler=requests,
         batch_size=None,  # a request is a whole batch already
@@ -244,6 +266,18 @@ def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Itera
         prefetch_factor=4 if place.workers else None,
         pin_memory=place.device.type == "cuda",
     )
+    try:
+        for answer in loader:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a process that decodes images died ({str(error).splitlines()[0]}); if memory ran out, use fewer with "
+            "--data.workers"
+        ) from None
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

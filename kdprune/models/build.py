@@ -21,7 +21,7 @@ from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
 from kdprune.models.saved import check_saved, load_model, save_model
 from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
-from kdprune.models.weights import StateDict, check_fit, matched, read_weights
+from kdprune.models.weights import StateDict, check_finite, check_fit, matched, read_weights
 
 __all__ = [
     "BuiltModel",
@@ -193,6 +193,7 @@ def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: b
         state = _with_head_of(state, expected, head_names(built.model))
     check_fit(state, expected, f"the weights of {path} and {name}")
     built.model.load_state_dict(state)
+    check_finite(built.model, f"the weights of {path}")
     return built
 
 

@@ -17,7 +17,15 @@ from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.models.structure import structure as structure_of
-from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_header, read_weights
+from kdprune.models.weights import (
+    METADATA_KEY,
+    WEIGHTS_HASH,
+    StateDict,
+    check_finite,
+    check_fit,
+    read_header,
+    read_weights,
+)
 
 log = logging.getLogger("kdprune")
 
@@ -99,6 +107,7 @@ def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], mod
         model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
     check_fit(state, model.state_dict(), f"the weights of {path} and {name if module is None else 'model'}")
     model.load_state_dict(state)
+    check_finite(model, f"the weights of {path}")
     return BuiltModel(
         model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure
     )

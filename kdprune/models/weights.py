@@ -12,7 +12,7 @@ from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from kdprune.messages import shown
 from kdprune.models.hashing import weights_hash
@@ -106,6 +106,27 @@ def check_fit(state: StateDict, expected: Mapping[str, Tensor], whose: str) -> N
     problems = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in found if keys]
     if problems:
         raise ValueError(f"{whose} do not fit: of {len(expected)} tensors {'; '.join(problems)}")
+
+
+def check_finite(model: nn.Module, whose: str) -> None:
+    """Refuse weights of a training that diverged.
+
+    Args:
+        whose: the subject of the message.
+
+    Raises:
+        ValueError: NaN or infinite values; the first few tensors are named. Buffers may hold infinite ones (masks).
+    """
+    parameters = dict(model.named_parameters())
+    if odd := [name for name, parameter in parameters.items() if not parameter.isfinite().all()]:
+        raise ValueError(
+            f"{whose}: not finite (NaN or infinite values) in {len(odd)} of {len(parameters)} tensors ({_first(odd)})"
+        )
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter is NaN or infinite; waits for the device once."""
+    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())
 
 
 def _first(keys: list[str]) -> str:

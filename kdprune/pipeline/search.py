@@ -28,7 +28,7 @@ from kdprune.outside import FINITE, MAPPING, check_fields, list_of, read_json
 from kdprune.pipeline.dynamic import make_length
 from kdprune.pipeline.job import Job, make_student
 from kdprune.pipeline.student import train_student
-from kdprune.pipeline.summary import student_result
+from kdprune.pipeline.summary import lost_in, student_result
 from kdprune.pipeline.targets import make_targets
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.teacher import Teacher
@@ -199,6 +199,7 @@ def _train(
     if targets.features is not None:
         targets.features.close()  # the next candidate puts its own on the same teacher
     result = student_result(job, state)
+    result["lost"] = lost_in(job, state)
     result["teacher_forward_samples"] = targets.forward_samples * accelerator.num_processes
     if accelerator.is_main_process:
         run.finish(result)
@@ -217,7 +218,8 @@ def _record(candidates: list[Candidate], results: dict[Candidate, dict[str, Any]
 
 
 def _count(cost: dict[str, Any], result: dict[str, Any]) -> None:
-    cost["seconds"] += result["train_seconds"]
-    cost["forward_samples"] += result["images_seen"]
-    cost["backward_samples"] += result["images_seen"]
+    lost = result.get("lost", {"seconds": 0.0, "samples": 0})
+    cost["seconds"] += result["train_seconds"] + lost["seconds"]
+    cost["forward_samples"] += result["images_seen"] + lost["samples"]
+    cost["backward_samples"] += result["images_seen"] + lost["samples"]
     cost["teacher_forward_samples"] += result["teacher_forward_samples"]

@@ -21,6 +21,7 @@ from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
 from kdprune.models.spec import BuiltModel, InputSpec
+from kdprune.models.weights import check_finite
 from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
 from kdprune.records.rows import RowRecord
 
@@ -107,6 +108,7 @@ def _of_module(module: Any, whose: str, config: Config, data: Data) -> BuiltMode
             f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which "
             "are of several sizes or larger than --data.memory_gb, say what size the module takes"
         )
+    check_finite(module, f"the weights of the {whose} {type(module).__name__}")
     spec = InputSpec(data.channels, size_of(size), data.mean, data.std)
     return of_module(module, whose, data.num_classes, spec, data.classes)
 

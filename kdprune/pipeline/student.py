@@ -15,6 +15,7 @@ from kdprune.data.split import Split
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
+from kdprune.models.weights import all_finite
 from kdprune.passes.evaluation import evaluate, same_buffers, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.dynamic import make_order
@@ -118,5 +119,7 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
 def _export(job: Job, run: RunDir, model: nn.Module, path: Any, epoch: int | None) -> None:
     """Write the weights of a model under the student's name, on the main process."""
     if job.session.accelerator.is_main_process:
+        if not all_finite(model):
+            raise FloatingPointError(f"{path} is not written: the weights are not finite, the training has diverged")
         info = {**job.student.info, "epoch": epoch, "smoothing": job.config.train.smoothing}
         save_model(path, replace(job.student, model=model, info=info))

@@ -174,7 +174,10 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
     teacher.training = loaded.training
     if data.test is not None:
         batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
-        teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
+        try:
+            teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"teacher {built.name}: {error}") from None
         log.info(
             "teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route
         )

@@ -38,7 +38,7 @@ from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
 from kdprune.runs.run_dir import RunDir, read_config
-from kdprune.runs.trackers import start_trackers, stop_trackers
+from kdprune.runs.trackers import tracked
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
@@ -241,9 +241,8 @@ def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
         found = search_alpha(job, run, teachers, weights)
         job = with_found(job, found)
     targets = None if job.loss is None else make_targets(job, teachers, weights)
-    start_trackers(accelerator, run)
-    state = train_student(job, run, targets)
-    stop_trackers(accelerator)
+    with tracked(accelerator, run):
+        state = train_student(job, run, targets)
     summary = summarise(job, run, teachers, targets, state, found)
     if accelerator.is_main_process:
         run.finish(summary)

@@ -26,6 +26,7 @@ from torch import Tensor
 from kdprune.files import check_space, load_array, write_json, write_whole
 from kdprune.messages import listed, unknown
 from kdprune.outside import TEXT, Kind, check_fields, check_format, list_of, read_json, whole
+from kdprune.records.seals import changed, is_unbroken, seal
 from kdprune.records.statistics import DERIVED, STATISTICS, derived
 
 FOLDER = "dynamics"  # in a run directory
@@ -100,6 +101,19 @@ class DynamicsFiles:
     def flush(self) -> None:
         for column in self._open.values():
             column.flush()
+
+    def seal(self, epoch: int) -> dict[str, Any]:
+        """What is there of an epoch, for a checkpoint."""
+        return seal(self._map(epoch).T)
+
+    def check(self, epoch: int, sealed: dict[str, Any]) -> None:
+        """Refuse an epoch that is not what was written before a checkpoint.
+
+        Raises:
+            ValueError: what to remove.
+        """
+        if not is_unbroken(sealed, self._map(epoch).T):
+            raise ValueError(changed(self._path(epoch)))
 
     def unobserved(self, ids_P: np.ndarray) -> tuple[int, np.ndarray] | None:
         """The first epoch in which some of the samples have no entropy, and their ids; None if all are complete."""

@@ -33,7 +33,6 @@ Shapes: N samples of a request, W 16-bit words of an entry.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
@@ -48,7 +47,7 @@ import numpy as np
 from torch import Tensor
 
 from kdprune.artefact import FILE, Artefact, Key, key_hash
-from kdprune.files import in_bytes
+from kdprune.files import FULL, NoSpace, in_bytes
 from kdprune.outside import check_fields, whole
 from kdprune.teachers.checksums import checksums, seed_of
 from kdprune.teachers.entries import Entries
@@ -147,7 +146,7 @@ class TargetCache:
         """Put entries down; other processes see them at once.
 
         Raises:
-            OSError: ENOSPC, with what is needed and what is free; the entries before it are kept.
+            NoSpace: with what is needed and what is free; the entries before it are kept.
         """
         order = np.argsort(ids_N, kind="stable")  # neighbours are written in one call
         ids_N, words_NW = ids_N[order], np.ascontiguousarray(words_NW[order], dtype=np.int16)
@@ -163,7 +162,7 @@ class TargetCache:
             finally:
                 os.close(file)  # where network file systems may say that the disk is full
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             raise self._no_space(error, len(ids_N), view) from None
 
@@ -239,7 +238,7 @@ class TargetCache:
 
     def _no_space(self, error: OSError, count: int, view: int) -> OSError:
         needed, free = in_bytes(count * self.bytes_per_entry), in_bytes(shutil.disk_usage(self.folder).free)
-        return OSError(
+        return NoSpace(
             error.errno,
             f"{count} targets of view {view} need {needed}, {free} are free ({error.strerror}): use a smaller "
             "--teacher.views, --teacher.top_k, or another disk with --teacher.cache",

@@ -16,6 +16,7 @@ import torch
 from kdprune.artefact import Key, differences
 from kdprune.files import write_whole
 from kdprune.outside import FINITE, MAPPING, TEXT, check_fields, list_of, open_regular, parse_json, whole
+from kdprune.training.progress import FILE
 
 log = logging.getLogger("kdprune")
 
@@ -67,12 +68,12 @@ class Checkpoints:
                 continue
             if different := differences(key, self.key):
                 raise ValueError(f"{path} was written by another run ({'; '.join(different)}): remove it")
-            return state
+            return {**state, "path": path}
         return None
 
     def clear(self) -> None:
         """A finished run needs none, nor what a kill in the middle of one has left."""
-        for path in [*self.paths(), *self.folder.glob(".step_*.tmp")]:
+        for path in [*self.paths(), *self.folder.glob(".*.tmp"), self.folder / FILE]:
             path.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
