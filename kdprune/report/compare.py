@@ -44,11 +44,13 @@ def command_of(path: Path) -> str:
         FileNotFoundError, ValueError: no run directory; a run on objects that were given in Python.
     """
     settings = dotted(to_dict(read_config(path)))
-    given = {name: value for name, value in settings.items() if value != _DEFAULTS[name] and name != "name"}
+    # The data is always named, since without it the command is the demonstration.
+    given = {name: value for name, value in settings.items() if value != _DEFAULTS[name] or name == "data.dataset"}
+    given.pop("name", None)
     if objects := [name for name, value in given.items() if GIVEN in str(value)]:
         raise ValueError(f"{path}: {', '.join(objects)} was an object of a Python program, which no command can name")
     options = [f"--{name} {shlex.quote(_written(value))}" for name, value in given.items()]
-    return " ".join(["kdprune train", *(options or [f"--data.dataset {settings['data.dataset']}"])])
+    return " ".join(["kdprune train", *options])
 
 
 def _written(value: Any) -> str:
