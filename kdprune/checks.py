@@ -12,7 +12,7 @@ from kdprune.losses.common import expression
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets", "records", "scores")  # folders in the output
+RESERVED = ("teachers", "targets", "records", "scores", "sweeps")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 

@@ -239,7 +239,8 @@ class Trainer:
         if self.accelerator.is_main_process:
             self.task.report(state.history)
         self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
-        log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs))
+        progress = {"label": self.task.label, "epochs": self.task.budget.epochs, **row}
+        log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs), extra={"progress": progress})
         self._clock = time.perf_counter()
 
     def _lr(self) -> float:
