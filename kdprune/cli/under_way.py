@@ -52,7 +52,7 @@ def line(sweep: Sweep, status: Status) -> str:
     """A change in a line of a log."""
     parts = [f"[{_ended(sweep)}/{len(sweep.status)}]", f"{status.state}:", status.node.what]
     if status.state == "finished":
-        parts.append(f"({' '.join([*_top1(status), _clock(status.seconds)])})")
+        parts.append(f"({' '.join([*_top1(status), clock(status.seconds)])})")
     if "error" in status.details and status.state != "running":
         parts.append(f"({status.details['error']})")
     return " ".join(parts)
@@ -86,10 +86,11 @@ def _left(status: Status) -> str:
     details = status.details
     if status.state != "running" or "epoch" not in details:
         return ""
-    return _clock((time.monotonic() - status.begun) * (details["epochs"] / details["epoch"] - 1))
+    return clock((time.monotonic() - status.begun) * (details["epochs"] / details["epoch"] - 1))
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"

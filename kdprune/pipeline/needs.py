@@ -107,6 +107,7 @@ def _training(recipe: Config, folder: str) -> Need:
     settings = relevant(recipe)
     if recipe.subset.keep_fraction == 1 and not recipe.data.val_fraction and not recipe.teacher.models:
         del settings["seeds.subset"]  # it draws nothing
+    what += _apart(recipe)
     return Need("training", what, _id("training", folder, settings), recipe, folder, tuple(needs_of_run(recipe)))
 
 
@@ -125,7 +126,7 @@ def _observation(config: Config) -> Need | None:
         "seeds": [config.seed_of("subset"), config.seed if config.record.seed is None else config.record.seed],
         "given": [config.teacher.models, config.teacher.checkpoints, config.student.model],
     }
-    what = f"scores by {subset.scorer or subset.selector}"
+    what = f"scores by {subset.scorer or subset.selector}{_apart(config)}"
     return Need("observation", what, _id("observation", made_of), config, needs=before)
 
 
@@ -135,8 +136,13 @@ def _targets(config: Config, before: tuple[Need, ...]) -> Need | None:
     if teacher.targets != "cached" or not teacher.models or teacher.models == [EMA]:
         return None
     what = f"targets of {'+'.join(teacher.models)}, keep {config.subset.keep_fraction:g}, seed {config.seed}"
+    what += _apart(config)
     made_of = [relevant(_seen(config)), sorted(need.id for need in before)]
     return Need("targets", what, _id("targets", *made_of), config, needs=before)
+
+
+def _apart(config: Config) -> str:
+    return ", without the validation part" if config.data.val_fraction else ""
 
 
 def _seen(config: Config) -> Config:

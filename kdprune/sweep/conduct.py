@@ -1,4 +1,4 @@
-"""A sweep under way: what can be begun is begun, what fails is tried again or written down, and nothing waits for it."""
+"""A sweep under way: what can be begun is begun; what fails is tried again or written down, and the rest goes on."""
 
 from __future__ import annotations
 
@@ -192,4 +192,3 @@ class Sweep:
         tuned = {} if choice is None else {"tuned": choice.values, "curve": list(choice.curve)}
         entry = {"id": status.node.id, "what": status.node.what, **place, "state": state, "attempt": status.attempt}
         self.journal.write({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **tuned, **details})
-

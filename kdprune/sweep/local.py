@@ -51,7 +51,7 @@ class LocalLauncher:
             ensure_running()  # it imports while the sweep is planned
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
         for connection, (_, process, _) in self._tasks.items():
             process.join(PATIENCE)
@@ -66,7 +66,7 @@ class LocalLauncher:
 
     def start(self, task: Task) -> None:
         """Begin a task."""
-        slot = min(set(range(self.slots)) - {slot for slot, _, _ in self._tasks.values()})
+        slot = min(set(range(self.slots)) - {taken for taken, _, _ in self._tasks.values()})
         ours, theirs = self._context.Pipe(duplex=False)
         process = self._context.Process(target=_work, args=(theirs, task, self.threads, slot))
         process.start()

@@ -117,7 +117,8 @@ def read_study(name: str, base: Config, sections: Mapping[str, Any]) -> Study:
     tuned = _tuned(sections.get("tune"), grid)
     axes = [_axis([setting], [values], "grid") for setting, values in _lists(grid, "grid")]
     for group in _groups(sections.get("zip")):
-        axes.append(_axis(*zip(*_lists(group, "zip"), strict=True), section="zip"))
+        names, values = zip(*_lists(group, "zip"), strict=True)
+        axes.append(_axis(names, values, "zip"))
     if sections.get("arms") is not None:
         axes.append(_arms(sections["arms"]))
     if not axes and not tuned:

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from kdprune.messages import listed
-from kdprune.sweep.study import Point, Run, Settings, Study, value_words, with_settings, words
+from kdprune.sweep.study import Run, Settings, Study, value_words, with_settings, words
 
 VAL_FRACTION = 0.1  # of the training set
+_CHANGE_GRADIENT = ("alpha", "loss", "temperature")
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,9 @@ def at_an_end(study: Study, choice: Choice) -> list[str]:
         numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
         if numbers and len(values) > 1 and value in (min(values), max(values)):
             which = "smallest" if value == min(values) else "largest"
-            found.append(f"{name} {value_words(value)} is the {which} of those tried; a wider range may hold a better one")
+            found.append(
+                f"{name} {value_words(value)} is the {which} of those tried; a wider range may hold a better one"
+            )
     return found
 
 
@@ -123,33 +126,21 @@ def confounded(study: Study) -> str | None:
     """A warning where arms that need other learning rates are compared at the same one."""
     if "train.lr" in study.tuned:
         return None
-    compared = sorted({name for axis in study.axes for point in axis for name in point.settings} & set(_CHANGE_GRADIENT))
-    varied = [name for name in compared if len({value_words(value) for value in _values(study.axes, name)}) > 1]
-    teachers = {bool(point.settings["teacher.models"]) for point in _points(study.axes, "teacher.models")}
-    if len(teachers) > 1:
-        varied.append("teacher.models (with and without)")
-    if not varied:
+    configs = [run.config for run in study.runs()]
+    guided = [config.distill for config in configs if config.teacher.models]
+    varied = [name for name in _CHANGE_GRADIENT if len({value_words(getattr(one, name)) for one in guided}) > 1]
+    compared = [f"distill.{name}" for name in varied]
+    if 0 < len(guided) < len(configs):
+        compared.append("runs with and without a teacher")
+    if not compared:
         return None
     return (
-        f"{listed(varied)}: compared at one learning rate, and they change the size of the gradient, so that the "
-        "best learning rate of each arm may differ; --tune.train.lr chooses it for each arm on a part of the training set"
+        f"{listed(compared)}: compared at one learning rate, and they change the size of the gradient, so that the best "
+        "one of each arm may differ; --tune.train.lr chooses it for each arm on a part of the training set"
     )
-
-
-_CHANGE_GRADIENT = ("distill.alpha", "distill.loss", "distill.temperature")
 
 
 def _tuning(run: Run, val_fraction: float) -> Run:
     """The run as it chooses settings."""
     own = run.config.data.val_fraction
     return Run(run.coordinates, with_settings(run.config, {"data.val_fraction": own or val_fraction}))
-
-
-def _points(axes: Sequence[Sequence[Point]], name: str) -> list[Point]:
-    return [point for axis in axes for point in axis if name in point.settings]
-
-
-def _values(axes: Sequence[Sequence[Point]], name: str) -> list[Any]:
-    return [point.settings[name] for point in _points(axes, name)]
-
-

@@ -50,7 +50,7 @@ def sections_of(words: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
 
 
 def values_of(text: str) -> list[Any]:
-    """'0.1,0.2' → [0.1, 0.2]; commas inside of brackets part nothing, and one list in brackets is the list of values."""
+    """'0.1,0.2' → [0.1, 0.2]; commas in brackets part nothing, and a single list in brackets is the list of values."""
     parts = [_yaml(part) for part in split(text, ",")]
     return parts[0] if len(parts) == 1 and isinstance(parts[0], list) else parts
 
