@@ -126,6 +126,8 @@ MISTAKES = {  # sections, and what the answer must name
     "empty grid": ({"grid": {}}, ["grid: no axis"]),
     "nothing": ({}, ["grid: no axis"]),
     "value twice": ({"grid": {"seed": [0, 1, 0]}}, ["grid.seed: 0 given twice"]),
+    "tuned value twice": ({"tune": {"train.lr": [0.1, 0.1]}}, ["tune.train.lr: 0.1 given twice"]),
+    "zipped values twice": ({"zip": {"seed": [0, 1, 0], "train.lr": [1, 1, 1]}}, ["seed, train.lr: 0, 1 given twice"]),
     "two axes": ({"grid": {"seed": [0]}, "zip": {"seed": [1]}}, ["seed: given on two axes"]),
     "lengths": ({"zip": {"seed": [0, 1], "train.lr": [0.1]}}, ["zip", "2 of seed", "1 of train.lr"]),
     "all excluded": ({"grid": {"seed": [0]}, "exclude": [{"seed": 0}]}, ["exclude: no run"]),

@@ -136,11 +136,17 @@ def test_what_a_run_is_said_to_need_is_what_it_makes(case, tmp_path):
 
 
 @pytest.mark.slow
-def test_needs_that_are_made_beforehand_are_found_by_the_run(tmp_path):
-    settings = {**CASES["scores by proxies"], "subset.keep_fraction": 0.5, "teacher.targets": "cached"}
-    config = config_of(tmp_path, settings)
+@pytest.mark.parametrize(
+    ("case", "kinds"),
+    [
+        ("scores by proxies", ["training", "training", "training", "targets"]),
+        ("scores by features of the teacher", ["training", "observation", "targets"]),
+    ],
+)
+def test_needs_that_are_made_beforehand_are_found_by_the_run(case, kinds, tmp_path):
+    config = config_of(tmp_path, {**CASES[case], "subset.keep_fraction": 0.5, "teacher.targets": "cached"})
     parts, _ = shared({"one": needs_of_run(config), "other": needs_of_run(config)})
-    assert [part.kind for part in parts] == ["training", "training", "training", "observation", "targets"]
+    assert [part.kind for part in parts] == kinds
     for part in parts:
         with restored_surroundings():
             make(part)
@@ -207,6 +213,16 @@ def test_runs_that_are_there_need_nothing():
     )
     assert list(without_needs(graph, {"a"}).nodes) == ["t", "a", "b"]
     assert list(without_needs(graph, {"a", "b"}).nodes) == ["a", "b"]
+
+
+def test_with_and_without_a_teacher_the_proxy_is_one(tmp_path):
+    proxy = {"subset.scorer": "el2n", "subset.selector": "hardest", "record.source": "proxy"}
+    base = config_of(tmp_path, {**proxy, **TEACHER})
+    runs = read_study(
+        "x", base, {"grid": {"teacher.models": [None, "mlp_64"], "subset.keep_fraction": [0.1, 0.5]}}
+    ).runs()
+    parts, _ = shared({run.id: needs_of_run(run.config) for run in runs})
+    assert sorted(part.config.seeds.role for part in parts) == ["proxy", "teacher"]
 
 
 def test_seeds_share_a_teacher_where_its_seed_is_given(tmp_path):

@@ -68,7 +68,7 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
     print(*paths, sep="\n")
     for status in sweep.failed:
         _print_failure(status, sweep.log(status.node.id))
-    return 1 if sweep.failed else 0
+    return 0 if sweep.complete else 1
 
 
 def _warn(plan: Plan) -> None:

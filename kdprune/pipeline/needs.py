@@ -18,8 +18,6 @@ from kdprune.config import (
     Config,
     SeedConfig,
     StudentConfig,
-    SubsetConfig,
-    TeacherConfig,
     TeacherTrainConfig,
     TrainConfig,
     relevant,
@@ -28,10 +26,9 @@ from kdprune.pipeline.cache import cache
 from kdprune.pipeline.record import trainings_of
 from kdprune.pipeline.score import recorded_for, selects_by_observation
 from kdprune.pipeline.session import open_session
-from kdprune.pipeline.teachers import teacher_trainings
+from kdprune.pipeline.teachers import TEACHERS, teacher_trainings
 from kdprune.pipeline.train import observed, train
 from kdprune.runs.accelerator import make_accelerator
-
 
 Kind = Literal["training", "observation", "targets"]
 
@@ -61,9 +58,8 @@ def needs_of_run(config: Config) -> list[Need]:
 
     Memorization's proxies see parts of the data, which are drawn when it is open: they are made with the scores.
     """
-    teachers = [_training(recipe, folder) for recipe, folder in teacher_trainings(config)]
-    observation = _observation(config)
-    found = [*teachers, *([] if observation is None else [observation])]
+    found = [_training(recipe, folder) for recipe, folder in teacher_trainings(config)]
+    found += _observed(config)
     targets = _targets(config, tuple(found))
     return [*found, *([] if targets is None else [targets])]
 
@@ -111,23 +107,26 @@ def _training(recipe: Config, folder: str) -> Need:
     return Need("training", what, _id("training", folder, settings), recipe, folder, tuple(needs_of_run(recipe)))
 
 
-def _observation(config: Config) -> Need | None:
-    """The scores and features that a subset is selected by."""
+def _observed(config: Config) -> list[Need]:
+    """What a subset is selected by. Scores of training dynamics cost nothing, so the trainings stand for them."""
     if not selects_by_observation(config):
-        return None
-    before = tuple(_training(*one) for kind in recorded_for(config) for one in trainings_of(kind, config))
-    subset, read = config.subset, ("scorer", "scores", "features")
+        return []
+    kinds = recorded_for(config)
+    trainings = [_training(*one) for kind in kinds for one in trainings_of(kind, config)]
+    if not set(kinds) - {"dynamics"}:
+        return trainings
+    subset, teacher = config.subset, config.teacher
     made_of = {
-        "trainings": [need.id for need in before],
-        "selector": subset.selector.partition("(")[0] if subset.features is None else None,
-        "subset": {name: getattr(subset, name) for name in read},
+        "trainings": [need.id for need in trainings],
+        "subset": [subset.scorer, subset.scores, subset.features, "embeddings" in kinds],
         "record": asdict(config.record),
         "data": asdict(config.data),
-        "seeds": [config.seed_of("subset"), config.seed if config.record.seed is None else config.record.seed],
-        "given": [config.teacher.models, config.teacher.checkpoints, config.student.model],
+        "seed": config.seed_of("subset"),
+        "proxy": [config.student.model, config.seed] if "gradients" in kinds or "memorization" in kinds else None,
+        "teacher": [teacher.models, teacher.checkpoints] if {"embeddings", "teacher"} & set(kinds) else None,
     }
     what = f"scores by {subset.scorer or subset.selector}{_apart(config)}"
-    return Need("observation", what, _id("observation", made_of), config, needs=before)
+    return [Need("observation", what, _id("observation", made_of), config, needs=tuple(trainings))]
 
 
 def _targets(config: Config, before: tuple[Need, ...]) -> Need | None:
@@ -169,7 +168,7 @@ def _pass_of(need: Need) -> str:
     """Equal for targets that one pass over the data can fill."""
     seen = _seen(need.config)
     seen.teacher = replace(seen.teacher, models=[])
-    return _id("pass", relevant(seen), [one.id for one in need.needs if one.kind == "observation"])
+    return _id("pass", relevant(seen), [one.id for one in need.needs if one.folder != TEACHERS])
 
 
 def _merged(group: Sequence[Need]) -> Need | None:

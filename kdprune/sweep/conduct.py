@@ -114,6 +114,11 @@ class Sweep:
         return [(self.plan.arm_of[id].coordinates, self.choices[id]) for id in found.values()]
 
     @property
+    def complete(self) -> bool:
+        """Whether all runs of the study are there; one that only tried a choice may have failed."""
+        return all(self.status[id].state == "finished" for id, _ in self.plan.finals)
+
+    @property
     def failed(self) -> list[Status]:
         """What could not be made."""
         return [status for status in self.status.values() if status.state in ("failed", "lost")]
@@ -140,7 +145,7 @@ class Sweep:
             if node.id in self.plan.arm_of:
                 choice = self._choice(node.id)
                 if choice is None:
-                    return self._end(node.id, "failed", {"error": "none of the runs that choose its settings finished"})
+                    return self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
                 run = chosen(run, choice.values)
             task = Task(node.id, run.config, self.log(node.id))
         else:

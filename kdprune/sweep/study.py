@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from kdprune.checks import check
@@ -84,12 +85,15 @@ class Study:
         Raises:
             ValueError: none is left, or the settings of one do not fit together.
         """
+        if not self._runs:
+            raise ValueError("exclude: no run of the grid is left")
+        return self._runs
+
+    @cached_property
+    def _runs(self) -> list[Run]:
         first = {name: values[0] for name, values in self.tuned.items()}
         found = [self._run(points, first) for points in itertools.product(*self.axes)]
-        runs = [run for run in found if run is not None]
-        if not runs:
-            raise ValueError("exclude: no run of the grid is left")
-        return runs
+        return [run for run in found if run is not None]
 
     def _run(self, points: Sequence[Point], tuned: Settings) -> Run | None:
         coordinates = {name: value for point in points for name, value in point.coordinates.items()}
@@ -188,9 +192,6 @@ def _lists(settings: Settings, section: str) -> Iterator[tuple[str, list[Any]]]:
             raise ValueError(f"{section}.{name}: {shown(values)} given, allowed is a list of values, such as [A, B]")
         if not values:
             raise ValueError(f"{section}.{name}: an empty list given, allowed are one value or more")
-        for index, value in enumerate(values):
-            if value in values[:index]:
-                raise ValueError(f"{section}.{name}: {shown(value)} given twice")
         yield name, list(values)
 
 
@@ -200,6 +201,8 @@ def _axis(names: Sequence[str], values: Sequence[Sequence[Any]], section: str) -
         lengths = ", ".join(f"{len(column)} of {name}" for name, column in zip(names, values, strict=True))
         raise ValueError(f"{section}: {lengths} given, allowed are as many values of each, since they go together")
     rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
+    if twice := [row for index, row in enumerate(rows) if row in rows[:index]]:
+        raise ValueError(f"{section}.{', '.join(names)}: {', '.join(map(shown, twice[0].values()))} given twice")
     return [Point(row, row, section) for row in rows]
 
 
@@ -238,7 +241,9 @@ def _tuned(content: Any, grid: Settings) -> Settings:
         tuned = _settings(content, "tune")
     if seeds := [name for name in tuned if is_seed(name)]:
         raise ValueError(f"tune.{seeds[0]}: a seed is nothing to choose")
-    return dict(_lists(tuned, "tune"))
+    for name, values in _lists(tuned, "tune"):
+        _axis([name], [values], "tune")
+    return tuned
 
 
 def _check_once(axes: Sequence[Sequence[Point]], tuned: Settings) -> None:

@@ -97,7 +97,8 @@ def choose(trials: Sequence[Trial], summaries: Mapping[str, Mapping[str, Any] | 
         results = [summaries.get(run.id) for run in trial.runs]
         row: dict[str, Any] = {**trial.values, "val_top1": None, "val_loss": None}
         row["train_seconds"] = sum(result["train_seconds"] for result in results if result is not None)
-        there = [result for result in results if result is not None]
+        # Data without a held-out part of its own may have the validation part for it: nothing is left to judge by.
+        there = [result for result in results if result is not None and result.get("val_top1") is not None]
         if len(there) == len(results):
             row |= {name: statistics.mean(result[name] for result in there) for name in ("val_top1", "val_loss")}
         curve.append(row)
@@ -135,8 +136,8 @@ def confounded(study: Study) -> str | None:
     if not compared:
         return None
     return (
-        f"{listed(compared)}: compared at one learning rate, and they change the size of the gradient, so that the best "
-        "one of each arm may differ; --tune.train.lr chooses it for each arm on a part of the training set"
+        f"{listed(compared)}: compared at one learning rate, and they change the size of the gradient, so that the "
+        "best one of each arm may differ; --tune.train.lr chooses it for each arm on a part of the training set"
     )
 
 
