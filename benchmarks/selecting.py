@@ -29,7 +29,8 @@ CHILD = """
 import json, resource, sys, time
 begun, processor = time.perf_counter(), time.process_time()
 from kdprune.data.scores import load_scores
-from kdprune.selectors.common.select import samples_of, select
+from kdprune.selectors.common.samples import samples_of
+from kdprune.selectors.common.select import select
 file, selector, balanced, keep, output = sys.argv[1:]
 imported = time.perf_counter()
 samples = samples_of(load_scores(file))

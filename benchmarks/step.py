@@ -41,7 +41,8 @@ from kdprune.models.build import build_student
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import make_teacher
 from kdprune.training.checkpoint import Checkpoints

@@ -45,7 +45,8 @@ from kdprune.data.split import Split
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 from kdprune.teachers.cache import TargetCache
 from kdprune.teachers.entries import make_entries
 from kdprune.teachers.key import targets_key

@@ -341,7 +341,7 @@ class Config:
 _NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
     *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
-      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "record")),
+      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
 }  # fmt: skip
 
 

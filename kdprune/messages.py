@@ -46,6 +46,12 @@ def listed(items: Any, most: int = 10) -> str:
     return ", ".join(map(str, items[:most])) + (" …" if len(items) > most else "")
 
 
+def counted(count: int, noun: str) -> str:
+    """A number with its noun: "1 sample", "1,347 samples", "2 classes"."""
+    plural = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count:,} {noun if count == 1 else plural}"
+
+
 @contextlib.contextmanager
 def about(option: str) -> Iterator[None]:
     """Put the option in front of every `ValueError` that is raised inside, once."""

@@ -13,6 +13,7 @@ from helpers import only_run, options, plain, said_by, script
 
 from kdprune.cli import commands as cli
 from kdprune.config import Config, from_dict, to_dict
+from kdprune.messages import counted
 
 MISTAKES = {  # a line, and what the answer must name: the option, what was given, what is allowed or near
     "trian": ["'trian'", "'train'", "evaluate"],
@@ -97,6 +98,20 @@ def test_help_names_every_setting(capsys):
         for name in [f"{group}.{key}" for key in values] if isinstance(values, dict) else [group]:
             assert f"--{name}" in out
     assert "How the kept samples are chosen" in plain(out)
+
+
+@pytest.mark.parametrize("command", cli.COMMANDS)
+def test_help_names_types_and_choices(capsys, command):
+    _, out, _ = run(capsys, *command.split(), "--help")
+    assert "<function" not in out
+
+
+@pytest.mark.parametrize(
+    ("count", "said"), [(0, "0 classes"), (1, "1 class"), (2, "2 classes"), (1347, "1,347 classes")]
+)
+def test_a_number_agrees_with_its_noun(count, said):
+    assert counted(count, "class") == said
+    assert counted(count, "sample") == said.replace("classes", "samples").replace("class", "sample")
 
 
 def test_print_config_is_a_recipe(capsys, tmp_path):

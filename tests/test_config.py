@@ -14,7 +14,7 @@ from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_
 NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
     *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
-      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "record")),
+      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
 }  # fmt: skip
 
 

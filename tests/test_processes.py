@@ -151,17 +151,17 @@ def test_a_signal_to_one_process_stops_both_with_one_checkpoint_and_they_go_on(t
 
 
 def test_two_processes_record_every_sample_once(together, tmp_path):
-    """The models of both differ by rounding, and so do the statistics of what they say."""
+    """The models of both differ by rounding, and so do the statistics of what they say; also where each process takes
+    its share of a batch in two parts."""
     for view in ("plain", "training"):
         _, alone = train(tmp_path, {**RECORDED, "train.record": view, "name": view})
-        ours, theirs = (Dynamics([run]) for run in (alone, together[0] / "recording" / view))
-        assert ours.about == theirs.about
-        for name in ("loss", "error_norm", "margin", "entropy", "kl"):
-            pairs = (record.read(name, 0, 1347) for record in (ours, theirs))
-            torch.testing.assert_close(*pairs, rtol=1e-2, atol=5e-3, equal_nan=True)
-        assert sorted(os.listdir(alone / "dynamics")) == sorted(
-            os.listdir(together[0] / "recording" / view / "dynamics")
-        )
+        for run in (together[0] / "recording" / name for name in (view, f"{view}_in_parts")):
+            ours, theirs = Dynamics([alone]), Dynamics([run])
+            assert ours.about == theirs.about
+            for name in ("loss", "error_norm", "margin", "entropy", "kl"):
+                pairs = (record.read(name, 0, 1347) for record in (ours, theirs))
+                torch.testing.assert_close(*pairs, rtol=1e-2, atol=5e-3, equal_nan=True)
+            assert sorted(os.listdir(alone / "dynamics")) == sorted(os.listdir(run / "dynamics"))
 
 
 def test_what_two_processes_record_and_report_is_of_the_model_that_is_saved(together):

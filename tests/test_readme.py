@@ -22,9 +22,9 @@ from kdprune.cli.commands import named
 from kdprune.config import from_dict
 from kdprune.sweep.study import SECTIONS, read_study
 
-PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/*.md")])
+PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
 RECIPES = sorted(REPO.glob("configs/*.yaml"))
-OTHERS = {"pip", "pytest", "ruff", "mypy"}  # commands that are not kdprune's
+OTHERS = {"pip", "pytest", "ruff", "mypy", "mkdocs"}  # commands that are not kdprune's
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -113,6 +113,30 @@ def test_links_and_recipes_that_a_page_names_are_there(page):
         re.sub(r"[^\w\- ]", "", h.lower()).strip().replace(" ", "-") for h in re.findall(r"^#+ (.*)", text, re.M)
     }
     assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= headings
+
+
+@pytest.mark.parametrize("page", sorted(REPO.glob("docs/tasks/*.md")), ids=lambda path: path.name)
+def test_the_programs_of_a_task_are_right(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "python"):
+        program = compile(block, page.name, "exec")
+        if "kdprune.train(" in block:
+            exec(program, {"__name__": "docs"})
+
+
+def test_every_page_is_in_the_navigation_of_the_site():
+    text = (REPO / "mkdocs.yml").read_text()
+    pages = re.findall(r": ([\w/]+\.md)$", text, re.MULTILINE)
+    assert sorted(pages) == sorted(str(page.relative_to(REPO / "docs")) for page in REPO.glob("docs/**/*.md"))
+
+
+def test_every_public_name_is_in_the_reference():
+    import kdprune
+
+    text = (REPO / "docs" / "reference.md").read_text()
+    listed = {name.rpartition(".")[2] for name in re.findall(r"^::: (\S+)$", text, re.MULTILINE)}
+    assert {*kdprune.__all__} - {"losses"} <= listed
+    assert {*kdprune.testing.__all__} <= listed
 
 
 def test_every_loss_has_its_section():

@@ -3,24 +3,36 @@ what is asked for; and scores and subsets that follow from them in one command."
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
+import weakref
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from helpers import config_of, only_run, restored_surroundings, said_by, train, unfinish
+from helpers import StopIn, config_of, only_run, restored_surroundings, said_by, train, unfinish
 
 from kdprune.data.scores import load_scores
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
+from kdprune.models.locate import snapshots
+from kdprune.pipeline.memorization import COLUMNS as COUNTS
+from kdprune.pipeline.memorization import record_counts
 from kdprune.pipeline.record import OF_TEACHER
+from kdprune.pipeline.session import open_session
 from kdprune.pipeline.train import record
 from kdprune.records.rows import About, Column, RowFiles, RowRecord
 from kdprune.records.statistics import statistics
+from kdprune.runs.accelerator import make_accelerator
+from kdprune.runs.run_dir import WEIGHTS
+from kdprune.scorers.common.apply import score
 from kdprune.scorers.common.observation import observe
+from kdprune.testing.simulated import counts_of
+from kdprune.training.interrupt import Interrupted
 
 TINY: dict[str, Any] = {"train.steps": None, "train.epochs": 2, "train.batch_size": 200}
 
@@ -62,6 +74,32 @@ def test_a_teacher_is_recorded_in_one_pass(tmp_path, digits_teacher, images):
     np.testing.assert_allclose(rows.rows("last_layer_gradient_norm")[:], expected, rtol=1e-4, atol=1e-5)
 
 
+def test_several_teachers_are_scored_one_by_one_and_averaged(tmp_path, digits_teacher, caplog):
+    """As repeats of dynamics are: of each teacher by itself, so that none is passed over."""
+    _, other = train(tmp_path, {"name": "other", "train.steps": 3, "student.model": "mlp_64"})
+    alone = [recorded("teacher", tmp_path, {"teacher.models": str(run)})[0] for run in (digits_teacher, other)]
+    both = recorded("teacher", tmp_path, {"teacher.models": f"{digits_teacher},{other}"})
+    assert both == alone  # found, not made again
+    for text in ("teacher_el2n", "teacher_margin", "teacher_prototypes"):
+        one, two = (score(text, observe([folder])).values for folder in alone)
+        found = score(text, observe(both))
+        np.testing.assert_allclose(found.values, (one.astype(float) + two) / 2, rtol=1e-6)
+        assert np.abs(one - two).max() > 0.01
+        assert len(found.origin["models"]) == 2
+    assert len(found.origin["observed"]) == 2
+    with pytest.raises(ValueError, match="twice"):
+        observe([alone[0], alone[0]])
+    (embedded,) = recorded("embeddings", tmp_path, {"teacher.models": f"{digits_teacher},{other}"})
+    assert "--record.embeddings" in caplog.text
+    with pytest.raises(ValueError, match="embeddings"):
+        observe([alone[0], embedded])
+    _, run = train(tmp_path, {**TINY, "teacher.models": f"{digits_teacher},{other}", "subset.scorer": "teacher_el2n",
+                              "subset.selector": "hardest", "subset.keep_fraction": 0.5})  # fmt: skip
+    found = score("teacher_el2n", observe(both)).values
+    kept = load_subset(run / "subset.json").ids
+    assert found[kept].min() >= np.delete(found, kept).max()
+
+
 def test_rows_do_not_depend_on_the_batch_size(tmp_path, digits_teacher):
     found = []
     for size in (200, 37):
@@ -93,18 +131,60 @@ def test_gradients_at_initialisation_need_no_training_and_warn(tmp_path, caplog)
     assert not list((tmp_path / "records").glob("*/summary.json"))
 
 
-def test_memorization_knows_who_saw_what(tmp_path):
+def test_memorization_knows_who_saw_what(tmp_path, images):
     folders = recorded("memorization", tmp_path, {
         "record.repeats": 14, "record.train_fraction": 0.5, "train.epochs": 1, "data.val_fraction": 0.1
     })  # fmt: skip
-    seen = observe(folders).read("trained", 0, 1347).T
-    parts = [load_subset(path).ids for path in sorted((tmp_path / "records").glob("digits*/subset.json"))]
+    runs = [path.parent for path in (tmp_path / "records").glob("digits*/subset.json")]
+    parts = [load_subset(run / "subset.json").ids for run in runs]
     assert len({part.tobytes() for part in parts}) == 14
-    assert sorted(np.flatnonzero(row).tolist() for row in seen) == sorted(part.tolist() for part in parts)
+    is_right = np.stack([(outputs(run / WEIGHTS, images[0])[0].argmax(1) == images[1]).numpy() for run in runs], axis=1)
+    was_seen = np.stack([np.isin(np.arange(1347), part) for part in parts], axis=1)
+    observation = observe(folders)
+    for name, expected in counts_of(is_right, was_seen).items():
+        expected[~was_seen.any(1)] = np.nan  # the validation part
+        np.testing.assert_array_equal(observation.read(name, 0, 1347), expected)
+    scores = score("memorization", observation).values
+    assert np.isnan(scores).sum() == round(0.1 * 1347)
+    assert np.nanmin(scores) >= -1
+    assert np.nanmax(scores) <= 1
     for repeats in (2, 5):
         with pytest.raises(ValueError, match=rf"--record\.repeats: {repeats}"):
             recorded("memorization", tmp_path / "few", {"record.repeats": repeats})
     assert not list((tmp_path / "few").rglob("*.safetensors"))
+
+
+def test_memorization_takes_one_model_after_another_and_goes_on_with_the_next(tmp_path):
+    config = config_of(tmp_path, {**TINY, "train.epochs": 1})
+    runs = [train(tmp_path, {"train.steps": 2, "subset.keep_fraction": 0.7, "name": f"{n}", "seed": n})[1]
+            for n in range(5)]  # fmt: skip
+    loaded: list[weakref.ref[Any]] = []
+    alive_at_once: list[int] = []
+    found: list[Path] = []
+
+    def load(weights: Path) -> Any:
+        if len(loaded) == 3 and not found:
+            found.append(tmp_path)
+            raise RuntimeError("killed")
+        gc.collect()
+        alive_at_once.append(sum(model() is not None for model in loaded))
+        built = load_model(weights)
+        loaded.append(weakref.ref(built.model))
+        return built
+
+    with restored_surroundings():
+        session = open_session(config, make_accelerator("no", [], str(tmp_path)))
+        with pytest.raises(RuntimeError, match="killed"):
+            record_counts(runs, load, config, session)
+        for _ in range(2):  # made, and found
+            found.append(record_counts(runs, load, config, session))
+            assert len(loaded) == 5  # three before it was killed, and the two others
+        elsewhere = config_of(tmp_path / "whole", {**TINY, "train.epochs": 1})
+        found.append(record_counts(runs, load, elsewhere, session))
+    assert max(alive_at_once) <= 1
+    for name in COUNTS:
+        np.testing.assert_array_equal(*(RowRecord(folder).rows(name)[:] for folder in found[-2:]))
+    assert not list(found[-1].glob(".counts*"))
 
 
 def test_a_record_is_made_once_gone_on_with_and_checked(tmp_path, digits_teacher, caplog):
@@ -244,7 +324,7 @@ def test_the_commands(tmp_path):
     status, table, complaints = said_by(["score", "el2n", "forgetting", "--from", run, "--output", tmp_path / "scores"])
     assert status == 0, complaints
     assert "forgetting" in table
-    assert len(list((tmp_path / "scores").glob("*/scores.parquet"))) == 2
+    assert {Path(line) for line in table.splitlines()[-2:]} == score_paths(tmp_path)  # whole, however long they are
     for wrong, named in [
         (["record", "dynamic", *words], "dynamics"),
         (["score", "el2m", "--from", run], "el2n"),
@@ -289,6 +369,18 @@ def test_scores_are_of_what_was_asked_for(tmp_path):
     ):
         train(tmp_path, {**base, **same})
         assert score_paths(tmp_path) == known, same
+
+
+def test_another_model_of_the_same_name_is_recorded_anew(tmp_path):
+    """Two runs of one architecture: what is recorded goes by their weights, not by what they are called."""
+    for seed in (1, 2):
+        train(tmp_path, {"name": f"run{seed}", "seed": seed})
+    folders = [
+        recorded("embeddings", tmp_path, {"record.embeddings": str(tmp_path / f"run{seed}")})[0] for seed in (1, 2, 1)
+    ]
+    assert folders[0] == folders[2] != folders[1]
+    one, other = (RowRecord(folder).rows("features")[:] for folder in folders[:2])
+    assert np.abs(one - other).max() > 0.1
 
 
 def test_a_base_of_scores_is_part_of_what_starts_from_it(tmp_path):
@@ -382,15 +474,80 @@ def test_arguments_are_refused_before_anything_is_trained(options, named, tmp_pa
     assert not list(tmp_path.rglob("*.safetensors"))
 
 
-def test_a_teacher_says_what_needs_no_labels_of_images_without(tmp_path, digits_teacher):
+def images_without_labels(folder: Path, count: int = 30) -> str:
     from PIL import Image
 
     numbers = np.random.default_rng(0)
-    (tmp_path / "images").mkdir()
-    for n in range(30):
-        Image.fromarray(numbers.integers(256, size=(8, 8), dtype=np.uint8)).save(tmp_path / "images" / f"{n}.png")
+    folder.mkdir(parents=True)
+    for n in range(count):
+        Image.fromarray(numbers.integers(256, size=(8, 8), dtype=np.uint8)).save(folder / f"{n}.png")
+    return str(folder)
+
+
+def test_embeddings_need_neither_labels_nor_the_classes_of_the_model(tmp_path, digits_teacher):
+    """Of images that nothing is known of, and by a model that knows other classes than the data has."""
+    unlabelled = images_without_labels(tmp_path / "images")
+    options = {"data.dataset": unlabelled, "record.embeddings": str(digits_teacher)}
+    observation = observe(recorded("embeddings", tmp_path, options))
+    assert len(observation.classes) == 0
+    assert (observation.labels == -1).all()
+    assert np.isfinite(score("prototypes(clusters=3)", observation).values).all()
+    with pytest.raises(ValueError, match=r"--teacher\.models"):
+        recorded("teacher", tmp_path, {"data.dataset": unlabelled})
+    for name in ("train/a", "train/b", "val/a", "val/b"):
+        images_without_labels(tmp_path / "two" / name, 5)
+    of_two = {"data.dataset": str(tmp_path / "two"), "record.embeddings": str(digits_teacher)}
+    assert observe(recorded("embeddings", tmp_path, of_two)).classes == ("a", "b")
+
+
+def test_a_proxy_that_keeps_a_snapshot_is_the_same_proxy(tmp_path, caplog):
+    """Recorded once, whoever asks first; what was not kept is trained again in its place, and the log says why."""
+
+    def proxies() -> list[Path]:
+        return [path.parent for path in (tmp_path / "records").glob("digits*/summary.json")]
+
+    recorded("gradients", tmp_path, {"record.epoch": 1})
+    (run,) = proxies()
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    recorded("dynamics", tmp_path, {})
+    recorded("gradients", tmp_path, {"record.epoch": 1})
+    assert proxies() == [run]
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()} == before
+    weights = (run / "student.safetensors").read_bytes()
+    with caplog.at_level(logging.INFO, "kdprune"):
+        recorded("gradients", tmp_path, {"record.epoch": 2})
+    assert proxies() == [run]
+    assert sorted(snapshots(run)) == ["1", "2"]
+    assert (run / "student.safetensors").read_bytes() == weights
+    trained = (run / "summary.json").stat().st_mtime_ns
+    for epoch in (1, 2):
+        recorded("gradients", tmp_path, {"record.epoch": epoch})
+    assert (run / "summary.json").stat().st_mtime_ns == trained
+
+
+def test_a_run_that_goes_on_lacks_no_snapshot(tmp_path):
+    """It was not asked for it before it was stopped, and has passed it since."""
+    settings = {**TINY, "train.epochs": 3, "name": "run"}
+    with pytest.raises(Interrupted):
+        train(tmp_path, settings, StopIn(10))
+    asked = {"train.save_epochs": [1, 2], "train.save_steps": [3]}
+    _, run = train(tmp_path, {**settings, **asked})
+    _, whole = train(tmp_path / "whole", {**settings, **asked})
+    assert sorted(snapshots(run)) == ["1", "2", "step3"]
+    for name in ("1", "2", "step3"):
+        assert snapshots(run)[name].read_bytes() == snapshots(whole)[name].read_bytes()
+    assert (run / "student.safetensors").read_bytes() == (whole / "student.safetensors").read_bytes()
+
+
+def test_an_epoch_beyond_the_proxys_is_named_by_its_option(tmp_path):
+    with pytest.raises(ValueError, match=r"^--record\.epoch or .*: 9 given.* 1 to 2"):
+        recorded("gradients", tmp_path, {"record.epoch": 9})
+
+
+def test_a_teacher_says_what_needs_no_labels_of_images_without(tmp_path, digits_teacher):
+    unlabelled = images_without_labels(tmp_path / "images")
     options = {
-        "data.dataset": str(tmp_path / "images"), "teacher.models": str(digits_teacher), "distill.alpha": 1.0,
+        "data.dataset": unlabelled, "teacher.models": str(digits_teacher), "distill.alpha": 1.0,
         "subset.selector": "hardest", "subset.keep_fraction": 0.5, "train.steps": 1, "train.batch_size": 8,
     }  # fmt: skip
     summary, _ = train(tmp_path / "runs", {**options, "subset.scorer": "teacher_entropy"})

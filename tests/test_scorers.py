@@ -22,6 +22,7 @@ from kdprune.records.statistics import DERIVED, STATISTICS, derived, statistics
 from kdprune.scorers.common import apply, features
 from kdprune.scorers.common.apply import compute, declared, score
 from kdprune.scorers.common.observation import Observation
+from kdprune.testing.simulated import counts_of
 
 N, R, E, C, D = 30, 3, 12, 4, 5
 
@@ -184,6 +185,17 @@ def test_dual_gives_the_mean_probability_of_the_epochs_it_looks_at(training):
     np.testing.assert_allclose(found.extra["mean_probability"], expected_N, rtol=1e-5)
 
 
+def test_dual_looks_at_the_first_30_epochs_unless_told():
+    recorded = dynamics(label_probability=np.random.default_rng(0).random((2, 33, 7)))
+    for name in ("score", "mean_probability"):
+        usual, written, all_of_them = (
+            score(text, recorded).values if name == "score" else score(text, recorded).extra[name]
+            for text in ("dual", "dual(epochs=30)", "dual(epochs=33)")
+        )
+        np.testing.assert_array_equal(usual, written)
+        assert (usual != all_of_them).all()
+
+
 def literal_tdds(probabilities_ENC, window_size, decay):
     """The published procedure as it is written there, array by array (the probabilities already by sample id)."""
     trajectory, k, kept = len(probabilities_ENC), 0, []
@@ -320,7 +332,7 @@ def test_an_epoch_that_was_not_observed_is_no_number(name):
 
 def test_a_score_that_is_nan_for_no_reason_is_refused(monkeypatch):
     values = np.array([[[np.inf, 1.0, np.nan]], [[-np.inf, 1.0, np.nan]]])
-    with pytest.raises(ValueError, match=r"^--subset.scorer: aum: the score of 1 samples is NaN.*: 0$"):
+    with pytest.raises(ValueError, match=r"^--subset.scorer: aum: the score of 1 sample is NaN.*: 0$"):
         score("aum", observation("dynamics", {"margin": values}))
 
 
@@ -347,9 +359,10 @@ def test_memorization_is_the_difference_of_two_shares():
     trained_NM = numbers.random((N, 20)) < 0.7
     trained_NM[:, :2] = True, False
     correct_NM = numbers.random((N, 20)) < np.where(trained_NM, 0.9, 0.3)
-    trained, correct = trained_NM.astype(float), correct_NM.astype(float)
-    trained[4], correct[4] = np.nan, np.nan
-    found = score("memorization", observation("memorization", {"correct": correct, "trained": trained})).values
+    counts = counts_of(correct_NM, trained_NM)
+    for count_N in counts.values():
+        count_N[4] = np.nan
+    found = score("memorization", observation("memorization", counts)).values
     for n in set(range(N)) - {4}:
         inside = [correct_NM[n, m] for m in range(20) if trained_NM[n, m]]
         outside = [correct_NM[n, m] for m in range(20) if not trained_NM[n, m]]
@@ -357,12 +370,12 @@ def test_memorization_is_the_difference_of_two_shares():
     assert np.isnan(found[4])
 
 
-@pytest.mark.parametrize("column", [0.0, 1.0])
+@pytest.mark.parametrize("column", [False, True])
 def test_memorization_needs_trainings_with_and_without_each_sample(column):
-    trained = np.tile([0.0, 1.0, 1.0], (5, 1))
-    trained[3] = column
-    record = observation("memorization", {"correct": np.ones((5, 3)), "trained": trained})
-    with pytest.raises(ValueError, match=r"1 samples were part of all 3 trainings or of none.*\(ids 3\): record more"):
+    trained_NM = np.tile([False, True, True], (5, 1))
+    trained_NM[3] = column
+    record = observation("memorization", counts_of(np.ones((5, 3), dtype=bool), trained_NM))
+    with pytest.raises(ValueError, match=r"part of all 3 trainings or of none, 1 sample \(ids 3\): record more"):
         score("memorization", record)
 
 
@@ -633,7 +646,7 @@ def test_labels_are_needed_or_not(training):
     _, _, labels_N, values = training
     some = labels_N.copy()
     some[:3] = -1
-    with pytest.raises(ValueError, match="el2n needs labels, and 3 of 30 samples have none"):
+    with pytest.raises(ValueError, match="el2n needs labels, and there is none for 3 of 30 samples"):
         score("el2n", observation("dynamics", values, some))
     score("entropy", observation("dynamics", values, some))
 

@@ -1,6 +1,7 @@
 """Scores of samples as a file, and what that file refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -86,6 +87,19 @@ def test_the_bits_of_a_nan_do_not_matter(tmp_path):
     assert scores.hash == Scores(np.array([0.5, np.nan]), np.zeros(2, dtype=int), PRINT, "el2n", "high").hash
     scores.save(tmp_path / "a")
     assert load_scores(tmp_path / "a").hash == scores.hash
+
+
+def test_whatever_a_file_holds_of_a_sample_is_part_of_what_identifies_it(tmp_path):
+    """And nothing else is: the label of a sample that was not observed is not kept."""
+    scores = example()
+    labels, mean = scores.labels.copy(), scores.extra["mean_probability"].copy()
+    labels[20], mean[20] = 0, 0.5
+    others = [replace(scores, labels=labels), replace(scores, extra={"mean_probability": mean}),
+              replace(scores, extra={"mean": scores.extra["mean_probability"]}), replace(scores, extra={})]  # fmt: skip
+    assert len({one.hash for one in (scores, *others)}) == 5
+    unobserved = scores.labels.copy()
+    unobserved[11] = 1 - unobserved[11]
+    assert replace(scores, labels=unobserved).hash == scores.hash
 
 
 def test_all_may_be_unobserved(tmp_path):
@@ -186,7 +200,8 @@ def test_the_file_by_hand_is_a_good_one(tmp_path):
         ({"sample_id": [-1, 0, 1]}, "wrong are -1"),
         ({"sample_id": [5, -(2**63), 1]}, "wrong are 5, -9223372036854775808"),  # their difference overflows
         ({"sample_id": [0, 1, 2**63 - 1]}, "wrong are 9223372036854775807"),
-        ({"score": [0.5, 1.5, 9.0]}, "the scores do not match the hash"),
+        ({"score": [0.5, 1.5, 9.0]}, "scores or labels do not match the hash"),
+        ({"label": [0, 2, 1]}, "scores or labels do not match the hash"),
         ({"score": [0.5, None, 2.5]}, "rows without a value"),
         ({"sample_id": [0, 1], "label": [0, 1], "score": [0.5, 1.5]}, "do not match the hash"),  # a row is missing
         ({"score": None}, r"its columns are sample_id \(int64\), label \(int32\), and should be"),
@@ -234,7 +249,7 @@ def test_columns_of_other_types_are_refused(tmp_path):
         ({"hash": None}, "'hash' is None"),
         ({"scorer": "forgetting", "metadata_hash": "0"}, "metadata do not match their hash"),
         ({"dataset_fingerprint": 7}, "'dataset_fingerprint' is 7"),
-        ({"format": "kdprune scores 2"}, "is not a score file"),
+        ({"format": "kdprune scores 1"}, "is not a score file"),
     ],
 )
 def test_metadata_that_cannot_be_are_refused(tmp_path, changes, message):

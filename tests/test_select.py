@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdprune import registry
-from kdprune.data.counter import key, permutation
+from kdprune.data.counter import bits, key, permutation
 from kdprune.selectors.common.pool import declare
-from kdprune.selectors.common.quotas import largest_remainder, lifted
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.quotas import lifted, quotas
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 
 PRINT = "f" * 64
 
@@ -60,34 +61,66 @@ def test_a_balanced_subset_is_nested_where_every_class_grows(sizes, divisor, see
     assert set(part) <= set(kept(labels, 1.0, balanced=True, seed=seed))
 
 
-def hamilton(sizes: list[int], count: int) -> list[int]:
-    """Largest remainder in exact arithmetic."""
-    exact = [Fraction(size * count, sum(sizes)) for size in sizes]
-    quotas = [int(share) for share in exact]
-    order = sorted(range(len(sizes)), key=lambda c: (quotas[c] - exact[c], c))
-    for c in order[: count - sum(quotas)]:
+def hamilton(sizes: dict[int, int], count: int, seed: int, purpose: str = "quotas") -> list[int]:
+    """Largest remainder in exact arithmetic, class by class; ties by a hash of (seed, purpose, class)."""
+    exact = {c: Fraction(size * count, sum(sizes.values())) for c, size in sizes.items()}
+    quotas = {c: int(share) for c, share in exact.items()}
+    order = sorted(sizes, key=lambda c: (quotas[c] - exact[c], int(bits(key(seed, purpose), torch.tensor([c]))[0])))
+    for c in order[: count - sum(quotas.values())]:
         quotas[c] += 1
-    return quotas
+    return list(quotas.values())
 
 
-@given(st.lists(st.integers(1, 10**6), min_size=1, max_size=30), st.data())
-def test_quotas_are_exact(sizes, data):
-    count = data.draw(st.integers(1, sum(sizes)))
-    quotas = largest_remainder(np.array(sizes), count)
-    assert quotas.tolist() == hamilton(sizes, count)
-    assert quotas.sum() == count
-    assert (abs(quotas - np.array(sizes) * (count / sum(sizes))) < 1 + 1e-9).all()
-    assert (quotas <= sizes).all()
+many_or_alike = st.one_of(st.integers(1, 10**6), st.integers(1, 3))  # those have equal remainders
+
+
+@given(st.dictionaries(st.integers(0, 1000), many_or_alike, min_size=1, max_size=30), seeds, st.data())
+def test_quotas_are_exact(sizes, seed, data):
+    classes_C, sizes_C = np.array(list(sizes)), np.array(list(sizes.values()))
+    count = data.draw(st.integers(1, sum(sizes_C)))
+    shares = quotas(sizes_C, count, seed, classes_C)
+    assert shares.tolist() == hamilton(sizes, count, seed)
+    assert shares.sum() == count
+    assert (abs(shares - sizes_C * (count / sum(sizes_C))) < 1 + 1e-9).all()
+    assert (shares <= sizes_C).all()
+
+
+@given(st.integers(1, 40), st.integers(1, 5), seeds)
+def test_no_class_of_equally_many_gets_less_of_more(classes, size, seed):
+    sizes_C, labels_C = np.full(classes, size), np.arange(classes)
+    growing = [quotas(sizes_C, count, seed, labels_C) for count in range(classes * size + 1)]
+    assert (np.diff(growing, axis=0) >= 0).all()
+
+
+@given(st.integers(0, 1000), st.permutations(range(6)))
+def test_who_wins_a_tie_depends_on_the_class_and_not_on_its_place(seed, order):
+    sizes_C = np.array([5, 5, 5, 5, 7, 7])
+    straight, moved = (quotas(sizes_C[o], 13, seed, np.arange(6)[o]) for o in (slice(None), order))
+    np.testing.assert_array_equal(straight[order], moved)
+
+
+def test_every_class_wins_ties_equally_often():
+    """Of ten classes with equal remainders, four get one more; so does each of them for four seeds of ten."""
+    sizes_C, classes_C = np.full(10, 50), np.arange(10)
+    wins_C = sum(quotas(sizes_C, 54, seed, classes_C) - 5 for seed in range(500))
+    assert wins_C.sum() == 2000
+    assert abs(wins_C - 200).max() < 5 * (500 * 0.4 * 0.6) ** 0.5
+
+
+def test_who_makes_room_for_a_floor_depends_on_the_seed():
+    sizes_C, classes_C = np.array([10, 10, 10, 1]), np.arange(4)
+    new = {tuple(lifted(sizes_C, 2, seed, classes_C)) for seed in range(40)}
+    assert new == {(9, 10, 10, 2), (10, 9, 10, 2), (10, 10, 9, 2)}
 
 
 def reference(candidates, labels, count, seed, balanced):
-    """Random selection as it was first written, with its quotas inside. Subsets of old runs were chosen by it."""
+    """Random selection as it was first written, with its quotas inside."""
     order = permutation(key(seed, "subset"), torch.from_numpy(candidates)).numpy()
     if not balanced:
         return np.sort(order[:count])
     classes, place, sizes = np.unique(labels[order], return_inverse=True, return_counts=True)
-    quotas = hamilton(sizes.tolist(), count)
-    parts = [order[place == index][:quota] for index, quota in zip(range(len(classes)), quotas, strict=True)]
+    shares = hamilton(dict(zip(classes.tolist(), sizes.tolist(), strict=True)), count, seed)
+    parts = [order[place == index][:share] for index, share in zip(range(len(classes)), shares, strict=True)]
     return np.sort(np.concatenate(parts))
 
 
@@ -106,7 +139,7 @@ def test_a_balanced_subset_gives_every_class_its_quota(labels, keep, seed):
     ids = kept(labels, keep, balanced=True, seed=seed)
     classes, sizes = np.unique(labels, return_counts=True)
     found = [(labels[ids] == c).sum() for c in classes]
-    assert found == hamilton(sizes.tolist(), len(ids))
+    assert found == hamilton(dict(zip(classes.tolist(), sizes.tolist(), strict=True)), len(ids), seed)
 
 
 @pytest.mark.parametrize("classes", [3, 7, 10, 100])
@@ -128,7 +161,8 @@ def test_seeds_choose_differently_and_every_sample_equally_often():
 
 def test_the_same_seed_gives_the_same_subset_in_a_fresh_process():
     script = (
-        "import numpy as np; from kdprune.selectors.common.select import Samples, select\n"
+        "import numpy as np; from kdprune.selectors.common.samples import Samples\n"
+        "from kdprune.selectors.common.select import select\n"
         "samples = Samples(np.arange(5000) % 10, 'x')\n"
         "for b in (False, True): print(select(samples, 0.3, balanced=b, seed=7).hash)"
     )
@@ -188,7 +222,7 @@ def test_a_lost_class_warns(warnings_of):
     warnings_of.clear()
     kept(labels, 0.1, seed=seed)
     assert len(warnings_of) == 1
-    assert "keeps no sample of 1 classes (1)" in warnings_of[0]
+    assert "keeps no sample of 1 class (1)" in warnings_of[0]
     assert "--subset.balanced" in warnings_of[0]
     warnings_of.clear()
     kept(labels, 1.0)
@@ -235,12 +269,12 @@ def test_classes_cannot_be_left_out_of_unlabelled_data():
 # --- a floor for every class ------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 50))
-def test_quotas_are_lifted_to_the_floor_and_no_further_than_they_must(quotas, floor):
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=12), st.integers(0, 50), seeds)
+def test_quotas_are_lifted_to_the_floor_and_no_further_than_they_must(quotas, floor, seed):
     quotas = np.array(quotas)
     if floor * len(quotas) > quotas.sum():
         return
-    new = lifted(quotas, floor)
+    new = lifted(quotas, floor, seed, np.arange(len(quotas)))
     assert new.sum() == quotas.sum()
     assert (new >= floor).all()
     assert (new[quotas <= floor] == floor).all()
@@ -314,5 +348,5 @@ def test_a_selector_gets_what_it_needs_or_is_refused(mine):
 
 def test_a_selector_that_breaks_its_contract_is_named(mine):
     mine(lambda pool: np.arange(pool.count + 1))
-    with pytest.raises(ValueError, match=r"^--subset\.selector: selector mine .* keeps 4 samples, and 3 were"):
+    with pytest.raises(ValueError, match=r"^--subset\.selector: selector mine .* keeps 4 samples, and 3 asked"):
         select(Samples(np.zeros(6, dtype=int), PRINT), 0.5, "mine")

@@ -18,7 +18,8 @@ from kdprune.data.sources import from_indexable, open_source
 from kdprune.data.subset import Subset, load_subset
 from kdprune.pipeline.contact_sheet import COLUMNS, contact_sheet, examples
 from kdprune.pipeline.describe import Described, correlations, counts, describe, overlaps, tenths
-from kdprune.selectors.common.select import samples_of, select
+from kdprune.selectors.common.samples import samples_of
+from kdprune.selectors.common.select import select
 
 PRINT = "f" * 64
 

@@ -5,7 +5,8 @@ import logging
 import numpy as np
 import pytest
 
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 
 PRINT = "f" * 64
 CENTRES = np.array([[0, 0], [30, 0], [0, 30], [30, 30]], dtype=np.float32)

@@ -20,7 +20,8 @@ from kdprune.selectors.common import order, quotas
 from kdprune.selectors.common.order import first_by_hash, highest, lowest
 from kdprune.selectors.common.pool import Pool
 from kdprune.selectors.common.quotas import floors
-from kdprune.selectors.common.select import Samples, samples_of, select
+from kdprune.selectors.common.samples import Samples, samples_of
+from kdprune.selectors.common.select import select
 from kdprune.selectors.moderate import distances
 
 PRINT = "f" * 64
@@ -172,12 +173,12 @@ def test_scores_that_are_not_known_are_refused_with_their_ids():
     scores = np.arange(20.0)
     scores[[3, 11]] = np.nan
     for selector in (*BY_SCORE, "hardest"):
-        with pytest.raises(ValueError, match=r"^scores: 2 samples .* \(NaN\): 3, 11"):
+        with pytest.raises(ValueError, match=r"^scores: none \(NaN\) for 2 samples .*: 3, 11"):
             kept(scores, 0.5, selector)
     assert len(kept(scores, 0.5, "random")) == 10  # does not read them
     assert not {3, 11} & set(select(samples(scores, excluded=np.array([3, 11])), 0.9, "hardest").ids)
     extra = {"mean_probability": np.where(np.arange(20) == 7, np.nan, 0.5)}
-    with pytest.raises(ValueError, match=r"^mean_probability: 1 samples .*: 7\."):
+    with pytest.raises(ValueError, match=r"^mean_probability: none \(NaN\) for 1 sample .*: 7\."):
         select(samples(np.arange(20.0), extra=extra), 0.5, "beta")
 
 
@@ -303,6 +304,14 @@ def test_ccs_covers_what_is_left_and_leaves_out_the_hardest():
     assert in_strata.max() <= 10
 
 
+def test_ccs_cuts_its_strata_over_the_range_of_what_is_left():
+    """Zheng et al. cut off the hardest first: their scores, which may be far away, do not widen the strata."""
+    scores = np.concatenate([np.arange(90.0), np.full(10, 1e6)])
+    for seed in range(5):
+        ids = kept(scores, 0.09, "ccs(beta=0.1, strata=9)", seed=seed)
+        assert (ids * 9 // 89).clip(max=8).tolist() == list(range(9))  # one of each stratum of [0, 89]
+
+
 def test_ccs_takes_infinite_scores_and_a_range_beyond_float32():
     never_learned = np.array([*range(60), *[np.inf] * 40], dtype=np.float32)
     ids = kept(never_learned, 0.3, "ccs(beta=0.1, strata=10)")
@@ -373,11 +382,11 @@ def test_what_beta_cannot_work_with():
     scores, means = np.arange(20.0), np.linspace(0, 1, 20)
     with pytest.raises(ValueError, match="beta needs mean_probability of every sample"):
         select(samples(scores), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"scores of 1 samples \(4\) are not 0 and above"):
+    with pytest.raises(ValueError, match=r"scores must be 0 and above, .* for 1 sample \(4\)"):
         select(samples(np.where(scores == 4, -1, scores), extra={"mean_probability": means}), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"19 samples .* are not 0 and above, with the hard side high"):
+    with pytest.raises(ValueError, match=r"0 and above, with the hard side high: not so for 19 samples"):
         select(samples(scores, hard="low", extra={"mean_probability": means}), 0.5, "beta")
-    with pytest.raises(ValueError, match=r"mean_probability of 1 samples \(19\) are not 0 to 1"):
+    with pytest.raises(ValueError, match=r"mean_probability must be 0 to 1: not so for 1 sample \(19\)"):
         select(samples(scores, extra={"mean_probability": means * 1.01}), 0.5, "beta")
     for wrong in ("c=0", "mu=2", "c='x'"):
         with pytest.raises(ValueError, match=r"beta\(.* allowed is a number"):
@@ -435,19 +444,20 @@ def test_every_class_keeps_its_share_of_what_uniform_pruning_would_leave(scores,
     assert len(subset.ids) == count
     assert subset.chosen["class_floor"] == share
     classes, sizes = np.unique(labels, return_counts=True)
-    uniform = select(given, keep, "random", balanced=True).ids
+    uniform = select(given, keep, "random", balanced=True, seed=seed).ids
     for label, _ in zip(classes, sizes, strict=True):
         assert (labels[subset.ids] == label).sum() >= Fraction(str(share)) * int((labels[uniform] == label).sum())
     free = select(given, keep, "hardest", balanced=balanced, seed=seed).ids
-    least = floors(share, sizes, count)
+    least = floors(share, sizes, count, seed, classes)
     if (np.bincount(labels[free], minlength=classes.max() + 1)[classes] >= least).all():
         np.testing.assert_array_equal(subset.ids, free)
 
 
 def test_a_tenth_of_thirty_is_three():
     """0.1 · 30 is a little more than 3 in floats."""
-    assert floors(0.1, np.array([300]), 30).tolist() == [3]
-    assert floors(0.5, np.array([7, 3]), 5).tolist() == [2, 1]  # halves of 4 and 1, rounded up: quotas are 3.5 and 1.5
+    assert floors(0.1, np.array([300]), 30, 0, np.arange(1)).tolist() == [3]
+    # halves of 4 and 1, or of 3 and 2, rounded up: quotas are 3.5 and 1.5
+    assert floors(0.5, np.array([7, 3]), 5, 0, np.arange(2)).tolist() == [2, 1]
     with pytest.raises(ValueError, match=r"^--subset\.class_floor: 1.5 given, allowed is a whole number"):
         kept(np.arange(10.0), 0.5, "hardest", class_floor=1.5)
     with pytest.raises(ValueError, match=r"^--subset\.class_floor: -1 given"):

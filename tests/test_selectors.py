@@ -8,7 +8,8 @@ from kdprune import registry
 from kdprune.data.counter import key
 from kdprune.selectors.common.order import hashes
 from kdprune.selectors.common.pool import declare
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 from kdprune.testing import check_selector
 
 

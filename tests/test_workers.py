@@ -1,5 +1,6 @@
 """Scores by several workers: the same bits as by one process, in local processes and on a Ray cluster."""
 
+import contextlib
 import os
 import pickle
 import signal
@@ -327,9 +328,9 @@ def test_what_is_wrong_with_a_row_is_said_from_a_worker(tmp_path, two):
 # --- a Ray cluster ----------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def cluster():
-    """The address of a cluster of two nodes on this machine."""
+@contextlib.contextmanager
+def two_nodes():
+    """A cluster of two nodes on this machine, and the second one."""
     pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'kdprune[ray]'")
     from ray.cluster_utils import Cluster
 
@@ -338,9 +339,16 @@ def cluster():
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        nodes.add_node(**node)
-    yield nodes.address
+        second = nodes.add_node(**node)
+    yield nodes, second
     nodes.shutdown()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """The address of a cluster of two nodes on this machine."""
+    with two_nodes() as (nodes, _):
+        yield nodes.address
 
 
 def where(_):
@@ -370,6 +378,22 @@ def test_a_cluster_maps_as_map_does_and_says_what_went_wrong(cluster, tmp_path):
             list(mapper(refuse, range(6)))
         with pytest.raises(ChildProcessError, match="WorkerCrashed"):
             list(mapper(die, range(1)))
+
+
+def large(number):
+    """A result that stays on the node which made it until it is asked for."""
+    return where(number)[0], np.full(2**18, number)
+
+
+@pytest.mark.slow
+def test_tasks_of_a_node_that_is_lost_are_made_again_elsewhere():
+    with two_nodes() as (nodes, second), launched("ray", ray_address=nodes.address) as mapper:
+        results = mapper(large, range(16))
+        found = [next(results) for _ in range(4)]
+        nodes.remove_node(second, allow_graceful=False)  # with what it was doing, and what it had done
+        found += results
+    assert len({node for node, _ in found}) == 2
+    assert [(values == number).all() for number, (_, values) in enumerate(found)] == [True] * 16
 
 
 @pytest.mark.slow

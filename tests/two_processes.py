@@ -94,6 +94,7 @@ def gathering_losses(folder: Path, teacher: str) -> Any:
 def recording(folder: Path, teacher: str) -> Any:
     for view in ("plain", "training"):
         train(folder, {**RECORDED, "train.record": view, "name": view})
+        train(folder, {**RECORDED, "train.record": view, "name": f"{view}_in_parts", "train.grad_accum": 2})
 
 
 def normalising(folder: Path, teacher: str) -> Any:

@@ -156,7 +156,9 @@ def cache(
     """Compute the teachers' targets that `train` with the same arguments would read.
 
     Args:
-        settings, data, teachers: as for `train`; `teacher.targets` is "cached", whatever they say.
+        settings: as for `train`; `teacher.targets` is "cached", whatever they say.
+        data: as for `train`.
+        teachers: as for `train`.
         verify: compute a sample of the entries again afterwards, and compare.
 
     Returns:

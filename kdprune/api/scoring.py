@@ -33,7 +33,10 @@ def record(
     Args:
         kind: dynamics of proxies (`record.*` in the settings says of which), pooled features, per-sample gradient norms
             of proxies, what a pass of the teacher gives, or many trainings on parts of the data.
-        settings, data, student, teachers: as for `train`.
+        settings: as for `train`.
+        data: as for `train`.
+        student: as for `train`.
+        teachers: as for `train`.
 
     Returns:
         The folders of the record, for `score`: one, or those of several repeats.

@@ -21,7 +21,7 @@ from kdprune.data.scores import Hard, Scores
 from kdprune.data.sources import Source, from_indexable, open_source
 from kdprune.data.sources.base import count_classes
 from kdprune.data.subset import Subset, class_ids
-from kdprune.selectors.common.select import Samples, samples_of
+from kdprune.selectors.common.samples import Samples, samples_of
 from kdprune.selectors.common.select import select as select_samples
 
 
@@ -65,7 +65,7 @@ def select(
     Example:
         >>> import kdprune
         >>> kdprune.select([0, 0, 0, 1, 1, 1], 0.5, balanced=True).ids.tolist()
-        [0, 1, 5]
+        [1, 4, 5]
         >>> kdprune.select([0, 0, 0, 1, 1, 1], 0.5, "hardest", scores=[1, 9, 2, 8, 3, 7]).ids.tolist()
         [1, 3, 5]
     """

@@ -38,7 +38,9 @@ class Views:
         seed: of order and views.
         image_size: S in pixels; by default the stored size. It must be given where the images are decoded by workers.
         device: where batches go, such as "cuda:1"; by default the fastest one.
-        workers, memory_gb, root: as in the settings `data.*`.
+        workers: as in the settings `data.*`.
+        memory_gb: as there.
+        root: as there.
 
     Attributes:
         data: what was opened: `train` and `test` with `labels` and `classes`, `mean`, `std`, `fingerprint`.

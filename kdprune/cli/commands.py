@@ -149,6 +149,15 @@ def _analyse(what: str) -> Callable[[Namespace], int]:
     return run
 
 
+def _runs(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.runs import print_runs
+
+    with log_to_console():
+        print_runs(options)
+    return 0
+
+
 def _show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 
@@ -205,6 +214,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "analyse ntk": (parsers.analyse_ntk, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),
     "analyse barrier": (parsers.analyse_barrier, _analyse("barrier"), "error barrier of easy and hard samples"),
     "analyse classes": (parsers.analyse_classes, _analyse("classes"), "what pruning does to each class"),
+    "runs": (parsers.runs, _runs, "find, compare and repeat runs"),
     "show": (parsers.show, _show, "what a run was made of, as a tree"),
     "verify": (parsers.verify, _verify, "check the files of runs, caches and decoded images"),
     "list": (parsers.list, _list, "losses, scorers, selectors and models by name"),

@@ -74,7 +74,7 @@ def score() -> ArgumentParser:
     parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
     parser.add_argument(
         "--from", type=str, nargs="+", dest="records", required=True,
-        help="A record, or the runs that recorded their dynamics, one a repeat.",
+        help="A record; or several: runs that recorded their dynamics, one a repeat, or records of teachers.",
     )  # fmt: skip
     parser.add_argument("--scores", type=str, help="Score file of another scorer, for those that start from one.")
     parser.add_argument("--seed", type=int, default=0, help="Of scorers that draw.")
@@ -85,7 +85,7 @@ def score() -> ArgumentParser:
         "time (default: none, and all threads of this process; with --launcher ray, all CPUs of the cluster).",
     )  # fmt: skip
     parser.add_argument(
-        "--launcher", type=str, choices=["local", "ray"], default="local",
+        "--launcher", choices=["local", "ray"], default="local",
         help="Where workers are: on this machine, or on a Ray cluster (pip install 'kdprune[ray]').",
     )  # fmt: skip
     parser.add_argument(
@@ -99,7 +99,7 @@ def evaluate() -> ArgumentParser:
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     parser.add_argument(
-        "--class_mass", type=str, choices=["missing", "all"],
+        "--class_mass", choices=["missing", "all"],
         help="Measure it once more with class biases moved so that the mean predicted probability over the training "
         "images is the frequency of the class in the training set: of the classes missing in its subset, or of all.",
     )  # fmt: skip
@@ -174,6 +174,14 @@ def select() -> ArgumentParser:
     from kdprune.cli.select import add_arguments
 
     parser = _parser("Select subsets by a score file, and describe what subsets are.")
+    add_arguments(parser)
+    return parser
+
+
+def runs() -> ArgumentParser:
+    from kdprune.cli.runs import add_arguments
+
+    parser = _parser("List runs with what differs between them, compare two, or print the command that repeats one.")
     add_arguments(parser)
     return parser
 

@@ -19,7 +19,7 @@ log = logging.getLogger("kdprune")
 
 
 def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
-    """Score, and print the path and the quartiles of each score file.
+    """Score, and print the quartiles and the path of each score file.
 
     Args:
         scorers: names, or names with arguments.
@@ -36,10 +36,10 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
     table.add_column("scorer")
     for column in ("hard is", "samples", "lowest", "quarter", "median", "three quarters", "highest"):
         table.add_column(column, justify="right")
-    table.add_column("file", overflow="fold")
     for path in paths:
-        _row(table, load_scores(path), path)
+        _row(table, load_scores(path))
     Console(width=None if Console().is_terminal else 160).print(table)
+    print(*paths, sep="\n")  # below the table, in its order, where no column cuts them
 
 
 def _warn_of_undivided(scorers: list[str], option: str) -> None:
@@ -48,10 +48,10 @@ def _warn_of_undivided(scorers: list[str], option: str) -> None:
             log.warning("%s: no effect on %s, which is computed in this process", option, text)
 
 
-def _row(table: Table, scores: Scores, path: Path) -> None:
+def _row(table: Table, scores: Scores) -> None:
     observed = scores.values[~np.isnan(scores.values)]
     finite = observed[np.isfinite(observed)]
     quartiles = np.quantile(finite, [0, 0.25, 0.5, 0.75, 1]) if len(finite) else [np.nan] * 5
     if len(observed) > len(finite):  # samples that were never learned, say
         quartiles[-1] = observed.max()
-    table.add_row(scores.scorer, scores.hard, f"{len(observed):,}", *(f"{q:.4g}" for q in quartiles), str(path))
+    table.add_row(scores.scorer, scores.hard, f"{len(observed):,}", *(f"{q:.4g}" for q in quartiles))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from kdprune.data.scores import Scores
     from kdprune.data.subset import Subset
     from kdprune.pipeline.describe import Description
-    from kdprune.selectors.common.select import Samples
+    from kdprune.selectors.common.samples import Samples
 
 log = logging.getLogger("kdprune")
 
@@ -28,7 +28,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--keep_fraction", type=str, help="Kept samples / all samples; or several, such as 0.1,0.3.")
     parser.add_argument("--selector", type=str, default="hardest", help="A name, or NAME(ARGUMENTS).")
     parser.add_argument("--features", type=str, help="Record of embeddings, for selectors that read features.")
-    parser.add_argument("--hard", type=str, choices=["high", "low"], help="Which scores are hard, against the file.")
+    parser.add_argument("--hard", choices=["high", "low"], help="Which scores are hard, against the file.")
     parser.add_argument(
         "--balanced", type=bool, nargs="?", const=True, default=False, help="Exact share of each class."
     )
@@ -107,7 +107,8 @@ def named(paths: Sequence[str]) -> dict[str, str]:
 def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) -> dict[Path, Subset]:
     """Subsets by the paths that they are written to; all are selected before the first is written."""
     from kdprune.data.subset import class_ids
-    from kdprune.selectors.common.select import samples_of, select
+    from kdprune.selectors.common.samples import samples_of
+    from kdprune.selectors.common.select import select
 
     if not fractions:
         return {}

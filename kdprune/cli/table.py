@@ -7,6 +7,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from kdprune.messages import counted
+
 
 def print_table(summaries: list[dict[str, Any]]) -> None:
     """Teachers, then the students of all arms, best read from top to bottom.
@@ -16,7 +18,7 @@ def print_table(summaries: list[dict[str, Any]]) -> None:
     """
     first = summaries[0]
     table = Table(
-        title=f"{first['dataset']}: {first['kept']:,} of {first['total']:,} samples kept, seed {first['seed']}"
+        title=f"{first['dataset']}: {first['kept']:,} of {counted(first['total'], 'sample')} kept, seed {first['seed']}"
     )
     table.add_column("model")
     for column in ("top-1 %", "parameters", "images/s", "seconds", "steps"):

@@ -3,7 +3,8 @@
 A parquet file with the columns `sample_id` (int64), `label` (int32, -1 where there is none) and `score` (float32), in
 the order of the ids; a scorer may add columns of its own, float32. Its metadata (key `kdprune`) say what the scores
 belong to and which way is hard. A sample that was not observed, such as an unreadable image, has no row. Every page has
-a checksum, the scores have a hash and so have the metadata, so that a change of any byte that matters is found.
+a checksum, scores, labels and further columns have a hash and so have the metadata, so that a change of any byte that
+matters is found.
 
 Shapes: N samples of the unpruned training set.
 """
@@ -22,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kdprune.files import write_whole
-from kdprune.messages import listed, shown
+from kdprune.messages import counted, listed, shown
 
-FORMAT = "kdprune scores 1"
+FORMAT = "kdprune scores 2"
 ROWS = 2**20  # of a row group: what is in memory at once beside the arrays
 SPARSE, SMALL = 2**10, 2**27  # beyond SMALL samples there is a row for at least one in SPARSE
 _COLUMNS = {"sample_id": pa.int64(), "label": pa.int32(), "score": pa.float32()}
@@ -85,8 +86,8 @@ class Scores:
 
     @property
     def hash(self) -> str:
-        """SHA-256 over the scores, hex."""
-        return hashlib.sha256(self.values.astype("<f4", copy=False).data).hexdigest()
+        """SHA-256 over the scores, the labels and the further columns, hex."""
+        return contents_hash(self.values, self.labels, self.extra)
 
     @property
     def difficulty(self) -> np.ndarray:
@@ -131,6 +132,25 @@ class Scores:
         write_whole(path, write)
 
 
+def contents_hash(values_N: np.ndarray, labels_N: np.ndarray, extra: Mapping[str, np.ndarray]) -> str:
+    """SHA-256 over all that a score file holds of its samples, hex; what it leaves out does not matter.
+
+    Args:
+        values_N: scores, float32; NaN where a sample was not observed.
+        labels_N: of observed samples.
+        extra: further columns, float32.
+    """
+    digest = hashlib.sha256(values_N.astype("<f4", copy=False).data)
+    columns = {"label": labels_N, **{name: extra[name] for name in sorted(extra)}}
+    for name, column in columns.items():
+        kind, nothing = ("<i4", -1) if name == "label" else ("<f4", np.nan)
+        digest.update(f"\0{name}\0".encode())
+        for start in range(0, len(values_N), ROWS):
+            block = slice(start, start + ROWS)
+            digest.update(np.where(np.isnan(values_N[block]), nothing, column[block]).astype(kind).data)
+    return digest.hexdigest()
+
+
 def _float32(values_N: np.ndarray) -> np.ndarray:
     """As float32, with one NaN only: others have other bits, and so another hash."""
     values_N = values_N.astype(np.float32, copy=False)
@@ -163,7 +183,7 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
                     f"{about['dataset_fingerprint'][:12]}…, this data set's is {fingerprint[:12]}…)"
                 )
             if total is not None and about["total"] != total:
-                raise ValueError(f"{path}: scores of {about['total']:,} samples, the data set has {total:,}")
+                raise ValueError(f"{path}: scores of {counted(about['total'], 'sample')}, the data set has {total:,}")
             columns = _read(path, file, about)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} cannot be read as parquet, it was cut short or changed: {error}") from None
@@ -172,7 +192,7 @@ def load_scores(path: str | Path, fingerprint: str | None = None, total: int | N
         tuple(about["classes"]), about["origin"], columns,
     )  # fmt: skip
     if scores.hash != about["hash"]:
-        raise ValueError(f"{path}: the scores do not match the hash in the file, so one of them was changed")
+        raise ValueError(f"{path}: scores or labels do not match the hash in the file, so one of them was changed")
     return scores
 
 

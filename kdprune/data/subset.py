@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from kdprune.files import read_json, write_json, write_whole
-from kdprune.messages import did_you_mean, listed, shown
+from kdprune.messages import counted, did_you_mean, listed, shown
 
 FORMAT = "kdprune subset 1"
 INLINE = 100_000  # more kept ids than this stand in a binary file beside the JSON
@@ -100,7 +100,7 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
             f"this data set's is {fingerprint[:12]}…)"
         )
     if total is not None and subset.total != total:
-        raise ValueError(f"{path} speaks of {subset.total} samples, the data set has {total}")
+        raise ValueError(f"{path} speaks of {counted(subset.total, 'sample')}, the data set has {total}")
     if not len(ids) or np.any(np.diff(ids) <= 0) or ids[0] < 0 or ids[-1] >= subset.total:
         raise ValueError(f"{path}: ids must be ascending, without repetition, between 0 and {subset.total - 1}")
     return subset

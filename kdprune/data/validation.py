@@ -34,19 +34,17 @@ def validation_ids(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray
     count = min(max(1, round(fraction * len(labels))), len(labels) - 1)
     order = permutation(key(seed, "validation"), torch.arange(len(labels))).numpy()
     classes, class_of, sizes = np.unique(labels[order], return_inverse=True, return_counts=True)
-    quotas = _quotas(sizes, count, seed)
+    quotas = _quotas(sizes, count, key(seed, "validation classes"), classes)
     return np.sort(np.concatenate([order[class_of == index][: quotas[index]] for index in range(len(classes))]))
 
 
-def _quotas(sizes_C: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Each class's share of `count`. Of classes that tie, the seed decides which give one more, or it would always be
-    the first ones; and where that is possible, each keeps a sample to be trained on."""
-    shuffled = permutation(key(seed, "validation classes"), torch.arange(len(sizes_C))).numpy()
-    quotas_C = np.empty_like(sizes_C)
-    quotas_C[shuffled] = largest_remainder(sizes_C[shuffled], count)
+def _quotas(sizes_C: np.ndarray, count: int, purpose: int, classes_C: np.ndarray) -> np.ndarray:
+    """Each class's share of `count`; where that is possible, each keeps a sample to be trained on."""
+    quotas_C = largest_remainder(sizes_C, count, purpose, classes_C)
     spare_C = sizes_C - 1
     if spare_C.sum() < count:
         return quotas_C
     quotas_C = np.minimum(quotas_C, spare_C)
     left = spare_C - quotas_C
-    return quotas_C + (largest_remainder(left, count - quotas_C.sum()) if left.any() else 0)
+    missing = count - quotas_C.sum()
+    return quotas_C + (largest_remainder(left, missing, purpose, classes_C) if left.any() else 0)

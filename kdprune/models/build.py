@@ -84,7 +84,7 @@ def build_student(
 
 def build_teacher(
     name: str,
-    num_classes: int,
+    num_classes: int | None,
     *,
     channels: int | None = None,
     image_size: int | None = None,
@@ -101,7 +101,8 @@ def build_teacher(
 
     Args:
         name: as for a student, or an earlier run (`RUN`, `RUN@EPOCH`, `FILE.safetensors`; see `resolve_teacher`).
-        num_classes: classes of the data; the teacher must have as many.
+        num_classes: classes of the data; the teacher must have as many. None: only its features are asked for, and
+            classes do not matter.
         classes: names of the data's classes, compared with those that the teacher's file names.
 
     The rest is as in `build_student`.
@@ -116,6 +117,7 @@ def build_teacher(
         built.spec = replace(built.spec, size=img_size or built.spec.size)
     elif checkpoint is not None:
         check_model_name(name)
+        assert num_classes is not None, "a head is asked for"
         built = _from_file(name, num_classes, Path(checkpoint), wish, new_head=False)
     elif pretrained:
         check_model_name(name)
@@ -124,7 +126,8 @@ def build_teacher(
     else:
         check_model_name(name)
         raise ValueError(f"teacher {name} has no weights: give it a checkpoint, pretrained=true or an earlier run")
-    _check_classes(str(run or checkpoint or name), built, num_classes, classes)
+    if num_classes is not None:
+        _check_classes(str(run or checkpoint or name), built, num_classes, classes)
     built.classes = built.classes or classes
     built.model.eval().requires_grad_(False)
     return built

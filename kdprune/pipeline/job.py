@@ -20,6 +20,7 @@ from kdprune.data.reader import Reader, ViewSettings
 from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
+from kdprune.messages import counted, listed
 from kdprune.models.build import build_student
 from kdprune.models.spec import BuiltModel
 from kdprune.orders.common.plan import Dynamic
@@ -176,11 +177,16 @@ def _check_record(config: Config, budget: Budget) -> None:
 
 
 def _check_snapshots(config: Config, budget: Budget) -> None:
-    """Refuse snapshots that never come."""
+    """Refuse snapshots that never come, by the options of whose training it is."""
+    group, one_of = {
+        "student": ("--train", None), "teacher": ("--teacher.train", "--teacher.snapshot"),
+        "proxy": ("--record.train", "--record.epoch"),
+    }[config.seeds.role]  # fmt: skip
     for name, given, most in (("epochs", config.train.save_epochs, budget.epochs),
                               ("steps", config.train.save_steps, budget.steps)):  # fmt: skip
         if wrong := [one for one in given if not 1 <= one <= most]:
+            written = f"{group}.save_{name}"
             raise ValueError(
-                f"{config.student.model}: save_{name} {wrong} given (a --teacher.snapshot is one of them), "
-                f"allowed are 1 to {most}"
+                f"{one_of + ' or ' if one_of and name == 'epochs' else ''}{written}: {listed(wrong)} given, and "
+                f"{config.student.model} is trained for {counted(most, name[:-1])}: allowed are 1 to {most}"
             )

@@ -55,7 +55,9 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "seeds": {"weights": config.seed_of("weights"), "data": config.seed_of("data"), "role": config.seeds.role},
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
-        "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT},
+        # Snapshots change nothing of a training. They stand here as those of one that keeps none.
+        "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT}
+        | {"save_epochs": [], "save_steps": []},
         "record": config.train.record if config.seeds.role == "proxy" else None,  # all that it is trained for
         **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kdprune.artefact import FILE, damage, key_hash, read_record
+from kdprune.messages import counted
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
 from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
@@ -60,7 +61,7 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
     node.inputs.append(
         Node(f"data {summary['dataset']}", {"train": str(data.get("train"))[:12], "test": str(data.get("test"))[:12]})
     )
-    kept = f"{summary['kept']:,} of {summary['total']:,} samples"
+    kept = f"{summary['kept']:,} of {counted(summary['total'], 'sample')}"
     subset = Node(f"subset {kept}", {"hash": str(summary["subset_hash"])[:12]})
     scores = summary.get("inputs", {}).get("scores")
     if isinstance(scores, dict):
@@ -90,7 +91,7 @@ def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
 
 
 def _observed(origin: dict[str, Any]) -> str:
-    told = [origin.get("kind"), origin.get("view"), f"{origin['epochs']} epochs" if "epochs" in origin else None]
+    told = [origin.get("kind"), origin.get("view"), counted(origin["epochs"], "epoch") if "epochs" in origin else None]
     return ", ".join(str(one) for one in told if one) or "nothing"
 
 

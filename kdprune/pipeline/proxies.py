@@ -16,7 +16,8 @@ from kdprune.data.subset import load_subset
 from kdprune.pipeline.recipes import without_teacher
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
-from kdprune.selectors.common.select import Samples, select
+from kdprune.selectors.common.samples import Samples
+from kdprune.selectors.common.select import select
 
 log = logging.getLogger("kdprune")
 

@@ -6,21 +6,19 @@ a teacher says, and memorization.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kdprune.config import Config, RecordConfig, dotted
 from kdprune.data.reader import Batch
-from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.gradient_norms import GradientNorms, last_layer_gradient_norm
 from kdprune.models.gradient_norms.norms import cross_entropy
@@ -30,6 +28,7 @@ from kdprune.models.penultimate import Penultimate
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
 from kdprune.pipeline.job import make_student
+from kdprune.pipeline.memorization import record_counts
 from kdprune.pipeline.proxies import RECORDS, proxy_recipe, train_on_parts, train_proxies
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.row_record import record_rows, width_of
@@ -48,7 +47,7 @@ from kdprune.records.dynamics import FOLDER, Dynamics
 from kdprune.records.dynamics import HEADER as DYNAMICS
 from kdprune.records.rows import Column
 from kdprune.records.statistics import STATISTICS, statistics
-from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_summary
+from kdprune.runs.run_dir import WEIGHTS, read_summary
 
 log = logging.getLogger("kdprune")
 
@@ -169,14 +168,16 @@ def record_embeddings(config: Config, session: Session, train: Train) -> Recorde
 
 
 def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
-    """Everything that a forward pass of the teacher gives: statistics of its predictions, the norm of the last layer's
-    gradient, features."""
+    """Everything that a forward pass of a teacher gives: statistics of its predictions, the norm of the last layer's
+    gradient, features. Of several teachers it is a record each, over which scores are averaged."""
     if not requested_teachers(config):
         raise ValueError("--teacher.models: no teacher given, and what a teacher says of each sample is to be recorded")
     loaded = load_teachers(config, session, train)
-    if len(loaded) > 1:
-        log.info("scores are of the first teacher, %s", loaded[0].built.name)
-    built = replace(loaded[0].built)
+    folders = list(dict.fromkeys(_of_teacher(replace(one.built), config, session) for one in loaded))
+    return Recorded(folders, _cost(forward=len(folders) * len(session.data.train)))
+
+
+def _of_teacher(built: BuiltModel, config: Config, session: Session) -> Path:
     _, tap, logits = _placed(built, session)
     bias = tap.classifier.bias is not None
 
@@ -190,7 +191,9 @@ def record_teacher(config: Config, session: Session, train: Train) -> Recorded:
     width = width_of(row, session, built) - len(OF_TEACHER) - 1
     columns = {name: Column(0) for name in (*OF_TEACHER, "last_layer_gradient_norm")}
     folder = record_rows("teacher", {**columns, "features": Column(width, "float16")}, [built], row, config, session)
-    return Recorded([folder], _cost(forward=len(session.data.train)))
+    tap.close()
+    built.model.to("cpu")  # one teacher on the device at a time
+    return folder
 
 
 def record_gradients(config: Config, session: Session, train: Train) -> Recorded:
@@ -236,19 +239,7 @@ def record_memorization(config: Config, session: Session, train: Train) -> Recor
         )
     log.info("memorization: %d trainings on %.0f%% of the data each, or found", repeats, 100 * fraction)
     runs = train_on_parts(config, session, train)
-    models = [_loaded(run / WEIGHTS, session) for run in runs]
-    all_logits = [_placed(built, session)[2] for built in models]
-    seen_MN = torch.zeros(len(runs), len(session.data.train))
-    for seen_N, run in zip(seen_MN, runs, strict=True):
-        seen_N[torch.from_numpy(load_subset(run / SUBSET).ids)] = 1
-
-    def row(batch: Batch) -> Tensor:
-        right_NM = torch.stack([(z(batch.images).argmax(1) == batch.labels).float() for z in all_logits], dim=1)
-        return torch.cat([right_NM, seen_MN[:, batch.ids].T.to(right_NM.device)], dim=1)
-
-    columns = {name: Column(len(runs), "float16") for name in ("correct", "trained")}
-    parts = hashlib.sha256(np.packbits(seen_MN.bool().numpy()).tobytes()).hexdigest()
-    folder = record_rows("memorization", columns, models, row, config, session, {"parts": parts})
+    folder = record_counts(runs, partial(_loaded, session=session), config, session)
     return Recorded([folder], _cost(runs, forward=len(runs) * len(session.data.train)))
 
 
@@ -267,9 +258,15 @@ def _embedder(config: Config, session: Session, train: Train) -> BuiltModel:
     if name is not None:
         has_weights = is_remote(name) or resolve_teacher(name) is not None
         settings = replace(config, teacher=replace(config.teacher, pretrained=not has_weights))
-        return load_teacher(settings, session.data, TeacherRequest(name, None, True))
+        return load_teacher(settings, session.data, TeacherRequest(name, None, True), features_only=True)
     if requested_teachers(config):
-        return replace(load_teachers(config, session, train)[0].built)
+        loaded = load_teachers(config, session, train)
+        if len(loaded) > 1:
+            log.warning(
+                "--record.embeddings: not given, so they are of the first of %d teachers, %s",
+                *(len(loaded), loaded[0].built.name),
+            )
+        return replace(loaded[0].built)
     (run,) = train_proxies(replace(config, record=replace(config.record, repeats=1)), session, train)
     return _loaded(run / WEIGHTS, session)
 

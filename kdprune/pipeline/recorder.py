@@ -12,6 +12,7 @@ from torch import Tensor
 from kdprune.data.reader import Batch, plain_batches
 from kdprune.data.stream import Stream
 from kdprune.files import in_bytes
+from kdprune.messages import counted
 from kdprune.passes.evaluation import same_buffers
 from kdprune.pipeline.job import Job
 from kdprune.records.dynamics import About, DynamicsFiles
@@ -45,8 +46,9 @@ def make_recorder(job: Job, run: RunDir, logits_of: Callable[[Tensor], Tensor]) 
     files = DynamicsFiles(run.dynamics, about)
     scratch = 4 * Predictions(files.folder, about.total, data.num_classes).bytes
     log.info(
-        "%s: records %d statistics of %s samples in %d epochs: %s, and while it trains %s more",
-        *(job.student.name, len(about.statistics), f"{len(ids):,}", epochs, in_bytes(about.bytes), in_bytes(scratch)),
+        "%s: records %d statistics of %s in %s: %s, and while it trains %s more",
+        *(job.student.name, len(about.statistics), counted(len(ids), "sample"), counted(epochs, "epoch")),
+        *(in_bytes(about.bytes), in_bytes(scratch)),
     )
     common = (files, data.train.labels, data.num_classes, ids, accelerator)
     if view == "training":

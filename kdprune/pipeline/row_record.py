@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,27 +45,59 @@ def record_rows(
     more: Key | None = None,
 ) -> Path:
     """The folder of a record of rows, made by a pass over all samples unless it is there."""
+
+    def write(files: RowFiles) -> None:
+        size, split = pass_batch(config, session), session.data.train
+        write_rows(
+            files, compute, split, models[0].spec, session.accelerator, workers=session.data.workers, batch_size=size
+        )
+
+    hashes = [key_hash(network_key(built)) for built in models]
+    return make_rows(kind, columns, [built.name for built in models], hashes, write, config, session, more)
+
+
+def make_rows(
+    kind: str,
+    columns: dict[str, Column],
+    names: Sequence[str],
+    hashes: Sequence[str],
+    write: Callable[[RowFiles], None],
+    config: Config,
+    session: Session,
+    more: Key | None = None,
+) -> Path:
+    """The folder of a record of rows, which are written unless they are there.
+
+    Args:
+        names: of the models that say them.
+        hashes: of these models, a part of the record's key as `more` is.
+        write: called on every process; the main one writes.
+    """
     data, accelerator = session.data, session.accelerator
     key = {
         "version": VERSION,
         "kind": kind,
         "data": {"train": data.fingerprint, "dropped": ids_hash(data.train.unreadable)},
-        "models": [key_hash(network_key(built)) for built in models],
+        "models": list(hashes),
         "precision": accelerator.mixed_precision,
         **(more or {}),
     }
-    folder = Path(config.output) / RECORDS / f"{kind}-{models[0].name.replace('/', '_')}-{key_hash(key)[:8]}"
-    artefact = Artefact(folder, f"recorded {kind}", key)
-    origin = {"models": [built.name for built in models], "precision": accelerator.mixed_precision, **(more or {})}
+    folder = Path(config.output) / RECORDS / f"{kind}-{names[0].replace('/', '_')}-{key_hash(key)[:8]}"
+    origin = {"models": list(names), "precision": accelerator.mixed_precision, **(more or {})}
     about = About(kind, len(data.train), columns, data.fingerprint, tuple(data.classes), origin)
-    _make(artefact, RowFiles(folder, about), compute, models[0], config, session)
+    _make(Artefact(folder, f"recorded {kind}", key), RowFiles(folder, about), write, config, session)
     return folder
 
 
+def pass_batch(config: Config, session: Session) -> int:
+    """Samples that a process passes through a model at a time."""
+    return max(1, config.train.batch_size // session.accelerator.num_processes)
+
+
 def _make(
-    artefact: Artefact, files: RowFiles, compute: Compute, built: BuiltModel, config: Config, session: Session
+    artefact: Artefact, files: RowFiles, write: Callable[[RowFiles], None], config: Config, session: Session
 ) -> None:
-    data, accelerator = session.data, session.accelerator
+    accelerator = session.accelerator
     main = accelerator.is_main_process
     if _finished(artefact, config):
         return
@@ -74,11 +106,10 @@ def _make(
         if not _finished(artefact, config):  # another command may have finished it meanwhile
             if main:
                 artefact.begin()
-                files.create(data.train.labels)
+                files.create(session.data.train.labels)
                 log.info("%s: %s", files.folder, in_bytes(files.about.bytes))
             accelerator.wait_for_everyone()
-            batch_size = max(1, config.train.batch_size // accelerator.num_processes)
-            write_rows(files, compute, data.train, built.spec, accelerator, workers=data.workers, batch_size=batch_size)
+            write(files)
             if main:
                 artefact.finish(files.names())
         accelerator.wait_for_everyone()

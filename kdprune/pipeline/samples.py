@@ -13,7 +13,8 @@ from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.dynamic import keep_fraction, redraws
 from kdprune.pipeline.session import Session
-from kdprune.selectors.common.select import Samples, needs_of, samples_of, select
+from kdprune.selectors.common.samples import Samples, samples_of
+from kdprune.selectors.common.select import needs_of, select
 
 
 def choose_subset(config: Config, session: Session) -> Subset:

@@ -34,7 +34,7 @@ from kdprune.testing.simulated import simulated
 
 log = logging.getLogger("kdprune")
 
-VERSION = 1  # of the scorers: to be raised with a change after which one of them gives other scores
+VERSION = 2  # of the scorers: to be raised with a change after which one of them gives other scores, or other files
 FOLDER, FILE = "scores", "scores.parquet"  # in the output, and in the folder of one
 
 

@@ -60,8 +60,13 @@ class Session:
         return Place.of(self.accelerator, self.data.workers)
 
 
-def open_session(config: Config, accelerator: Accelerator, given: Given = NOTHING_GIVEN) -> Session:
+def open_session(
+    config: Config, accelerator: Accelerator, given: Given = NOTHING_GIVEN, needs_classes: bool = True
+) -> Session:
     """Open the data of a command, on the main process first, and try the modules that it was given.
+
+    Args:
+        needs_classes: whether anything will be predicted; if not, data may have no classes at all.
 
     Raises:
         ValueError: data that cannot be opened; modules that do not fit it.
@@ -70,7 +75,7 @@ def open_session(config: Config, accelerator: Accelerator, given: Given = NOTHIN
         raise ValueError(f"{config.data.dataset} was handed over in Python: hand it over again, with data=…")
     with accelerator.main_process_first():
         data = open_given(config, given.data, progress=accelerator.is_main_process and bars.shown())
-    if not data.num_classes:
+    if not data.num_classes and needs_classes:
         data.train.source.classes = classes_of_teacher(config)
     data = replace(data, train=on_device(data.train, accelerator.device))
     log.info(

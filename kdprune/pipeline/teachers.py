@@ -129,10 +129,11 @@ def _trained(config: Config, session: Session, request: TeacherRequest, train: T
     return LoadedTeacher(built, str(result.path), result.summary)
 
 
-def load_teacher(config: Config, data: Data, request: TeacherRequest) -> BuiltModel:
+def load_teacher(config: Config, data: Data, request: TeacherRequest, features_only: bool = False) -> BuiltModel:
+    """A teacher that has weights; where its features are all that is asked for, one of any classes."""
     return build_teacher(
         request.name,
-        data.num_classes,
+        None if features_only else data.num_classes,
         channels=data.channels,
         image_size=config.data.image_size or data.stored_size,
         mean=data.mean,

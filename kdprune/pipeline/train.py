@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, differences, key_hash, read_record
 from kdprune.checks import check
 from kdprune.config import Config
-from kdprune.messages import unknown
+from kdprune.messages import listed, unknown
 from kdprune.pipeline.distillation import with_layers
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
@@ -34,7 +35,7 @@ from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teache
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
-from kdprune.runs.run_dir import RunDir
+from kdprune.runs.run_dir import RunDir, read_config
 from kdprune.runs.trackers import start_trackers, stop_trackers
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
@@ -113,7 +114,8 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
     check_optimizer(config.train.opt)
     check_models(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
-    return KINDS[kind](config, open_session(config, accelerator, given), train).folders
+    needs_classes = kind != "embeddings" or config.record.embeddings is None
+    return KINDS[kind](config, open_session(config, accelerator, given, needs_classes), train).folders
 
 
 def observed(config: Config, session: Session) -> Session:
@@ -135,10 +137,17 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     job = make_job(config, session, observers=observers)
     teachers = load_teachers(config, session, train)
     run = open_run(job, teachers, folder or Path(config.output))
-    if not _finished(run):  # a finished run may lie where nothing can be written, so it is not locked
+    if not _finished(run) or _lacking(run):  # it may lie where nothing can be written, so it is not locked
         with owned(run, session.accelerator):
-            if not _finished(run):  # another command may have finished it meanwhile
-                fit(job, freeze_teachers(config, session, teachers, bool(job.loss and job.loss.needs_features)), run)
+            # Another command may have finished it meanwhile; and a run that goes on from the middle lacks the snapshots
+            # that it was not asked for in the beginning.
+            frozen: list[Teacher] = []
+            while not _finished(run) or _lacking(run):
+                if _finished(run):
+                    job, run = _once_more(job, run)
+                with_features = bool(job.loss and job.loss.needs_features)
+                frozen = frozen or freeze_teachers(config, session, teachers, with_features)
+                fit(job, frozen, run)
     _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
@@ -162,6 +171,27 @@ def _finished(run: RunDir) -> bool:
     seen = [run.finished]
     broadcast_object_list(seen)
     return seen[0]
+
+
+def _lacking(run: RunDir) -> list[str]:
+    """Snapshots that a finished run was not asked for, and is now, as the main process sees it."""
+    seen = [run.lacking]
+    broadcast_object_list(seen)
+    return seen[0]
+
+
+def _once_more(job: Job, run: RunDir) -> tuple[Job, RunDir]:
+    """Reopen a finished run for the sake of a snapshot; those that it has kept, it keeps again."""
+    missing = listed(run.lacking)
+    log.info("%s: finished without the snapshot %s that is asked for, so it is trained once more", run.path, missing)
+    before, config = read_config(run.path).train, deepcopy(job.config)
+    config.train.save_epochs = sorted({*config.train.save_epochs, *before.save_epochs})
+    config.train.save_steps = sorted({*config.train.save_steps, *before.save_steps})
+    job.session.accelerator.wait_for_everyone()
+    if job.session.accelerator.is_main_process:
+        run.artefact.reopen()
+    # Put together anew, for the student may have been trained by this very command.
+    return make_job(config, job.session, job.observers), RunDir(run.path, config, run.artefact.key)
 
 
 def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:

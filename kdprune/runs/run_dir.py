@@ -13,6 +13,7 @@ from kdprune.artefact import Artefact, Key, damage
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.data.subset import Subset
 from kdprune.files import read_json, write_json, write_text
+from kdprune.models.locate import snapshots
 from kdprune.records import dynamics
 
 SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
@@ -50,6 +51,18 @@ class RunDir:
         return not found
 
     @property
+    def lacking(self) -> list[str]:
+        """Snapshots that a finished run is asked for and has not kept, as they stand behind `RUN@`.
+
+        What its training was to keep and never came to, such as a step beyond its end, is not lacking.
+        """
+        kept = snapshots(self.path)
+        if all(name in kept for name in _snapshot_names(self.config)):
+            return []
+        tried = _snapshot_names(read_config(self.path))
+        return [name for name in _snapshot_names(self.config) if name not in kept and name not in tried]
+
+    @property
     def summary(self) -> dict[str, Any]:
         """What came out, of a finished run."""
         return read_json(self.path / SUMMARY)
@@ -70,7 +83,7 @@ class RunDir:
     def start(self, environment: dict[str, Any], subset: Subset) -> None:
         """Write down the key, the settings, the samples and the surroundings."""
         self.artefact.begin()
-        if not (self.path / "config.yaml").exists() or not any(self.checkpoints.glob("*")):
+        if not (self.path / "config.yaml").exists() or not any(self.checkpoints.glob("*.pth")):
             write_text(self.path / "config.yaml", yaml.safe_dump(to_dict(self.config), sort_keys=False))
         write_json(self.path / "environment.json", environment)
         subset.save(self.path / SUBSET)
@@ -94,6 +107,10 @@ class RunDir:
         recorded = sorted(path for path in self.dynamics.glob("*") if not path.name.startswith("."))
         names += [str(path.relative_to(self.path)) for path in [*snapshots, *recorded]]
         self.artefact.finish(name for name in names if (self.path / name).is_file())
+
+
+def _snapshot_names(config: Config) -> list[str]:
+    return [*map(str, config.train.save_epochs), *(f"step{step}" for step in config.train.save_steps)]
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from kdprune.data.counter import key
-from kdprune.messages import listed
+from kdprune.messages import counted, listed
 from kdprune.registry import register
 from kdprune.selectors.common.arguments import check_number
 from kdprune.selectors.common.order import blocks, highest, lowest, uniform
@@ -37,7 +37,9 @@ def resolve(pool: Pool, c: Any = 4.0, mu: Any = None) -> dict[str, Any]:
     ):
         outside = pool.candidates[~((values_M >= low) & (values_M <= high))]
         if len(outside):
-            raise ValueError(f"beta: {what} of {len(outside):,} samples ({listed(outside)}) are not {allowed}")
+            raise ValueError(
+                f"beta: {what} must be {allowed}: not so for {counted(len(outside), 'sample')} ({listed(outside)})"
+            )
     return {"c": c, "mu": mean_of_hardest(pool) if mu is None else check_number("beta(mu=…)", mu, 0, 1)}
 
 

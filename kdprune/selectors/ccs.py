@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from kdprune.data.counter import key
+from kdprune.messages import counted
 from kdprune.registry import register
 from kdprune.selectors.common.arguments import at_most, check_number, check_whole
 from kdprune.selectors.common.order import blocks, first_by_hash, lowest
@@ -43,8 +44,8 @@ def resolve(pool: Pool, beta: Any = None, strata: Any = 50) -> dict[str, Any]:
         )  # fmt: skip
     elif total - round(check_number("ccs(beta=…)", beta, 0, 1, "[)") * total) < count:
         raise ValueError(
-            f"ccs: beta={beta} given leaves {total - round(beta * total):,} of {total:,} samples, and {count:,} are "
-            f"asked for: allowed is {at_most(1 - count / total)}"
+            f"ccs: beta={beta} given leaves {total - round(beta * total):,} of {counted(total, 'sample')}, and "
+            f"{count:,} asked for: allowed is {at_most(1 - count / total)}"
         )
     return {"beta": beta, "strata": strata}
 

@@ -6,11 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from kdprune.data.quotas import largest_remainder
 from kdprune.registry import register
 from kdprune.selectors.common.order import lowest
 from kdprune.selectors.common.pool import Pool, declare, scores_of
-from kdprune.selectors.common.quotas import by_class
+from kdprune.selectors.common.quotas import by_class, quotas
 
 
 @register("selectors", "moderate")
@@ -21,13 +20,13 @@ def moderate(pool: Pool) -> np.ndarray:
     Xia et al. 2023 (https://openreview.net/forum?id=7D5EECbOaf9), where the score is the distance to the centre of the
     class. It is balanced by itself. Without labels, `window` keeps the middle of all samples.
     """
-    _, groups = by_class(pool.candidates, pool.labels)
-    quotas = largest_remainder(np.array([len(group) for group in groups]), pool.count)
+    classes, groups = by_class(pool.candidates, pool.labels)
+    shares = quotas(np.array([len(group) for group in groups]), pool.count, pool.seed, classes)
     kept = np.zeros(len(pool.labels), dtype=bool)
-    for group, quota in zip(groups, quotas, strict=True):
+    for group, share in zip(groups, shares, strict=True):
         group = group.astype(np.int64)
         scores_K = scores_of(replace(pool, candidates=group))
-        kept[group[lowest(distances(scores_K), int(quota), group, pool.seed)]] = True
+        kept[group[lowest(distances(scores_K), int(share), group, pool.seed)]] = True
     return np.flatnonzero(kept)
 
 

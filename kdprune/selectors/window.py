@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kdprune.messages import counted
 from kdprune.registry import register
 from kdprune.selectors.common.arguments import at_least, at_most, check_number, check_whole
 from kdprune.selectors.common.order import lowest
@@ -22,7 +23,7 @@ def resolve(pool: Pool, start: Any = None, end: Any = None, skip_hardest: Any = 
     values = {"start": start, "end": end, "skip_hardest": skip_hardest}
     if len(given := [name for name, value in values.items() if value is not None]) > 1:
         raise ValueError(f"window: {' and '.join(given)} given, allowed is one of start, end and skip_hardest")
-    room = f"window keeps {count:,} of {total:,} samples and would reach beyond the"
+    room = f"window keeps {count:,} of {counted(total, 'sample')} and would reach beyond the"
     if start is not None:
         if round(check_number("window(start=…)", start, 0, 1, "[)") * total) > total - count:
             raise ValueError(f"{room} hardest: start={start} given, allowed is {at_most(1 - count / total)}")

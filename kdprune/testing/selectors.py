@@ -13,8 +13,8 @@ import numpy as np
 
 from kdprune import registry
 from kdprune.calls import bind
-from kdprune.data.quotas import largest_remainder
 from kdprune.selectors.common.pool import MEAN_PROBABILITY, Pool, Selector, mistake
+from kdprune.selectors.common.quotas import quotas
 from kdprune.selectors.common.select import choose
 
 _TOTALS = (1, 7, 60, 500)  # N
@@ -70,8 +70,8 @@ def _check_balanced(function: partial[np.ndarray], pool: Pool) -> None:
     sizes = np.bincount(pool.labels[pool.candidates])
     kept = np.bincount(pool.labels[ids], minlength=len(sizes))
     present = sizes > 0
-    quotas = largest_remainder(sizes[present], pool.count)
-    _expect((kept[present] == quotas).all(), "classes do not keep their quotas", pool)
+    shares = quotas(sizes[present], pool.count, pool.seed, np.flatnonzero(present))
+    _expect((kept[present] == shares).all(), "classes do not keep their quotas", pool)
 
 
 def _resolved(resolve: Any, arguments: Mapping[str, Any], pool: Pool) -> dict[str, Any]:

@@ -138,7 +138,14 @@ def _memorization(numbers: np.random.Generator, labels_N: np.ndarray, *_: int) -
     trained_NM = numbers.random((len(labels_N), _TRAININGS)) < 0.7
     trained_NM[:, :2] = (True, False)
     correct_NM = numbers.random(trained_NM.shape) < np.where(trained_NM, 0.9, 0.6)
-    return {"correct": correct_NM.astype(np.float32), "trained": trained_NM.astype(np.float32)}
+    return counts_of(correct_NM, trained_NM)
+
+
+def counts_of(correct_NM: np.ndarray, trained_NM: np.ndarray) -> dict[str, np.ndarray]:
+    """What is recorded of M trainings: how many had a sample in their part or not, and were right about it."""
+    sums = {"trained": trained_NM, "untrained": ~trained_NM, "right_trained": correct_NM & trained_NM,
+            "right_untrained": correct_NM & ~trained_NM}  # fmt: skip
+    return {name: flags_NM.sum(1).astype(np.float32) for name, flags_NM in sums.items()}
 
 
 def _embeddings(numbers: np.random.Generator, labels_N: np.ndarray, *_: int) -> dict[str, np.ndarray]:

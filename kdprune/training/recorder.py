@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from kdprune.data.reader import Batch
-from kdprune.messages import listed
+from kdprune.messages import counted, listed
 from kdprune.records.dynamics import DynamicsFiles
 from kdprune.records.predictions import Predictions
 from kdprune.records.statistics import STATISTICS, statistics
@@ -95,7 +95,8 @@ class Recorder(Observer):
             if missing := self.files.unobserved(self.ids):
                 epoch, ids = missing
                 raise RuntimeError(
-                    f"{self.files.folder}: {len(ids):,} samples have no statistics in epoch {epoch} ({listed(ids)})"
+                    f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
+                    f"({listed(ids)})"
                 )
             self.predictions.clear()
         self.accelerator.wait_for_everyone()

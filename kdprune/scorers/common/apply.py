@@ -14,7 +14,7 @@ from kdprune import registry
 from kdprune.calls import Call, bind
 from kdprune.data.scores import Scores
 from kdprune.geometry.rows import Mapper
-from kdprune.messages import about, listed
+from kdprune.messages import about, counted, listed
 from kdprune.scorers.common.observation import Observation
 from kdprune.scorers.common.scorer import ALWAYS, Declared
 
@@ -79,7 +79,11 @@ def score(
                 "worse than random (arXiv 2303.14753): record them after a few epochs"
             )
         with about(call.name):
-            columns = compute(function, says, observation, arguments, seed=seed, difficulty=difficulty, mapper=mapper)
+            found = [
+                compute(function, says, member, arguments, seed=seed, difficulty=difficulty, mapper=mapper)
+                for member in observation.members or [observation]
+            ]
+    columns = found[0] if len(found) == 1 else {name: np.mean([one[name] for one in found], 0) for name in found[0]}
     return Scores(
         columns.pop("score"), observation.labels, observation.fingerprint, str(call), says.hard, observation.classes,
         {**observation.origin, "seed": seed if "seed" in says.reads else None}, columns,
@@ -90,11 +94,14 @@ def _check(name: str, says: Declared, observation: Observation, difficulty: np.n
     if says.needs not in ("nothing", observation.kind):
         raise ValueError(f"{name} needs a record of {says.needs}, and this one is of {observation.kind}")
     if says.labels and (unlabelled := int((observation.labels < 0).sum())):
-        raise ValueError(f"{name} needs labels, and {unlabelled:,} of {observation.total:,} samples have none")
+        raise ValueError(
+            f"{name} needs labels, and there is none for {unlabelled:,} of {counted(observation.total, 'sample')}"
+        )
     if "difficulty" in says.reads and difficulty is None:
         raise ValueError(f"{name} starts from the scores of another scorer: give a file with --scores")
     if difficulty is not None and len(difficulty) != observation.total:
-        raise ValueError(f"{len(difficulty):,} scores given for {observation.total:,} samples")
+        given, total = counted(len(difficulty), "score"), counted(observation.total, "sample")
+        raise ValueError(f"{given} given for {total}")
 
 
 def compute(
@@ -183,7 +190,9 @@ def _check_nan(score_N: np.ndarray, values: list[Any], says: Declared, start: in
             wrong_N &= ~_has_nan(name, value, says.needs).numpy()
     if wrong_N.any():
         ids = start + np.flatnonzero(wrong_N)
-        raise ValueError(f"the score of {len(ids):,} samples is NaN, though their values were recorded: {listed(ids)}")
+        raise ValueError(
+            f"the score of {counted(len(ids), 'sample')} is NaN, though all values were recorded: {listed(ids)}"
+        )
 
 
 def _has_nan(name: str, recorded: Tensor, kind: str) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: N samples of the unpruned training set.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -45,6 +45,7 @@ class Observation:
         classes: their names.
         origin: what it is made of, JSON values: hashes, and how it was observed.
         values: by name and block of samples; rows of embeddings by name.
+        members: several teachers, each observed by itself; a scorer scores each of them, and the mean is taken.
     """
 
     kind: str
@@ -54,6 +55,7 @@ class Observation:
     origin: dict[str, Any]
     values: Values | None = None
     record: Columns | None = field(default=None, repr=False)
+    members: tuple[Observation, ...] = ()
 
     @property
     def total(self) -> int:
@@ -72,11 +74,11 @@ class Observation:
 
 
 def observe(folders: Sequence[Path]) -> Observation:
-    """Open a finished record: one folder, or those of several trainings, one a repeat.
+    """Open a finished record: one folder, those of several trainings, one a repeat, or those of several teachers.
 
     Raises:
         FileNotFoundError: a folder that holds none.
-        ValueError: it is not finished, or damaged; several folders of which one is no record of dynamics.
+        ValueError: it is not finished, or damaged; several folders that do not belong together.
     """
     first = folders[0]
     try:
@@ -92,13 +94,31 @@ def observe(folders: Sequence[Path]) -> Observation:
                   "model": record.about.model, "observed": [contents(folder) for folder in folders]}  # fmt: skip
         about = record.about
         return Observation("dynamics", record.labels, about.fingerprint, about.classes, origin, record)
-    if len(folders) > 1:
-        raise ValueError(f"{len(folders)} records given, and {first} holds no dynamics: only those have repeats")
-    rows = RowRecord(first)
-    origin = {"kind": rows.about.kind, **rows.about.origin, "observed": [contents(first)]}
-    return Observation(
-        rows.about.kind, rows.labels, rows.about.fingerprint, rows.about.classes, origin, record=rows
-    )  # fmt: skip
+    members = [_of_rows(folder) for folder in folders]
+    return members[0] if len(members) == 1 else _ensemble(members, folders)
+
+
+def _of_rows(folder: Path) -> Observation:
+    rows = RowRecord(folder)
+    about, origin = rows.about, {"kind": rows.about.kind, **rows.about.origin, "observed": [contents(folder)]}
+    return Observation(about.kind, rows.labels, about.fingerprint, about.classes, origin, record=rows)
+
+
+def _ensemble(members: Sequence[Observation], folders: Sequence[Path]) -> Observation:
+    """Several teachers: what they are scored by is averaged."""
+    first = members[0]
+    for one, folder in zip(members, folders, strict=True):
+        if one.kind != "teacher":
+            raise ValueError(
+                f"{len(folders)} records given, and {folder} is one of {one.kind}: several are dynamics, one a repeat, "
+                "or of teachers"
+            )
+        if (one.fingerprint, one.total) != (first.fingerprint, first.total):
+            raise ValueError(f"{folder} and {folders[0]} are records of different data sets")
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise ValueError(f"{', '.join(map(str, folders))}: a record is given twice, and an ensemble is of several")
+    both = {name: [one for member in members for one in member.origin[name]] for name in ("models", "observed")}
+    return replace(first, origin={**first.origin, **both}, record=None, members=tuple(members))
 
 
 def contents(folder: Path) -> str:

@@ -28,7 +28,7 @@ RECORDED: dict[str, tuple[str, ...]] = {
     "dynamics": (*_OF_A_PREDICTION, "kl"),  # float32 R×E×N
     "gradients": ("gradient_norm", "last_layer_gradient_norm"),  # float32 N×R
     "teacher": (*_OF_A_PREDICTION, "last_layer_gradient_norm", "features"),  # float32 N; features as below
-    "memorization": ("correct", "trained"),  # float32 N×M: 0 or 1
+    "memorization": ("trained", "untrained", "right_trained", "right_untrained"),  # float32 N: of M trainings
     "embeddings": ("features",),  # rows N×D, which need not fit in memory: `len()` and slices, float32
 }
 ALWAYS = ("labels", "ids", "classes", "seed", "difficulty", "mapper")  # may be read beside any record

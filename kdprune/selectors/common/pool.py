@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
-from kdprune.messages import unknown
+from kdprune.messages import counted, unknown
 
 log = logging.getLogger("kdprune")
 
@@ -129,7 +129,7 @@ def mistake(ids: object, pool: Pool) -> str | None:
     if not isinstance(ids, np.ndarray) or ids.dtype != np.int64 or ids.ndim != 1:
         return f"it returns {getattr(ids, 'dtype', type(ids).__name__)}, and a one-dimensional int64 array is needed"
     if len(ids) != pool.count:
-        return f"it keeps {len(ids)} samples, and {pool.count} were asked for"
+        return f"it keeps {counted(len(ids), 'sample')}, and {pool.count:,} asked for"
     if (ids[1:] <= ids[:-1]).any():
         return "its ids do not ascend without repetition"
     if not _are_candidates(ids, pool):

@@ -6,24 +6,31 @@ from fractions import Fraction
 
 import numpy as np
 
+from kdprune.data.counter import key
 from kdprune.data.quotas import largest_remainder
 from kdprune.selectors.common.order import blocks
 
 SORTED = 2**20  # samples of a block that is sorted
 
 
-def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int) -> np.ndarray:
+def quotas(sizes_C: np.ndarray, count: int, seed: int, classes_C: np.ndarray) -> np.ndarray:
+    """Each class's share of `count` kept samples, by largest remainder; ties by a hash of (seed, "quotas", class)."""
+    return largest_remainder(sizes_C, count, key(seed, "quotas"), classes_C)
+
+
+def lifted(quotas_C: np.ndarray, floors_C: np.ndarray | int, seed: int, classes_C: np.ndarray) -> np.ndarray:
     """The quotas with none below its floor; the others make room in proportion to what they hold beyond theirs.
 
-    Their sum stays, which must be at least that of the floors.
+    Their sum stays, which must be at least that of the floors. Ties go by a hash of (seed, "room", class).
     """
     lacking = np.maximum(floors_C - quotas_C, 0)
     if not lacking.any():
         return quotas_C
-    return quotas_C + lacking - largest_remainder(np.maximum(quotas_C - floors_C, 0), lacking.sum())
+    spare = np.maximum(quotas_C - floors_C, 0)
+    return quotas_C + lacking - largest_remainder(spare, lacking.sum(), key(seed, "room"), classes_C)
 
 
-def floors(class_floor: float, sizes_C: np.ndarray, count: int) -> np.ndarray:
+def floors(class_floor: float, sizes_C: np.ndarray, count: int, seed: int, classes_C: np.ndarray) -> np.ndarray:
     """The least number of kept samples of each class, int64 C.
 
     Args:
@@ -31,11 +38,12 @@ def floors(class_floor: float, sizes_C: np.ndarray, count: int) -> np.ndarray:
             (Sorscher et al. 2022, §5), rounded up.
         sizes_C: candidates of each class.
         count: kept samples of all classes together.
+        seed, classes_C: of the quotas under uniform pruning, which are those of a balanced subset.
     """
     if class_floor >= 1 or not class_floor:
         return np.full(len(sizes_C), int(class_floor))
     share = Fraction(str(class_floor))  # 0.1 is a tenth, as it was written, not the float beside it
-    uniform_C = largest_remainder(sizes_C, count)
+    uniform_C = quotas(sizes_C, count, seed, classes_C)
     return np.array([-(-int(quota) * share.numerator // share.denominator) for quota in uniform_C])
 
 

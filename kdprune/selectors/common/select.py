@@ -5,11 +5,10 @@ Shapes: N samples of the unpruned training set, M candidates, C classes.
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,90 +16,17 @@ import numpy as np
 
 from kdprune import registry
 from kdprune.calls import Call, bind
-from kdprune.data.quotas import largest_remainder
-from kdprune.data.scores import Hard, Scores
+from kdprune.data.scores import contents_hash
 from kdprune.data.subset import Subset
-from kdprune.messages import about, listed, shown
+from kdprune.messages import about, counted, listed
 from kdprune.selectors.common.arguments import check_number
 from kdprune.selectors.common.pool import MEAN_PROBABILITY, Pool, Selector, mistake
-from kdprune.selectors.common.quotas import by_class, floors, lifted, sizes_of
+from kdprune.selectors.common.quotas import by_class, floors, lifted, quotas, sizes_of
+from kdprune.selectors.common.samples import Samples, check_known, difficulty, left_out
 
 log = logging.getLogger("kdprune")
 
-_NONE = np.array([], dtype=np.int64)
 TIES = "seeded"  # how samples of equal scores are ordered: by a hash of (seed, sample id)
-
-
-@dataclass(frozen=True)
-class Samples:
-    """The unpruned training set, as far as a choice depends on it.
-
-    Attributes:
-        labels: class of every sample, int64 N, -1 where there is none.
-        fingerprint: of the data set.
-        classes: their names.
-        dropped: ids of unreadable images, which are not kept and are recorded in the subset.
-        excluded: other samples that are not kept, such as those for validation: their ids, or a mask, bool N.
-        scores: as the scorer counts, float N, for selectors that need them.
-        hard: whether a high or a low score means a hard sample; selectors are shown high ones.
-        scorer: what the scores are, as it was written.
-        extra: further columns of the scorer, float N each.
-        features: float N×D, for selectors that need them.
-        record: what the features are: the hash of the key of their record.
-        origin: what was observed for the scores, JSON values.
-    """
-
-    labels: np.ndarray
-    fingerprint: str
-    classes: Sequence[str] = ()
-    dropped: np.ndarray = field(default_factory=_NONE.copy)
-    excluded: np.ndarray = field(default_factory=_NONE.copy)
-    scores: np.ndarray | None = None
-    features: np.ndarray | None = None
-    hard: Hard = "high"
-    scorer: str = "given"
-    extra: Mapping[str, np.ndarray] = field(default_factory=dict)
-    record: str = "given"
-    origin: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        labels = np.asarray(self.labels)
-        if labels.ndim != 1 or not len(labels) or not np.issubdtype(labels.dtype, np.integer):
-            raise ValueError(f"labels: {labels.dtype} of shape {labels.shape} given, allowed are whole numbers, N ≥ 1")
-        object.__setattr__(self, "labels", labels.astype(np.int64, copy=False))
-        if self.scores is not None:
-            object.__setattr__(self, "scores", _column("scores", self.scores, len(labels)))
-        extra = {name: _column(name, column, len(labels)) for name, column in self.extra.items()}
-        object.__setattr__(self, "extra", extra)
-
-    @property
-    def labelled(self) -> bool:
-        return bool((self.labels >= 0).all())
-
-
-def samples_of(
-    scores: Scores, dropped: np.ndarray = _NONE, excluded: np.ndarray = _NONE, hard: Hard | None = None
-) -> Samples:
-    """The training set that a score file speaks of; samples that were not observed are excluded.
-
-    Args:
-        scores: of all samples.
-        dropped: ids of unreadable images, if they are known.
-        excluded: ids of other samples that are not kept.
-        hard: which scores are hard, against what the file says.
-    """
-    barred = np.isnan(scores.values)
-    labels = scores.labels
-    if missing := np.count_nonzero(barred):
-        log.warning(
-            "%s: %d of %d samples were not observed and are not kept (%s)",
-            scores.scorer, missing, scores.total, listed(np.flatnonzero(barred)),
-        )  # fmt: skip
-    barred[excluded] = True
-    return Samples(
-        labels, scores.fingerprint, scores.classes, dropped, barred, scores.values, None, hard or scores.hard,
-        scores.scorer, scores.extra, origin=scores.origin,
-    )  # fmt: skip
 
 
 def select(
@@ -134,7 +60,7 @@ def select(
     if not 0 < keep_fraction <= 1:
         raise ValueError(f"--subset.keep_fraction: {keep_fraction} given, allowed is (0, 1]")
     class_floor = _class_floor(class_floor)
-    is_left_out = _left_out(samples, without_classes)
+    is_left_out = left_out(samples, without_classes)
     labelled = samples.labelled or bool((samples.labels >= 0)[~is_left_out].all())
     for option, given in (("balanced", balanced), ("class_floor", class_floor), ("without_classes", without_classes)):
         if given and not labelled:
@@ -145,16 +71,16 @@ def select(
     if not len(candidates):
         why = f"classes {listed(without_classes)} are left out" if len(without_classes) else "all are excluded"
         raise ValueError(f"--subset.without_classes: {why}, so that no sample is left")
-    _check_known(samples, needs, is_left_out)
+    check_known(samples, needs, is_left_out)
     del is_left_out
     count = max(1, round(keep_fraction * len(samples.labels)))
     if count > len(candidates) and keep_fraction < 1:
         log.warning(
-            "--subset.keep_fraction: %g given is %d of %d samples, and %d may be kept: all of these are",
-            *(keep_fraction, count, len(samples.labels), len(candidates)),
+            "--subset.keep_fraction: %g given is %d of %s, and %d may be kept: all of these are",
+            *(keep_fraction, count, counted(len(samples.labels), "sample"), len(candidates)),
         )
     count = min(count, len(candidates))
-    scores = _difficulty(samples) if "scores" in needs else samples.scores
+    scores = difficulty(samples) if "scores" in needs else samples.scores
     pool = Pool(candidates, samples.labels, samples.classes, count, seed, scores, samples.features, samples.extra)
     if class_floor:
         _check_floor(class_floor, pool, without_classes)
@@ -186,17 +112,17 @@ def choose(
             return ids
     classes, groups = by_class(pool.candidates, pool.labels)
     sizes = np.array([len(group) for group in groups])
-    least = floors(class_floor, sizes, pool.count)
+    least = floors(class_floor, sizes, pool.count, pool.seed, classes)
     if balanced:
-        quotas = largest_remainder(sizes, pool.count)
+        shares = quotas(sizes, pool.count, pool.seed, classes)
     else:
-        quotas = np.bincount(pool.labels[ids], minlength=classes[-1] + 1)[classes]
-        if (quotas >= least).all():
+        shares = np.bincount(pool.labels[ids], minlength=classes[-1] + 1)[classes]
+        if (shares >= least).all():
             return ids
     kept = np.zeros(len(pool.labels), dtype=bool)
-    for group, quota in zip(groups, lifted(quotas, least), strict=True):
-        if quota:
-            of_class = replace(pool, candidates=group.astype(np.int64), count=int(quota))
+    for group, share in zip(groups, lifted(shares, least, pool.seed, classes), strict=True):
+        if share:
+            of_class = replace(pool, candidates=group.astype(np.int64), count=int(share))
             kept[_checked(selector, of_class, name)] = True
     return np.flatnonzero(kept)
 
@@ -233,7 +159,7 @@ def _details(name: str, function: Selector, arguments: Mapping[str, Any], sample
         details["resolved"] = str(Call(name, (), {key: value for key, value in values.items() if value is not None}))
     if "scores" in needs:
         assert samples.scores is not None
-        hashed = hashlib.sha256(samples.scores.astype("<f4", copy=False).data).hexdigest()
+        hashed = contents_hash(samples.scores, samples.labels, samples.extra)
         details |= {"scorer": samples.scorer, "hard": samples.hard, "scores_hash": hashed, "ties": TIES}
         # Scores of one name differ by whose training they are of, and by what it was looked at through.
         details |= {
@@ -242,39 +168,6 @@ def _details(name: str, function: Selector, arguments: Mapping[str, Any], sample
     if "features" in needs:
         details["features"] = samples.record
     return details
-
-
-def _column(name: str, values: np.ndarray, total: int) -> np.ndarray:
-    """A number for each sample, float32 N."""
-    values = np.asarray(values)
-    if values.shape != (total,) or values.dtype.kind not in "fiu":
-        raise ValueError(
-            f"{name}: {values.dtype} of shape {values.shape} given, allowed is a number for each of {total:,} samples"
-        )
-    with np.errstate(over="ignore"):  # beyond float32 is infinite
-        return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _difficulty(samples: Samples) -> np.ndarray | None:
-    """The scores, turned so that higher is harder."""
-    if samples.hard not in ("high", "low"):
-        raise ValueError(f"hard: {shown(samples.hard)} given, allowed are high and low")
-    return samples.scores if samples.hard == "high" or samples.scores is None else -samples.scores
-
-
-def _check_known(samples: Samples, needs: Sequence[str], is_left_out: np.ndarray) -> None:
-    """Refuse candidates whose score is not known."""
-    for name, column in (("scores", samples.scores), *samples.extra.items()):
-        if name not in needs or column is None:
-            continue
-        unknown = np.isnan(column)
-        unknown[is_left_out] = False
-        if unknown.any():
-            ids = np.flatnonzero(unknown)
-            raise ValueError(
-                f"{name}: {len(ids):,} samples that may be kept have none (NaN): {listed(ids)}. Observe them, or "
-                "exclude them"
-            )
 
 
 def _class_floor(given: float) -> float:
@@ -288,31 +181,6 @@ def _class_floor(given: float) -> float:
     return int(given) if given >= 1 or not given else given
 
 
-def _left_out(samples: Samples, without_classes: Sequence[int]) -> np.ndarray:
-    """Who must not be kept, bool N."""
-    left_out = np.zeros(len(samples.labels), dtype=bool)
-    for what in ("dropped", "excluded"):
-        left_out |= _mask(what, np.asarray(getattr(samples, what)), len(left_out))
-    if len(without_classes):
-        is_without = np.zeros(max(samples.labels.max(), *without_classes) + 1, dtype=bool)
-        is_without[list(without_classes)] = True
-        left_out |= is_without[samples.labels]
-    return left_out
-
-
-def _mask(what: str, given: np.ndarray, total: int) -> np.ndarray:
-    """Sample ids or a mask, as a mask."""
-    if given.dtype == bool and given.shape == (total,):
-        return given
-    mask = np.zeros(total, dtype=bool)
-    if given.size:
-        are_ids = np.issubdtype(given.dtype, np.integer) and given.ndim == 1
-        if not are_ids or given.min() < 0 or given.max() >= total:
-            raise ValueError(f"{what}: allowed are sample ids from 0 to {total - 1}, or a mask of {total} samples")
-        mask[given] = True
-    return mask
-
-
 def _check_floor(floor: float, pool: Pool, without_classes: Sequence[int]) -> None:
     """Refuse a floor that some class is too small for, or that all classes together are; a share always fits."""
     if floor < 1:
@@ -323,12 +191,13 @@ def _check_floor(floor: float, pool: Pool, without_classes: Sequence[int]) -> No
         smallest = int(floored[sizes.argmin()])
         name = pool.classes[smallest] if smallest < len(pool.classes) else smallest
         raise ValueError(
-            f"--subset.class_floor: {floor} given, and class {name!r} has {sizes.min()} samples that may be kept"
+            f"--subset.class_floor: {floor} given, and class {name!r} has "
+            f"{counted(int(sizes.min()), 'sample')} that may be kept"
         )
     if floor * len(floored) > pool.count:
         raise ValueError(
-            f"--subset.class_floor: {floor} given for {len(floored)} classes, and {pool.count} samples are kept: "
-            f"allowed is at most {pool.count // len(floored)}"
+            f"--subset.class_floor: {floor} given for {counted(len(floored), 'class')}, and "
+            f"{counted(pool.count, 'sample')} to be kept: allowed is at most {pool.count // len(floored)}"
         )
 
 
@@ -336,15 +205,15 @@ def warn_of_lost_classes(labels: np.ndarray, ids: np.ndarray, without_classes: S
     """Warn when a class of the full set has no sample left; only say so where that was asked for."""
     if len(without_classes):
         log.info(
-            "the subset keeps no sample of %d classes (%s), as --subset.without_classes asks",
-            len(without_classes), listed(without_classes),
+            "the subset keeps no sample of %s (%s), as --subset.without_classes asks",
+            counted(len(without_classes), "class"), listed(without_classes),
         )  # fmt: skip
     lost = np.setdiff1d(np.flatnonzero(sizes_of(labels)), np.flatnonzero(sizes_of(labels[ids])))
     lost = np.setdiff1d(lost, without_classes)
     if len(lost):
         log.warning(
-            "the subset of %d samples keeps no sample of %d classes (%s): keep more, or use --subset.balanced true",
-            len(ids), len(lost), listed(lost),
+            "the subset of %s keeps no sample of %s (%s): keep more, or use --subset.balanced true",
+            counted(len(ids), "sample"), counted(len(lost), "class"), listed(lost),
         )  # fmt: skip
 
 

@@ -1,0 +1,156 @@
+"""Run directories as rows: every setting and every result of a run under one name.
+
+Settings have their configuration names (`train.lr`), results those of `summary.json`, with dots where it nests
+(`student.name`, `cost.student_training.seconds`). Of several teachers the names are joined.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from kdprune.artefact import LOCK, read_record
+from kdprune.config import Config, dotted, to_dict
+from kdprune.files import read_json
+from kdprune.messages import did_you_mean, shown
+from kdprune.runs.run_dir import SUMMARY, read_config
+
+log = logging.getLogger("kdprune")
+
+# Of a summary: what is said elsewhere, or is for machines only. The keep fraction there is kept / total, and equals the
+# subset.keep_fraction that was asked for only up to rounding.
+_LEFT_OUT = ("key", "inputs", "teacher", "student", "name", "keep_fraction")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run directory.
+
+    Attributes:
+        path: the directory.
+        values: by name; what an unfinished run has no value of is None.
+    """
+
+    path: Path
+    values: dict[str, Any]
+
+
+def find_runs(folders: Iterable[Path]) -> list[Run]:
+    """All runs in folders and in the folders below them, by path: students, teachers and proxies.
+
+    Runs that cannot be read are named in a warning and left out.
+
+    Raises:
+        FileNotFoundError: no such folder.
+    """
+    found: dict[Path, Run] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise FileNotFoundError(f"no such folder: {folder}")
+        for settings in sorted(folder.rglob("config.yaml")):
+            path = settings.parent
+            try:
+                if path not in found and read_record(path) is not None:
+                    found[path] = Run(path, _values(path))
+            except (ValueError, OSError) as error:
+                log.warning("%s is left out: %s", path, error)
+    return list(found.values())
+
+
+def full_name(given: str, runs: Sequence[Run]) -> str:
+    """The name that a user means: written in full, or its end (`lr` is `train.lr`, of several the shortest).
+
+    Raises:
+        ValueError: no such name, or several that are equally short.
+    """
+    known = list(dict.fromkeys([name for run in runs for name in run.values] + list(dotted(to_dict(Config())))))
+    if given in known:
+        return given
+    ending = [name for name in known if name.endswith(f".{given}")]
+    if not ending:
+        near = did_you_mean(given, sorted({*known, *(name.rpartition(".")[2] for name in known)}), most=3, write=str)
+        raise ValueError(f"unknown name {shown(given)}{near} (allowed are settings, and names in summary.json)")
+    fewest = min(name.count(".") for name in ending)
+    shortest = [name for name in ending if name.count(".") == fewest]
+    if len(shortest) > 1:
+        raise ValueError(f"{given} may be {' or '.join(shortest)}: write it in full")
+    return shortest[0]
+
+
+def _values(path: Path) -> dict[str, Any]:
+    settings = dotted(to_dict(read_config(path)))
+    finished = (path / SUMMARY).is_file() and "files" in (read_record(path) or {})
+    summary = read_json(path / SUMMARY) if finished else {}
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path / SUMMARY} is damaged: it holds no summary")
+    results = dotted({name: part for name, part in summary.items() if name not in _LEFT_OUT})
+    epoch, top1 = _last_row(path)
+    state = "finished" if finished else ("running" if _locked(path) else "unfinished")
+    return {
+        "run": path.name,
+        "path": str(path),
+        "state": state,
+        **settings,
+        "epoch": epoch,
+        "test_top1": top1,
+        **_models(summary),
+        **results,
+        "cost.seconds": _total(summary, "seconds"),
+        "cost.samples": _total(summary, "samples"),
+    }
+
+
+def _models(summary: dict[str, Any]) -> dict[str, Any]:
+    student, teachers = summary.get("student"), summary.get("teacher")
+    student = student if isinstance(student, dict) else {}
+    teachers = [one for one in teachers if isinstance(one, dict)] if isinstance(teachers, list) else []
+    parameters = [one["parameters"] for one in teachers if isinstance(one.get("parameters"), int)]
+    accuracies = [one["test_top1"] for one in teachers if isinstance(one.get("test_top1"), float)]
+    return {
+        "student.name": student.get("name"),
+        "student.parameters": student.get("parameters"),
+        "teacher.name": ",".join(str(one.get("name")) for one in teachers) or None,
+        "teacher.parameters": sum(parameters) if parameters else None,
+        "teacher.test_top1": sum(accuracies) / len(accuracies) if accuracies else None,
+    }
+
+
+def _total(summary: dict[str, Any], unit: str) -> float | None:
+    """Seconds, or samples that passed forwards and backwards, of all that a run cost."""
+    parts = summary.get("cost")
+    if not isinstance(parts, dict):
+        return None
+    counts = dotted(parts)
+    return sum(count for name, count in counts.items() if name.endswith(unit) and isinstance(count, int | float))
+
+
+def _last_row(path: Path) -> tuple[float | None, float | None]:
+    """The epoch that a run has reached, and its last top-1, by its metrics.csv."""
+    try:
+        with open(path / "metrics.csv", newline="") as file:
+            rows = list(csv.DictReader(file))
+        measured = [row["test_top1"] for row in rows if row.get("test_top1")]
+        return (float(rows[-1]["epoch"]) if rows else None), (float(measured[-1]) if measured else None)
+    except FileNotFoundError:
+        return None, None
+    except (KeyError, ValueError, csv.Error) as error:
+        raise ValueError(f"{path / 'metrics.csv'} is damaged: {error}") from None
+
+
+def _locked(path: Path) -> bool:
+    """Whether a process works in a run directory now."""
+    if not (path / LOCK).exists():
+        return False
+    lock = filelock.FileLock(path / LOCK, is_singleton=False)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return True
+    lock.release()
+    return False
