@@ -171,7 +171,7 @@ SHARED = {"teacher.models": "mlp_64", "teacher.targets": "cached", "subset.keep_
         ("seeds.data", 7, False), ("seeds.subset", 7, False), ("subset.keep_fraction", 0.4, False),
         ("subset.balanced", True, False), ("teacher.top_k", 3, False), ("teacher.train.lr", 0.3, False),
         ("train.steps", 90, False), ("data.augment", "none", False), ("data.val_fraction", 0.2, False),
-        ("teacher.engine", "plain", False), ("seeds.teacher", 7, False),
+        ("teacher.engine", "plain", False), ("teacher.cache", "x", False), ("seeds.teacher", 7, False),
     ],
 )  # fmt: skip
 def test_cached_targets_are_shared_by_runs_that_meet_the_same_views_of_the_same_samples(setting, value, same, tmp_path):

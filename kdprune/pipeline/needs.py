@@ -14,15 +14,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kdprune.checks import EMA
-from kdprune.config import (
-    Config,
-    SeedConfig,
-    StudentConfig,
-    TeacherTrainConfig,
-    TrainConfig,
-    relevant,
-)
+from kdprune.config import Config, SeedConfig, StudentConfig, TeacherTrainConfig, TrainConfig, relevant
 from kdprune.pipeline.cache import cache
+from kdprune.pipeline.proxies import proxy_recipe
 from kdprune.pipeline.record import trainings_of
 from kdprune.pipeline.score import recorded_for, selects_by_observation
 from kdprune.pipeline.session import open_session
@@ -122,7 +116,7 @@ def _observed(config: Config) -> list[Need]:
         "record": asdict(config.record),
         "data": asdict(config.data),
         "seed": config.seed_of("subset"),
-        "proxy": [config.student.model, config.seed] if "gradients" in kinds or "memorization" in kinds else None,
+        "proxy": relevant(proxy_recipe(config, 0)) if {"gradients", "memorization"} & set(kinds) else None,
         "teacher": [teacher.models, teacher.checkpoints] if {"embeddings", "teacher"} & set(kinds) else None,
     }
     what = f"scores by {subset.scorer or subset.selector}{_apart(config)}"
@@ -136,7 +130,7 @@ def _targets(config: Config, before: tuple[Need, ...]) -> Need | None:
         return None
     what = f"targets of {'+'.join(teacher.models)}, keep {config.subset.keep_fraction:g}, seed {config.seed}"
     what += _apart(config)
-    made_of = [relevant(_seen(config)), sorted(need.id for need in before)]
+    made_of = [relevant(_seen(config)), teacher.cache, sorted(need.id for need in before)]
     return Need("targets", what, _id("targets", *made_of), config, needs=before)
 
 
@@ -173,6 +167,8 @@ def _pass_of(need: Need) -> str:
 
 def _merged(group: Sequence[Need]) -> Need | None:
     """One need that makes all of a group; None where there is nothing to merge."""
+    if len(group) == 1:
+        return None
     models = list(dict.fromkeys(model for need in group for model in need.config.teacher.models))
     first = group[0].config
     teacher = replace(first.teacher, models=models, weights=None, temperatures=None, by_correctness=False)
@@ -180,7 +176,7 @@ def _merged(group: Sequence[Need]) -> Need | None:
     need = _targets(config, tuple(needs_of_run(replace(config, teacher=replace(teacher, targets="online")))))
     assert need is not None
     same = {one.id for one in need.needs} == {one.id for other in group for one in other.needs}
-    return need if len(group) > 1 and same else None  # else their trainings differ in more than the model
+    return need if same else None  # else their trainings differ in more than the model
 
 
 def _id(kind: str, *made_of: Any) -> str:
