@@ -176,6 +176,7 @@ class Sweep:
         elif stopping:
             status.state = "waiting"  # the same command goes on with it
         elif status.attempt <= self.retry:
+            status.seconds = time.monotonic() - status.begun
             self._write(status, "failed", event.details)
             status.state = "waiting"
         else:
@@ -196,4 +197,5 @@ class Sweep:
         choice = self.choices.get(status.node.id)
         tuned = {} if choice is None else {"tuned": choice.values, "curve": list(choice.curve)}
         entry = {"id": status.node.id, "what": status.node.what, **place, "state": state, "attempt": status.attempt}
-        self.journal.write({**entry, "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **tuned, **details})
+        clock = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(status.seconds, 3)}
+        self.journal.write({**entry, **clock, **tuned, **details})
