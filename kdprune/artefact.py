@@ -24,7 +24,8 @@ from typing import Any
 
 import filelock
 
-from kdprune.files import digest, read_json, write_json
+from kdprune.files import digest, write_json
+from kdprune.outside import MAPPING, TEXT, below, check_fields, mapping_of, read_json
 
 log = logging.getLogger("kdprune")
 
@@ -116,8 +117,14 @@ class Artefact:
         """Be the only process that makes this artefact; another one that does is waited for.
 
         The lock is the operating system's, so a process that dies leaves none behind.
+
+        Raises:
+            ValueError: the lock is no file of this folder, and what it leads to would be written over.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / LOCK
+        if path.is_symlink() or (path.exists() and not path.is_file()):
+            raise ValueError(f"{path} is no file of this folder, but a link, a pipe or the like: remove it")
         lock = filelock.FileLock(self.folder / LOCK, is_singleton=False)
         try:
             lock.acquire(timeout=0)
@@ -146,6 +153,9 @@ def obtain(artefact: Artefact, make: Callable[[], Iterable[str]]) -> None:
             artefact.finish(make())
 
 
+_FIELDS = {"what": TEXT, "key": MAPPING, "files": mapping_of(TEXT)}
+
+
 def read_record(folder: Path) -> dict[str, Any] | None:
     """What `artefact.json` of a folder says: `what`, `key`, and `files` where it is finished; None if there is none.
 
@@ -155,12 +165,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     path = folder / FILE
     if not path.exists():
         return None
-    content = read_json(path)
-    if not isinstance(content, dict) or not isinstance(content.get("key"), dict):
-        raise ValueError(f"{path} is damaged: it has no key")
-    if not isinstance(content.get("files", {}), dict):
-        raise ValueError(f"{path} is damaged: its 'files' are not names with digests")
-    return content
+    return check_fields(read_json(path), _FIELDS, str(path), may_lack=["files"])
 
 
 def damage(folder: Path) -> list[str]:
@@ -169,8 +174,12 @@ def damage(folder: Path) -> list[str]:
     files = {} if record is None else record.get("files", {})
     found = []
     for name, expected in files.items():
-        path = folder / name
-        if not path.is_file():
+        try:
+            path = below(folder, name)
+        except ValueError as error:
+            found.append(f"{folder / FILE} is damaged: {error}")
+            continue
+        if not path.is_file():  # a pipe or a device, which might never end, is none
             found.append(f"{path} is missing")
         elif digest(path) != expected:
             found.append(f"{path} is not what was written: its digest differs")

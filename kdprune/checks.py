@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any
 
 from kdprune import alpha as alpha_policies
 from kdprune.config import Config, TeacherConfig
 from kdprune.data import recipe
 from kdprune.losses.common import expression
+from kdprune.messages import shown
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
 RESERVED = ("teachers", "targets", "records", "scores", "sweeps")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
+LARGEST_SEED = 10**18 - 1
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 
 # option → (lowest, highest, lowest is allowed, highest is allowed)
@@ -41,6 +44,8 @@ _RANGES = {
     "train.grad_accum": (1, None, True, True),
     "train.momentum": (0, 1, True, False),
     "train.lr": (0, None, False, True),
+    "train.lr_base": (0, None, False, True),
+    "train.lr_base_size": (1, None, True, True),
     "train.min_lr": (0, None, True, True),
     "train.warmup_epochs": (0, None, True, True),
     "train.decay_rate": (0, 1, False, True),
@@ -72,6 +77,8 @@ def check(config: Config) -> None:
         ValueError: naming the option, what was given and what is allowed.
     """
     check_ranges(config)
+    check_seeds(config)
+    check_rates(config)
     check_name(config.name)
     read_call("selectors", config.subset.selector, "--subset.selector")
     if config.subset.dynamic is not None:
@@ -98,15 +105,61 @@ def check(config: Config) -> None:
     check_mean_teacher(config)
 
 
+def check_files(config: Config) -> None:
+    """Refuse files that are not there, before the data is opened.
+
+    Raises:
+        FileNotFoundError: naming the option.
+    """
+    subset, given = config.subset, [("student.checkpoint", config.student.checkpoint)]
+    given += [(f"subset.{name}", getattr(subset, name)) for name in ("file", "scores", "features")]
+    given += [("teacher.checkpoints", file) for file in config.teacher.checkpoints]
+    given += [("record.files", file.partition("@")[0]) for file in config.record.files]
+    for option, path in given:
+        if path is not None and not Path(path).exists():
+            raise FileNotFoundError(f"--{option}: {shown(path)} given, and there is no such file")
+
+
 def check_name(name: str | None) -> None:
     """Refuse a name that is no plain folder name, or that stands for something else in the output."""
     if name is None:
         return
-    plain = name.strip(" .") and len(name.encode()) <= 200 and not any(c in name for c in "/\\") and name.isprintable()
+    plain = name.strip(" .") and name.isprintable() and len(name.encode()) <= 200 and not any(c in name for c in "/\\")
     if not plain or name in RESERVED:
         raise ValueError(
             f"--name: {name!r} given, allowed is the name of a folder in --output, other than {' and '.join(RESERVED)}"
         )
+
+
+def check_seed(seed: int | None, option: str) -> None:
+    """Refuse a seed that the generators cannot take, with some room for those that are made by adding to it."""
+    if seed is not None and abs(seed) > LARGEST_SEED:
+        raise ValueError(
+            f"{option}: {seed} given, allowed are whole numbers from {-LARGEST_SEED} to {LARGEST_SEED} (18 digits)"
+        )
+
+
+def check_seeds(config: Config) -> None:
+    check_seed(config.seed, "--seed")
+    check_seed(config.record.seed, "--record.seed")
+    for role in ("weights", "data", "subset", "teacher"):
+        check_seed(getattr(config.seeds, role), f"--seeds.{role}")
+
+
+def check_rates(config: Config) -> None:
+    """Refuse a schedule that would rise to its lowest rate."""
+    for group, own in (
+        ("train", config.train),
+        ("teacher.train", config.teacher.train),
+        ("record.train", config.record.train),
+    ):
+        lr, low, sched = (
+            getattr(config.train if getattr(own, name) is None else own, name) for name in ("lr", "min_lr", "sched")
+        )
+        given = own.lr is not None or own.min_lr is not None or own.sched is not None
+        by_base = (own.lr_base or config.train.lr_base) is not None  # the rate is a matter of the batch, too
+        if given and not by_base and sched in ("cosine", "poly", "onecycle") and low > lr:
+            raise ValueError(f"--{group}.min_lr: {low:g} given, allowed is at most the learning rate, {lr:g}")
 
 
 def check_ranges(config: Config) -> None:
@@ -119,11 +172,19 @@ def check_ranges(config: Config) -> None:
             value = getattr(value, name)
         if value is None:
             continue
+        if isinstance(value, list):
+            _check_sides(option, value)
+            continue
         below = value < low or (value == low and not with_low)
         above = high is not None and (value > high or (value == high and not with_high))
         if below or above or value != value or value == float("inf"):
             upper = "∞)" if high is None else f"{high}{']' if with_high else ')'}"
             raise ValueError(f"--{option}: {value} given, allowed is {'[' if with_low else '('}{low}, {upper}")
+
+
+def _check_sides(option: str, sides: list[int]) -> None:
+    if len(sides) != 2 or min(sides) < 1:
+        raise ValueError(f"--{option}: {sides} given, allowed is one side or [height, width], each in [1, ∞)")
 
 
 def check_teachers(teacher: TeacherConfig) -> None:

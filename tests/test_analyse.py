@@ -14,8 +14,8 @@ from kdprune.data.scores import Scores, load_scores
 from kdprune.data.sources import open_source
 
 TINY = options(
-    data__augment="crop(1)", student__model="mlp_64", train__batch_size=64, train__lr=0.05, train__precision="no",
-    train__sched="none", train__eval_every=8,
+    data__dataset="digits", data__augment="crop(1)", student__model="mlp_64", train__batch_size=64, train__lr=0.05,
+    train__precision="no", train__sched="none", train__eval_every=8,
 )  # fmt: skip
 
 

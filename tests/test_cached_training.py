@@ -61,8 +61,9 @@ def kdprune(words: str, output: Path, settings: dict[str, Any]) -> int:
     """The command line in this process; its exit status."""
     given = relevant(config_of(output, settings))
     given |= {"output": output, "teacher.cache": settings["teacher.cache"]}
+    others = {name: x for name, x in given.items() if DEFAULTS.get(name) != x}
     with restored_surroundings():
-        return main([*words.split(), *options(**{name: x for name, x in given.items() if DEFAULTS.get(name) != x})])
+        return main([*words.split(), *options(data__dataset="digits", **others)])
 
 
 def close(run: Path, other: Path) -> bool:

@@ -27,7 +27,7 @@ MISTAKES = {  # a line, and what the answer must name: the option, what was give
     "train --train.steps 1e3": ["--train.steps: '1e3'", "a whole number or null"],
     "train --baseline yess": ["--baseline: 'yess'", "true or false"],
     "train --train.save_epochs [a]": ["--train.save_epochs: 'a'", "a list of whole numbers"],
-    "train --train.sched cosin": ["--train.sched", "cosine or multistep or poly or none", "cosine?"],
+    "train --train.sched cosin": ["--train.sched", "cosine or multistep or poly or onecycle or none", "cosine?"],
     "train --config /no/such.yaml": ["--config: ", "'/no/such.yaml'"],
     "train --subset.keep_fraction 0": ["--subset.keep_fraction: 0.0", "(0, 1]"],
     "train --subset.keep_fraction 1.2": ["--subset.keep_fraction: 1.2", "(0, 1]"],
@@ -124,6 +124,31 @@ def test_print_config_is_a_recipe(capsys, tmp_path):
     assert from_dict(yaml.safe_load(again)) == printed
 
 
+@pytest.mark.parametrize("words", [[], ["--seed", "1"], ["--train.epochs=3", "--subset.keep_fraction", "0.2"]])
+@pytest.mark.parametrize("command", ["train", "cache", "record dynamics", "analyse noise"])
+def test_without_a_recipe_and_data_it_is_the_demonstration(capsys, command, words):
+    _, out, _ = run(capsys, *command.split(), *words, "--print_config")
+    demonstration = yaml.safe_load(cli.DEFAULT_RECIPE.read_text())
+    expected = from_dict({**demonstration, "seed": 1 if "--seed" in words else 0})
+    if len(words) > 1 and "--seed" not in words:
+        expected.train.epochs, expected.subset.keep_fraction = 3, 0.2
+    printed = yaml.safe_load(out)
+    assert from_dict({name: printed[name] for name in to_dict(expected)}) == expected
+    assert cli.parse([*command.split(), *words])[1].config_object == expected
+    assert "this is the demonstration, digits_random50.yaml" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["--data.dataset=digits"], ["--data.dataset", "digits"], ["--config", "c.yaml"]])
+def test_with_a_recipe_or_data_it_is_not(capsys, tmp_path, monkeypatch, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("seed: 0\n")
+    _, out, err = run(capsys, "train", *words, "--train.lr", "0.3", "--print_config")
+    expected = Config()
+    expected.train.lr = 0.3
+    assert from_dict(yaml.safe_load(out)) == expected
+    assert not err
+
+
 def test_options_go_before_the_file(capsys, tmp_path):
     (tmp_path / "c.yaml").write_text("train:\n  lr: 0.3\n  epochs: 7\n")
     _, out, _ = run(capsys, "train", "--config", str(tmp_path / "c.yaml"), "--train.lr", "0.2", "--print_config")
@@ -169,7 +194,12 @@ def test_lists(capsys):
     status, out, _ = run(capsys, "list", "losses")
     assert status == 0
     assert out.splitlines()[0] == "losses:"
-    assert "  kd" in out.splitlines()
+    (of_kd,) = [line for line in out.splitlines() if line.startswith("  kd(temperature) ")]
+    assert "Hinton's distillation" in of_kd
+    assert "Hinton et al. 2015" in of_kd
+    _, out, _ = run(capsys, "list", "models")
+    assert out.splitlines()[1].startswith("  mlp_")  # kdprune's own go first
+    assert out.splitlines().index("  cifar_resnet8") < out.splitlines().index("  resnet18")
     _, out, _ = run(capsys, "list", "models", "--filter", "cifar_resnet*")
     assert {"cifar_resnet8", "cifar_resnet56"} <= set(out.split())
     status, out, _ = run(capsys, "list", "scorers")
@@ -213,7 +243,9 @@ def test_evaluate_refuses_what_is_no_finished_run(capsys, tmp_path, digits_teach
 
 def test_a_runs_own_config_repeats_the_run(tmp_path):
     """What a run wrote down is all that it takes; the run is recognised, and nothing is trained."""
-    words = options(output=tmp_path, student__model="mlp_64", train__steps=3, data__augment="crop(1)")
+    words = options(
+        output=tmp_path, data__dataset="digits", data__augment="crop(1)", student__model="mlp_64", train__steps=3
+    )
     status, table, err = said_by(["train", *words])
     assert status == 0, err
     assert "student mlp_64 without KD" in table

@@ -31,17 +31,18 @@ def test_the_defaults_are_allowed():
     check(Config())
 
 
+SIDES = st.integers(1, 500)
 NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
     "(0, 1)": "record.train_fraction",
     "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
-    "(0, ∞)": "distill.temperature train.epochs train.lr train.clip_grad",
+    "(0, ∞)": "distill.temperature train.epochs train.lr train.lr_base train.clip_grad",
     "[0, ∞)": "subset.class_floor data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }
 WHOLE = {
     "[0, ∞)": "data.workers record.epoch",
     "[1, ∞)": "data.image_size teacher.snapshot teacher.generations teacher.views teacher.top_k train.steps "
-    "train.batch_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
+    "train.batch_size train.lr_base_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
 }
 
 
@@ -64,6 +65,13 @@ def test_values_outside_a_range_are_refused_and_the_range_is_shown():
                     assert allowed in str(refused.value)
                 for value in right:
                     check(changed(option, value))
+
+
+@pytest.mark.parametrize("sides", [[], [64], [64, 0], [64, 48, 3], [-1, 5]])
+def test_a_size_that_is_none_is_refused(sides):
+    with pytest.raises(ValueError, match=r"^--data.image_size: .* given, allowed is one side or \[height, width\]"):
+        check(changed("data.image_size", sides))
+    check(changed("data.image_size", [64, 48]))
 
 
 def test_every_number_among_the_settings_has_a_range():
@@ -141,7 +149,9 @@ configs = st.builds(
         {
             "seed": st.integers(0, 2**31),
             "name": st.none() | st.text("abc-_.0 :#'\"", min_size=1),
-            "data": st.fixed_dictionaries({"image_size": st.none() | st.integers(1, 500)}),
+            "data": st.fixed_dictionaries(
+                {"image_size": st.none() | st.integers(1, 500) | st.lists(st.integers(1, 500), min_size=2, max_size=2)}
+            ),
             "subset": st.fixed_dictionaries({"keep_fraction": st.floats(1e-6, 1)}),
             "teacher": st.fixed_dictionaries(
                 {
@@ -185,7 +195,7 @@ def test_unknown_settings_are_refused_with_the_nearest_name():
         ("data.workers", True, "a whole number or null"),
         ("baseline", 1, "true or false"),
         ("output", None, "text"),
-        ("train.sched", "cosin", "cosine or multistep or poly or none; did you mean cosine?"),
+        ("train.sched", "cosin", "cosine or multistep or poly or onecycle or none; did you mean cosine?"),
         ("train.save_epochs", ["a"], "a list of whole numbers"),
         ("teacher.weights", "lerned", "learned or null; did you mean learned?"),
         ("distill.layers", ["a"], "a list of lists of texts"),

@@ -47,8 +47,8 @@ def projected(monkeypatch):
 
 
 def moves(projected, of_run: int) -> dict[str, torch.Tensor]:
-    """By how much each parameter of the loss has moved in a run."""
-    before, loss = projected[of_run]
+    """By how much each parameter of the loss has moved in a run, which before it built one for its dry step."""
+    before, loss = projected[2 * of_run + 1]
     assert before
     return {name: p.detach() - before[name] for name, p in loss.named_parameters()}
 
@@ -62,7 +62,7 @@ def test_the_parameters_of_a_loss_are_trained_and_only_weights_decay(tmp_path, s
     """In a step of plain gradient descent, a weight decay of w takes lr·w of each weight, and nothing of a bias."""
     for decay in (0.0, 0.25):
         train(tmp_path / str(decay), {**settings, **ONE_STEP, "train.weight_decay": decay})
-    before, free, decayed = projected[0][0], moves(projected, 0), moves(projected, 1)
+    before, free, decayed = projected[1][0], moves(projected, 0), moves(projected, 1)
     assert {name.rsplit(".")[-1] for name in before} == {"weight", "bias"}
     for name, start in before.items():
         assert free[name].abs().max() > 0, name

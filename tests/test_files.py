@@ -1,10 +1,77 @@
 """Files are written whole or not at all."""
 
+import errno
 import os
+import subprocess
 
+import matplotlib.figure
+import numpy as np
 import pytest
+from helpers import options, said_by
+from PIL import Image
 
-from kdprune.files import read_json, write_json, write_whole
+from kdprune.data.scores import Scores
+from kdprune.files import NoSpace, check_space, write_json, write_text, write_whole
+from kdprune.outside import read_json
+
+LARGE = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+
+
+def write_figure(path):
+    figure = matplotlib.figure.Figure(figsize=(9, 9))
+    figure.figimage(LARGE)
+    write_whole(path, lambda file: figure.savefig(file, format="png"))
+
+
+# All ways in which files are written here: by Python, numpy, Pillow, matplotlib, pyarrow.
+WRITERS = {
+    "text": lambda path: write_text(path, "a" * 100_000),
+    "array": lambda path: write_whole(path, lambda file: np.save(file, LARGE, allow_pickle=False)),
+    "parts": lambda path: write_whole(path, lambda file: [file.write(row.data) for row in LARGE]),
+    "picture": lambda path: write_whole(path, lambda file: Image.fromarray(LARGE).save(file, format="PNG")),
+    "figure": write_figure,
+    "scores": lambda path: Scores(
+        LARGE.reshape(-1).astype(np.float32), np.zeros(LARGE.size, dtype=int), "data", "mine", "high"
+    ).save(path),
+}
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 32 KiB."""
+    if os.geteuid() or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=32k", "tmpfs", tmp_path]).returncode:
+        pytest.skip("only root may mount a small disk")
+    yield tmp_path
+    subprocess.run(["umount", tmp_path], check=True)
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_a_disk_that_fills_up_is_said_with_what_was_needed_and_what_is_free(small_disk, kind):
+    path = small_disk / "file"
+    path.write_text("old")
+    with pytest.raises(NoSpace, match=r"it needs at least .* KiB, 28 KiB are free") as full:
+        WRITERS[kind](path)
+    assert str(full.value).startswith(f"{path}: ")
+    assert full.value.errno == errno.ENOSPC
+    assert path.read_text() == "old"
+    assert os.listdir(small_disk) == ["file"]
+
+
+def test_a_disk_without_room_for_a_folder(small_disk):
+    write_whole(small_disk / "all", lambda file: file.write(bytes(32 * 1024)))
+    with pytest.raises(NoSpace, match="0 bytes are free"):
+        write_json(small_disk / "folder" / "a.json", 1)
+    with pytest.raises(NoSpace, match="the results need 1 KiB, 0 bytes are free: look elsewhere"):
+        check_space(small_disk, 1024, "the results", "look elsewhere")
+
+
+@pytest.mark.parametrize("kind", WRITERS)
+def test_what_is_written_is_whole(tmp_path, kind):
+    WRITERS[kind](tmp_path / "file")
+    if kind in ("picture", "array"):
+        read = np.load(tmp_path / "file") if kind == "array" else np.asarray(Image.open(tmp_path / "file"))
+        assert (read == LARGE).all()
+    assert len(os.listdir(tmp_path)) == 1
 
 
 def test_whatever_goes_wrong_the_old_file_stays(tmp_path):
@@ -32,3 +99,23 @@ def test_a_damaged_json_file_is_named(tmp_path):
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match=r"a\.json is not valid JSON"):
         read_json(tmp_path / "a.json")
+
+
+def test_a_tracker_whose_disk_is_full(small_disk):
+    words = options(
+        student__model="mlp_64", data__augment="none", train__steps=4, log_with="tensorboard", output=small_disk,
+        subset__keep_fraction=0.2,
+    )  # fmt: skip
+    fill = 0
+    while True:  # until the tracker is the one that meets the end of the disk
+        status, _, said = said_by(["train", *words])
+        assert status == 1, said
+        assert "Traceback" not in said
+        assert "are free (No space left on device)" in said
+        if "/tracker: " in said:
+            return
+        fill += 4
+        for file in sorted(small_disk.rglob("*"), reverse=True):
+            file.unlink() if file.is_file() else file.rmdir()
+        subprocess.run(["mount", "-o", f"remount,size={32 + fill}k", small_disk], check=True)
+        assert fill < 200

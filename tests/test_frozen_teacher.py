@@ -144,6 +144,61 @@ def test_a_faster_route_that_changes_the_logits_is_refused(monkeypatch, caplog):
     torch.testing.assert_close(teacher(x), model(x))
 
 
+class Cancels(nn.Module):
+    """The small difference of two large numbers: nothing is left of it in bfloat16."""
+
+    def __init__(self, norm: bool = False) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3) if norm else nn.Identity()
+        self.a, self.b = nn.Linear(3 * 8 * 8, 10), nn.Linear(3 * 8 * 8, 10)
+        with torch.no_grad():
+            self.b.weight.mul_(100)
+            self.a.weight.copy_(self.b.weight + 0.01 * self.a.weight)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x)).flatten(1)
+        return self.a(x) - self.b(x)
+
+
+@pytest.mark.parametrize("norm", [False, True])
+@pytest.mark.parametrize("fold", [True, False])
+def test_a_teacher_that_does_not_bear_the_precision_runs_in_float32(caplog, norm, fold):
+    torch.manual_seed(0)
+    model, x = Cancels(norm).eval(), torch.randn(4, 3, 8, 8)
+    teacher = freeze(model, device=CPU, dtype=torch.bfloat16, example=x, fold=fold, name="cancels")
+    assert teacher.dtype == torch.float32
+    assert teacher.route == ("folded" if norm and fold else "plain")
+    torch.testing.assert_close(teacher(x), model(x), rtol=1e-2, atol=1e-3)
+    said = [record.getMessage() for record in caplog.records if "runs in float32" in record.getMessage()]
+    assert len(said) == 1
+    in_bf16 = frozen.FrozenTeacher(copy.deepcopy(model), device=CPU, dtype=torch.bfloat16, route="plain")(x)
+    error = (in_bf16 - model(x)).norm() / model(x).norm()
+    assert error > 0.1
+    for part in ("teacher cancels", "bfloat16", f"{error:.2g}", "0.02"):
+        assert part in said[0]
+
+
+def test_a_precision_that_a_model_does_not_know_is_left_for_float32(caplog):
+    class Picky(nn.Linear):
+        def forward(self, x):
+            if torch.is_autocast_enabled("cpu"):
+                raise RuntimeError("not implemented for 'BFloat16'")
+            return super().forward(x)
+
+    x = torch.randn(4, 3)
+    assert freeze(Picky(3, 2), device=CPU, dtype=torch.bfloat16, example=x).dtype == torch.float32
+    assert "not implemented" in caplog.text
+    assert "Picky" in caplog.text
+
+
+def test_a_teacher_whose_logits_are_nought_is_no_worse_in_any_precision():
+    model = nn.Linear(3, 2)
+    nn.init.zeros_(model.weight)
+    nn.init.zeros_(model.bias)
+    assert freeze(model, device=CPU, dtype=torch.bfloat16, example=torch.randn(4, 3)).dtype == torch.bfloat16
+
+
 def test_a_model_that_cannot_be_folded_is_used_as_it_is(monkeypatch, caplog):
     def fail(network, example):
         raise RuntimeError("no trace")

@@ -15,7 +15,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # A module may import from its own layer and from those before it.
 LAYERS = [
-    {"registry", "calls", "messages", "typed", "config", "checks", "files", "artefact", "bars"},
+    {"registry", "calls", "messages", "typed", "config", "checks", "outside", "yaml_text", "files", "artefact", "bars"},
     {"data"},
     {"models", "geometry", "records"},
     {*KINDS, "alpha", "teachers"},
@@ -143,6 +143,31 @@ def test_nothing_that_is_loaded_runs_code():
     assert calls
     unsafe = [f"{module}, line {call.lineno}: {ast.unparse(call)}" for module, call in calls if runs_code(call)]
     assert not unsafe
+
+
+# What reads the contents of a file → the modules that may, which bound it; all others go by theirs.
+READERS = {
+    "json.loads": {"kdprune.outside", "kdprune.artefact"},
+    "json.load": set(),
+    "yaml.safe_load": set(),
+    "np.load": {"kdprune.files"},
+    "Image.open": {"kdprune.data.images"},
+    "pq.read_metadata": {"kdprune.data.sources.rows"},
+    "safetensors.safe_open": {"kdprune.models.weights"},
+    "timm.create_model": {"kdprune.models.create"},
+}
+
+
+def test_files_of_others_are_read_in_one_place():
+    for module, tree in TREES.items():
+        called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+        for reader, allowed in READERS.items():
+            assert reader not in called or module in allowed, f"{module} calls {reader}"
+    images = next(
+        node for node in ast.walk(TREES["kdprune.data.images"])
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "Image.open"
+    )  # fmt: skip
+    assert "formats" in {keyword.arg for keyword in images.keywords}
 
 
 def test_what_would_run_code_is_found():

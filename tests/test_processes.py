@@ -203,7 +203,10 @@ def test_two_processes_select_what_one_does(together, tmp_path):
 def test_a_signal_to_the_launcher_stops_both_with_one_checkpoint(tmp_path, digits_teacher):
     """As from a cluster. The launcher is torch's own: `accelerate launch --cpu` starts one process without an MPI
     host file."""
-    settings = {**KD, "student.model": "mlp_64", "teacher.models": digits_teacher, "train.precision": "no"}
+    settings = {
+        **KD, "data.dataset": "digits", "student.model": "mlp_64", "teacher.models": digits_teacher,
+        "train.precision": "no",
+    }  # fmt: skip
     long = options(**{**settings, "output": tmp_path, "train.steps": 60_000, "train.checkpoint_every": "0.01min"})
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
     log = tmp_path / "log"
@@ -227,8 +230,8 @@ def test_a_signal_to_the_launcher_stops_both_with_one_checkpoint(tmp_path, digit
 @pytest.mark.parametrize("view", ["plain", "training"])
 def test_two_processes_killed_while_they_record_go_on_and_lose_nothing(view, tmp_path):
     settings = {
-        "student.model": "mlp_64", "train.precision": "no", "train.record": view, "train.epochs": 12,
-        "train.batch_size": 50, "train.checkpoint_every": "0.7", "data.augment": "crop(1)",
+        "data.dataset": "digits", "student.model": "mlp_64", "train.precision": "no", "train.record": view,
+        "train.epochs": 12, "train.batch_size": 50, "train.checkpoint_every": "0.7", "data.augment": "crop(1)",
     }  # fmt: skip
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node=2", f"--master_port={free_port()}")
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -261,7 +264,10 @@ def wait_for_checkpoint(output: Path, process: subprocess.Popen[bytes], log: Pat
 def test_the_documented_launcher_does_not_start_one_process_in_silence(tmp_path):
     """Accelerate 1.15 runs one process for `--cpu --num_processes 2` unless it is given an MPI host file."""
     words = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes=2", f"--main_process_port={free_port()}")
-    settings = {"student.model": "mlp_64", "train.steps": 2, "train.precision": "no", "output": tmp_path}
+    settings = {
+        "data.dataset": "digits", "student.model": "mlp_64", "train.steps": 2, "train.precision": "no",
+        "output": tmp_path,
+    }  # fmt: skip
     done = run_command("train.py", *options(**settings), launcher=words)
     if done.returncode == 0:
         assert json.loads((only_run(tmp_path) / "environment.json").read_text())["processes"] == 2

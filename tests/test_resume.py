@@ -20,7 +20,8 @@ def arguments(digits_teacher):
     return [
         "train",
         *options(
-            student__model="cifar_resnet8", student__drop_rate=0.2, teacher__models=digits_teacher,
+            data__dataset="digits", student__model="cifar_resnet8", student__drop_rate=0.2,
+            teacher__models=digits_teacher,
             subset__keep_fraction=0.7, data__augment="crop(1)+cutmix", train__epochs=16, train__batch_size=32,
             train__ema=0.95, train__checkpoint_every="0.005min", train__eval_every=4, train__lr=0.05,
         ),

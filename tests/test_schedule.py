@@ -3,10 +3,14 @@
 import math
 
 import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from kdprune.config import TrainConfig
-from kdprune.training.schedule import Budget, make_optimizer, make_scheduler
+from kdprune.training.optimizer import make_optimizer
+from kdprune.training.schedule import Budget, make_scheduler, one_cycle, rate_after
 
 STEPS, EPOCH = 80, 20  # four epochs
 
@@ -61,3 +65,61 @@ def test_sgd_is_nesterovs_unless_there_is_no_momentum(momentum):
     settings = TrainConfig(momentum=momentum)
     (group,) = make_optimizer(settings, nn.Linear(2, 2, bias=False), []).param_groups
     assert group["nesterov"] == (momentum > 0)
+
+
+def by_torch(total: int, rise: float, peak: float, last: float) -> list[float]:
+    """The rates of torch's OneCycleLR."""
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, peak, total_steps=total, pct_start=rise / total, cycle_momentum=False,
+        final_div_factor=peak / 25 / last if last else math.inf,
+    )  # fmt: skip
+    found = []
+    for _ in range(total):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@given(
+    total=st.integers(3, 300),
+    part=st.floats(0.05, 0.9),
+    peak=st.floats(1e-4, 10),
+    last=st.sampled_from([0.0, 1e-5]),
+)
+def test_one_cycle_is_torchs(total, part, peak, last):
+    rise = max(1.5, part * total)  # torch divides by 0 where the peak is the first step
+    expected = by_torch(total, rise, peak, last)
+    found = [one_cycle(step, total, rise, peak, last) for step in range(total)]
+    assert found == pytest.approx(expected, rel=1e-9, abs=1e-12)
+
+
+@pytest.mark.parametrize(("warmup", "rise"), [(0, 0.3 * STEPS), (2, 2 * EPOCH)])
+def test_one_cycle_rises_over_the_warm_up_or_three_tenths(warmup, rise):
+    found = rates(sched="onecycle", warmup_epochs=warmup, min_lr=0.001)
+    assert found == pytest.approx(by_torch(STEPS, rise, 0.05, 0.001), rel=1e-9)
+
+
+@given(total=st.integers(1, 5), rise=st.floats(0, 10), last=st.floats(0, 0.05))
+def test_one_cycle_of_a_few_steps_stays_between_its_ends(total, rise, last):
+    found = [one_cycle(step, total, rise, 0.05, last) for step in range(total)]
+    assert all(min(last, 0.05 / 25) - 1e-12 <= rate <= 0.05 + 1e-12 for rate in found)
+
+
+@pytest.mark.parametrize("sched", ["cosine", "poly", "onecycle", "none"])
+def test_the_rate_is_a_function_of_the_step(sched):
+    """So a resumed run needs no state of its scheduler, and an order may move it at its own pace."""
+    config = TrainConfig(lr=0.05, sched=sched, warmup_epochs=1)
+    optimizer = make_optimizer(config, nn.Linear(2, 2), [])
+    scheduler = make_scheduler(config, optimizer, Budget(STEPS, 20 * 64, 64, EPOCH))
+    expected = rates(sched=sched, warmup_epochs=1)
+    for step in (79, 3, 40, 0):
+        scheduler.step_update(step)
+        assert optimizer.param_groups[0]["lr"] == expected[step]
+
+
+def test_the_rate_that_a_cycle_has_reached():
+    config, budget = TrainConfig(lr=0.05, sched="onecycle"), Budget(STEPS, 20 * 64, 64, EPOCH)
+    assert rate_after(config, budget, 10) == 0.05
+    assert rate_after(config, budget, 50) == rates(sched="onecycle")[50]

@@ -549,6 +549,26 @@ def test_a_file_of_the_same_size_changes_only_what_is_kept_of_its_pixels(tmp_pat
     assert identity_of(tmp_path).modified != before.modified
 
 
+def test_a_folder_costs_one_look_at_each_file(tmp_path, monkeypatch):
+    """Of a million files, a second one would be seconds, and minutes on a network's disk."""
+    class_folders(tmp_path / "photos", ["cat", "dog"], each=50)
+    looked_at: list[str] = []
+    look = os.stat
+
+    def counted(path, *args, **kwargs):
+        looked_at.append(os.fsdecode(path) if isinstance(path, str | bytes | os.PathLike) else "")
+        return look(path, *args, **kwargs)
+
+    source = open_source(str(tmp_path / "photos"), "train")
+    monkeypatch.setattr(os, "stat", counted)
+    open_source(str(tmp_path / "photos"), "train")
+    assert not [path for path in looked_at if path.endswith(".png")]
+    source.stamp()
+    assert sorted(path for path in looked_at if path.endswith(".png")) == sorted(
+        str(path) for path in (tmp_path / "photos").rglob("*.png")
+    )
+
+
 def test_a_parquet_file_that_was_written_anew_has_another_fingerprint(tmp_path, monkeypatch):
     monkeypatch.setattr("kdprune.data.fingerprint.SAMPLED", 2)
     pixels = [encoded(i) for i in range(5)]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kdprune import artefact, files
+from kdprune import artefact, files, outside
 from kdprune.data import decoding as decoding_module
 from kdprune.data import store as module
 from kdprune.data.decoding import Decoding
@@ -149,7 +149,7 @@ def test_a_store_that_is_not_whole_is_rebuilt(photos, tmp_path, change):
     elif change == "torn record":
         record.write_text("{")
     elif change == "unfinished":
-        about = files.read_json(record)
+        about = outside.read_json(record)
         del about["files"]
         files.write_json(record, about)
     elif change == "no ids":
@@ -292,3 +292,16 @@ def test_of_several_processes_one_decodes(photos, tmp_path, monkeypatch):
     assert run_processes(build, build, build) == [0, 0, 0]
     assert (tmp_path / "log").read_text() == "decoded\n"
     assert contents(tmp_path / "c") == WHOLE
+
+
+def test_a_store_with_a_flipped_bit_is_made_again(photos, tmp_path):
+    source = open_source(str(photos), "train")
+    images, _ = opened(source, tmp_path / "c")
+    expected = images.clone()
+    (path,) = (tmp_path / "c").rglob("images.u8")
+    content = bytearray(path.read_bytes())
+    content[7] ^= 4
+    del images
+    path.write_bytes(content)
+    again, _ = opened(source, tmp_path / "c")
+    assert (again == expected).all()

@@ -14,6 +14,7 @@ import timm
 import torch
 from helpers import StopIn, metrics, timeless, train
 from PIL import Image
+from timm.utils import ModelEmaV3
 
 from kdprune.artefact import LOCK
 from kdprune.config import config_hash
@@ -183,18 +184,54 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_last_good_checkpo
     assert not (tmp_path / "wild" / "summary.json").exists()
 
 
-def test_the_moving_average_is_what_comes_out(tmp_path):
-    """Of the student after each step, which snapshots of a run without an average hold."""
+@pytest.mark.parametrize("warmup", [True, False])
+def test_the_moving_average_is_what_comes_out(tmp_path, warmup):
+    """Of the student after each step, which snapshots of a run without an average hold; beside it runs timm's class."""
     steps = list(range(1, 7))
-    _, run = train(tmp_path / "ema", {"train.ema": 0.8, "train.steps": 6})
+    _, run = train(tmp_path / "ema", {"train.ema": 0.6, "train.ema_warmup": warmup, "train.steps": 6})
     _, without = train(tmp_path / "none", {"train.steps": 6, "train.save_steps": steps})
     files = [without / "checkpoints" / f"step_{step:09d}.safetensors" for step in steps]
-    first, *states = (safetensors.torch.load_file(file) for file in files)
+    states = [safetensors.torch.load_file(file) for file in files]
     assert close(states[-1], weights(without), 0)
-    average = first  # timm's first update copies
-    for state in states:
-        average = {name: 0.8 * value + 0.2 * state[name] for name, value in average.items()}
+    average = states[0]  # timm's first update copies
+    for step, state in zip(steps[1:], states[1:], strict=True):
+        decay = min(0.6, 1 - step ** (-2 / 3)) if warmup else 0.6
+        average = {name: decay * value + (1 - decay) * state[name] for name, value in average.items()}
     assert close(weights(run), average, 1e-5)
+    student = timm.create_model("mlp_64", num_classes=10, in_chans=1, img_size=8)
+    oracle = ModelEmaV3(student, decay=0.6, use_warmup=warmup)
+    for step, state in zip(steps, states, strict=True):
+        student.load_state_dict(state)
+        oracle.update(student, step=step)
+    assert close(weights(run), oracle.module.state_dict(), 0)
+
+
+def test_an_average_of_a_short_run_is_as_good_as_its_student(tmp_path):
+    """Without a warm-up, 0.999 of 63 steps keeps 94% of the first weights, and is worth nothing."""
+    short = {"student.model": "cifar_resnet8", "train.steps": 63, "train.lr": 0.1}
+    student, _ = train(tmp_path, short)
+    averaged, _ = train(tmp_path, {**short, "train.ema": 0.999})
+    old, _ = train(tmp_path, {**short, "train.ema": 0.999, "train.ema_warmup": False})
+    assert averaged["test_top1"] > student["test_top1"] - 0.03
+    assert old["test_top1"] < student["test_top1"] - 0.3
+
+
+@pytest.mark.parametrize(
+    ("settings", "share"),
+    [
+        ({"train.ema": 0.999, "train.ema_warmup": False}, 0.999**21),
+        ({"train.ema": 0.8, "train.ema_warmup": False}, None),  # 0.8**21 is less than a hundredth
+        ({"train.ema": 0.999}, None),
+        ({"train.ema": 0.999, "train.steps": 3}, (1 - 2 ** (-2 / 3)) * (1 - 3 ** (-2 / 3))),
+    ],
+)
+def test_an_average_that_is_mostly_old_is_warned_of(tmp_path, caplog, settings, share):
+    train(tmp_path, settings)
+    said = [record.getMessage() for record in caplog.records if "--train.ema:" in record.getMessage()]
+    assert len(said) == (share is not None)
+    if share is not None:
+        assert f"{100 * share:.1f}%" in said[0]
+        assert ("--train.ema_warmup true" in said[0]) == (settings.get("train.ema_warmup") is False)
 
 
 def test_accumulated_parts_are_one_batch(tmp_path, digits_teacher):

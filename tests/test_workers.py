@@ -312,7 +312,7 @@ def test_workers_have_no_effect_on_scorers_that_are_not_divided(tmp_path, record
     command = ["score", "kcenter(keep_fraction=0.001)", "moderate", "--from", folder, "--output", str(tmp_path)]
     assert main([*command, "--workers", "1"]) == 0
     (warned,) = [line for line in capsys.readouterr().err.splitlines() if "no effect" in line]
-    assert "--workers: no effect on kcenter" in warned
+    assert "--workers has no effect: computed in this process: kcenter(keep_fraction=0.001)" in warned
 
 
 def test_what_is_wrong_with_a_row_is_said_from_a_worker(tmp_path, two):

@@ -29,7 +29,7 @@ from kdprune.pipeline.train import train
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_config
 from kdprune.selectors.common.order import first_by_hash
-from kdprune.training.schedule import Budget, make_budget, rate_after
+from kdprune.training.schedule import ONE_CYCLE, Budget, make_budget, rate_after, rise_steps
 
 log = logging.getLogger("kdprune")
 
@@ -99,18 +99,23 @@ def step_of(name: str, run: Path, budget: Budget) -> int:
 def child_recipes(config: Config, run: Path, spawn: str, step: int, budget: Budget) -> list[Config]:
     """Recipes of two children: the rest of the parent's training, on minibatches of their own.
 
-    The rate goes on from where the parent's was; milestones and warm-up keep their steps. A cosine falls from there to
-    its end along an arc of its own, poly and multistep exactly as the parent's. Momentum begins at 0.
+    The rate goes on from where the parent's was; milestones and warm-up keep their steps. A cosine falls from there
+    to its end along an arc of its own, and so does a cycle; poly and multistep exactly as the parent's. Momentum begins
+    at 0.
     """
     new = deepcopy(config)
     new.name, new.baseline, new.log_with, new.record = None, False, [], RecordConfig()
     new.subset = SubsetConfig(file=str(run / SUBSET))
     epoch = budget.kept / budget.batch_size  # what a child counts its schedule by, since its steps are given
+    cycles = config.train.sched == ONE_CYCLE
+    warmup = rise_steps(config.train, budget) if cycles else config.train.warmup_epochs * budget.schedule_epoch
     new.train = replace(
         config.train,
         steps=budget.steps - step,
         lr=rate_after(config.train, budget, step),
-        warmup_epochs=max(0.0, config.train.warmup_epochs * budget.schedule_epoch - step) / epoch,
+        lr_base=None,
+        sched="cosine" if cycles else config.train.sched,  # what is left of a cycle
+        warmup_epochs=max(0.0, warmup - step) / epoch,
         decay_milestones=_milestones(config, budget, step),
         save_epochs=[],
         save_steps=[],

@@ -14,11 +14,12 @@ from kdprune.analysis.indicator import ROUNDS, aum_with_indicator, score_by
 from kdprune.analysis.noise import Suspects, beyond, detection, flip_labels, hardest_share
 from kdprune.config import Config
 from kdprune.data.relabelled import with_labels
+from kdprune.pipeline.effect import settled
+from kdprune.pipeline.recipes import check_optimizers
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.teachers import check_models
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.scorers.common.apply import bound
-from kdprune.training.schedule import check_optimizer
+from kdprune.scorers.common.apply import bound, declared
 
 log = logging.getLogger("kdprune")
 
@@ -70,8 +71,10 @@ def detect(
     share = next(given for given in (share, planted, SHARE) if given is not None)
     if not 0 < share < 1:
         raise ValueError(f"--{'share' if share != planted else 'planted'}: {share:g} given, allowed is (0, 1)")
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
     check_models(config)
+    kinds = {"dynamics" if text == INDICATOR else declared(bound(text)[0].name).needs for text in detectors}
+    config = settled(config, "analyse noise", kinds - {"nothing"})
     session = open_session(config, make_accelerator(config.train.precision, [], config.output))
     data, seed = session.data, config.seed_of("subset")
     true_labels = data.train.labels

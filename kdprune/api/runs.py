@@ -80,9 +80,9 @@ def train(
             Face `Dataset`; or a tuple (train, test) of two; or a mapping of splits such as a `DatasetDict`. Images are
             PIL images, uint8 arrays H×W or H×W×C, or uint8 tensors C×H×W or H×W. Without a held-out part nothing is
             evaluated.
-        student: in place of `student.model`: a module from images, float32 N×C×S×S, normalised by the data's mean and
-            std, to logits N×classes. It is trained from the weights that it has. S is `data.image_size`, or else the
-            side of the data's images.
+        student: in place of `student.model`: a module from images, float32 N×C×S×T, normalised by the data's mean and
+            std, to logits N×classes. It is trained from the weights that it has. S×T is `data.image_size`, or else S =
+            T the shorter side of the data's images.
         teachers: in place of `teacher.models`: one or several such modules. Losses between features need
             `distill.layers` with them.
 
@@ -188,7 +188,8 @@ def load_student(run: str | Path | Result, model: nn.Module | None = None, norma
         normalise: put in front what makes the model's input, so that the module takes uint8 images N×C×H×W.
 
     Returns:
-        From images, float32 N×C×S×S, normalised, to logits N×classes; with `normalise` from uint8 images of any size.
+        From images, float32 N×C×S×T, normalised, to logits N×classes; with `normalise` from uint8 images of
+        any size, which are cut and scaled as when it was evaluated.
 
     Raises:
         ValueError: nothing there, weights that have changed or are not the model's, or a module that was not given.
@@ -210,7 +211,8 @@ def load_student(run: str | Path | Result, model: nn.Module | None = None, norma
     student = built.model.eval()
     if not normalise:
         return student
-    return nn.Sequential(Inputs(built.spec, channels_last=is_convolutional(student)), student).eval()
+    inputs = Inputs(built.spec, channels_last=is_convolutional(student), whole_images=True)
+    return nn.Sequential(inputs, student).eval()
 
 
 def config_of(settings: Mapping[str, Any] | Config) -> Config:

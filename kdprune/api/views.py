@@ -1,11 +1,11 @@
 """Views of a data set as batches, for a training loop of one's own.
 
-Shapes: N images of a batch, C channels, S side of a view, K kept samples.
+Shapes: N images of a batch, C channels, S×T size of a view, K kept samples.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from kdprune.data import recipe
 from kdprune.data.dataset import Data
 from kdprune.data.place import Place
 from kdprune.data.reader import Batch, Reader, Request, ViewSettings, plain_batches
+from kdprune.data.size import size_of
 from kdprune.data.stream import Stream
 from kdprune.data.subset import Subset, load_subset
 from kdprune.models.inputs import Inputs
@@ -36,7 +37,8 @@ class Views:
         augment: the recipe ([views](views.md)), as in `data.augment`.
         subset: what is kept: of `select`, or a file; None for all that can be read.
         seed: of order and views.
-        image_size: S in pixels; by default the stored size. It must be given where the images are decoded by workers.
+        image_size: S in pixels, or [S, T]; by default the stored size (the shorter side of images that are not square).
+            It must be given where the images are decoded by workers.
         device: where batches go, such as "cuda:1"; by default the fastest one.
         workers: as in the settings `data.*`.
         memory_gb: as there.
@@ -65,7 +67,7 @@ class Views:
         *,
         subset: Subset | str | Path | None = None,
         seed: int = 0,
-        image_size: int | None = None,
+        image_size: int | Sequence[int] | None = None,
         device: str | torch.device | None = None,
         workers: int | None = None,
         memory_gb: float = 4.0,
@@ -76,9 +78,10 @@ class Views:
         with restored_surroundings():
             self.data: Data = opened(data, settings, seed)
         self.place = Place(torch.device(device) if device is not None else _fastest(), self.data.workers)
-        size = image_size or self.data.stored_size
-        if size is None:
+        given = image_size or self.data.stored_size
+        if given is None:
             raise ValueError("image_size: not given, and these images are decoded by workers, so they have no one size")
+        size = size_of(given)
         self.subset = _checked(subset, self.data)
         self.spec = InputSpec(self.data.channels, size, self.data.mean, self.data.std)
         fill = tuple(round(255 * m) for m in self.data.mean)
@@ -105,7 +108,7 @@ class Views:
             views: number of different views of a sample: epoch e has view e mod `views`; None: one for each epoch.
 
         Yields:
-            `ids` and `views`, int64 N, on the host; on the device `images`, uint8 N×C×S×S, and `labels`, int64 N, or
+            `ids` and `views`, int64 N, on the host; on the device `images`, uint8 N×C×S×T, and `labels`, int64 N, or
             float32 N×classes where samples are mixed.
 
         Example:
@@ -122,18 +125,22 @@ class Views:
 
         return self._reader.read(requests())
 
-    def held_out(self, batch_size: int = 512) -> Iterator[Batch]:
+    def held_out(self, batch_size: int = 512, spec: InputSpec | None = None) -> Iterator[Batch]:
         """Every held-out sample once, without augmentation, as in `batches`; the last batch may be smaller.
+
+        Args:
+            spec: the input of the model that is evaluated, such as `teacher.spec`: images are cut and scaled as timm
+                does it for that model. By default that of a model that is trained on these views.
 
         Raises:
             ValueError: the data has no held-out part.
         """
         if self.data.test is None:
             raise ValueError("data: it has no held-out part; give a pair (train, test)")
-        return plain_batches(self.data.test, self.data.test.readable, self.spec, self.place, batch_size)
+        return plain_batches(self.data.test, self.data.test.readable, spec or self.spec, self.place, batch_size)
 
     def normalise(self, images: Tensor, spec: InputSpec | None = None) -> Tensor:
-        """What a model takes, of uint8 images N×C×H×W: float32 N×C×S×S, (x/255 − mean) / std.
+        """What a model takes, of uint8 images N×C×H×W: float32 N×C×S×T, (x/255 − mean) / std.
 
         Args:
             images: of a batch.

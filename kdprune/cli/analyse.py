@@ -20,9 +20,11 @@ from kdprune.analysis.noise import Suspects, hardest_share
 from kdprune.analysis.velocity import velocities
 from kdprune.cli import plots
 from kdprune.config import Config
+from kdprune.config.situation import FROM_SCORES
 from kdprune.data.scores import load_scores
 from kdprune.data.sources.base import Source
 from kdprune.files import write_text
+from kdprune.pipeline.effect import settled
 
 SHOWN = 20  # suspects on the console
 
@@ -33,6 +35,7 @@ def analyse_noise(options: Any, config: Config) -> None:
         for name in ("planted", "detectors"):
             if getattr(options, name):
                 raise ValueError(f"--{name}: given beside --scores, which are of the labels as they are; leave one out")
+        settled(config, FROM_SCORES)
         path = Path(options.scores)
         found = hardest_share(load_scores(path), SHARE if options.share is None else options.share, config.seed)
         folder = Path(config.output) / "noise" / path.parent.name

@@ -14,8 +14,10 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
 from kdprune.cli import parsers
-from kdprune.cli.launch import processes_missing, relaunch
-from kdprune.config import Config
+from kdprune.cli.config_file import check_words
+from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
+from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
+from kdprune.config import Config, dotted, to_dict
 from kdprune.training.interrupt import Interrupted
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -23,6 +25,7 @@ _HERE = Path(__file__).resolve().parents[1]
 RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs") if folder.is_dir()), _HERE)
 MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
+_MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)  # of who typed
 CONFIGURED = ("train", "cache", "record", "analyse noise", "sweep")  # take all settings
 SEVERAL_PROCESSES = ("train", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
 
@@ -35,24 +38,50 @@ def main(arguments: list[str] | None = None) -> int:
     Returns:
         exit status: 0 done, 2 wrong input, 1 the run failed, 130 interrupted (the state is on disk).
     """
-    arguments = sys.argv[1:] if arguments is None else arguments
+    try:
+        with bars_for_people():
+            status = _run(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+        return status
+    except (SystemExit, BrokenPipeError):  # rich ends the process itself
+        if nobody_reads():
+            return end_quietly()
+        raise
+
+
+def _run(arguments: list[str]) -> int:
     command, options = parse(arguments)
     try:
         if command in SEVERAL_PROCESSES and (processes := processes_missing()):
             relaunch(processes, arguments)
+        if command in SEVERAL_PROCESSES:
+            stop_with_launchers()
         return COMMANDS[command][1](options)
     except KeyboardInterrupt:
-        return _say("interrupted before training began; nothing is lost", 130)
+        return _say("interrupted; what was finished is kept", 130)
     except Exception as error:
         if os.environ.get("KDPRUNE_DEBUG"):
             raise
         if isinstance(error, Interrupted):
             return _say(str(error), 130)
-        if isinstance(error, (ValueError, FileNotFoundError)):
-            return _say(f"error: {error}", 2)
-        if isinstance(error, (ArithmeticError, OSError)):
+        if isinstance(error, BrokenPipeError) and nobody_reads():
+            raise
+        if isinstance(error, (ValueError, OSError)):
+            return _say(f"error: {_with_option(error, options.given)}", 2 if isinstance(error, _MISTAKES) else 1)
+        if isinstance(error, ArithmeticError):
             return _say(f"error: {error}", 1)
+        if has_lost_a_process(error):
+            return _say("error: another process of this run has ended; the same command goes on from a checkpoint", 1)
         raise
+
+
+def _with_option(error: ValueError | OSError, given: dict[str, Any]) -> str:
+    """What is wrong, and which option named the file that it is about."""
+    from kdprune.cli.mistakes import of_system, with_option
+
+    if isinstance(error, OSError) and error.filename is not None:
+        return with_option(of_system(error), given)
+    return with_option(str(error), {name: value for name, value in given.items() if name != "--output"})
 
 
 def _say(text: str, status: int) -> int:
@@ -178,27 +207,15 @@ def _is_main_process() -> bool:
 
 
 def _list(options: Namespace) -> int:
-    from kdprune.messages import unknown
-    from kdprune.registry import KINDS, names
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.plugins import print_list
+    from kdprune.cli.unused import warn_of_unused
+    from kdprune.config.conditions import only
 
-    if options.kind == "scorers":
-        from kdprune.cli.plugins import print_scorers
-
-        print_scorers()
-        return 0
-    kinds = [options.kind] if options.kind else [*KINDS, "models"]
-    for kind in kinds:
-        if kind == "models":
-            import timm
-
-            import kdprune.models  # noqa: F401  registers kdprune's own
-
-            found = timm.list_models(options.filter)
-        elif kind in KINDS:
-            found = names(kind)
-        else:
-            raise ValueError(unknown("kind", kind, [*KINDS, "models"]))
-        print(f"{kind}:", *found, sep="\n  ")
+    of_models = only(lambda options: options.kind in (None, "models"), "it is of models")
+    with log_to_console():
+        warn_of_unused(options, {"filter": (of_models,)})
+        print_list(options.kind, options.filter)
     return 0
 
 
@@ -241,24 +258,40 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))
     parser = COMMANDS[command][0]()
     parser.prog = f"kdprune {command}"
-    if command == "train" and not rest:
+    demonstration = command in CONFIGURED and not _names_data(rest)
+    if demonstration:
         if not DEFAULT_RECIPE.exists():
-            sys.exit(_say("error: no settings given; name a recipe with --config FILE, or see --help", 2))
-        rest = ["--config", str(DEFAULT_RECIPE)]
+            sys.exit(_say("error: no data given; name a recipe with --config FILE, or --data.dataset; see --help", 2))
+        rest = ["--config", str(DEFAULT_RECIPE), *rest]
     try:
+        check_words(rest)
         options = parser.parse_args(rest)
+        options.defaults = parser.get_defaults()
+        options.given = {
+            action.option_strings[-1]: getattr(options, action.dest)
+            for action in parser._actions
+            if action.option_strings and hasattr(options, action.dest)
+        }
         if command in CONFIGURED:
             options.config_object = _config(options)
             if command != "sweep":  # whose recipe may be a whole one only with what the axes add
                 check(options.config_object)
+            options.given |= {f"--{name}": value for name, value in dotted(to_dict(options.config_object)).items()}
     except ArgumentError as error:
         from kdprune.cli.mistakes import explain
 
         options_known = [option for action in parser._actions for option in action.option_strings]
-        sys.exit(_say(f"error: {explain(str(error), options_known)}", 2))
+        sys.exit(_say(f"error: {explain(str(error), options_known, rest)}", 2))
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
+    if demonstration:
+        _say(f"neither --config nor --data.dataset is given: this is the demonstration, {DEFAULT_RECIPE.name}", 0)
     return command, options
+
+
+def _names_data(options: list[str]) -> bool:
+    """Whether options say what is to be trained on, or ask for help; else it is the demonstration that they change."""
+    return any(word.partition("=")[0] in ("--config", "--data", "--data.dataset", "-h", "--help") for word in options)
 
 
 def named(arguments: list[str]) -> tuple[str, list[str]]:

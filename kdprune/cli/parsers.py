@@ -6,6 +6,8 @@ from typing import Any
 
 from jsonargparse import ArgumentParser
 
+from kdprune.cli.config_file import ConfigFile
+from kdprune.cli.help import SettingsParser
 from kdprune.config import Config
 
 
@@ -14,14 +16,17 @@ def _parser(description: str) -> ArgumentParser:
 
 
 def train() -> ArgumentParser:
-    parser = _parser("Train a student on a kept subset, with a teacher.")
+    parser = SettingsParser(
+        description="Train a student on a kept subset, with a teacher.", exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config FILE.yaml] [--SETTING VALUE ...]",
+    )  # fmt: skip
     train_options(parser)
     return parser
 
 
 def train_options(parser: ArgumentParser) -> None:
     """Add all settings of a run."""
-    parser.add_argument("--config", action="config", help="YAML file with any of the settings below.")
+    parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
 
 
@@ -30,9 +35,9 @@ def sweep() -> ArgumentParser:
 
     parser = StudyParser(
         description="Train a grid of runs, and what they share once: a study file, or axes on the command line.",
-        exit_on_error=False,
-        allow_abbrev=False,
-    )
+        exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config STUDY.yaml] [--grid.SETTING A,B ...] [--tune.SETTING A,B ...] [--SETTING VALUE ...]",
+    )  # fmt: skip
     train_options(parser)
     parser.add_argument("--grid", type=Any, help="Axes: settings with the values that all others are combined with.")
     parser.add_argument("--zip", type=Any, help="Settings whose values go together, the first with the first, …")
@@ -43,10 +48,10 @@ def sweep() -> ArgumentParser:
         help="Settings with values of which one is chosen for each arm on a validation part of the training set; or "
         "names of axes of the grid.",
     )  # fmt: skip
-    parser.add_argument("--tuning.val_fraction", type=float, default=0.1, help="Part of the training set that judges.")
-    parser.add_argument("--tuning.seeds", type=int, default=1, help="Runs of an arm that try each value.")
+    parser.add_argument("--tune_val_fraction", type=float, default=0.1, help="Part of the training set that judges.")
+    parser.add_argument("--tune_seeds", type=int, default=1, help="Runs of an arm that try each value.")
     parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with its share of cores and GPUs.")
-    parser.add_argument("--launcher", type=str, choices=["local"], default="local", help="Where runs are started.")
+    parser.add_argument("--launcher", choices=["local"], default="local", help="Where runs are started.")
     parser.add_argument("--retry", type=int, default=0, help="How often a run that failed is tried again.")
     parser.add_argument(
         "--dry_run", action="store_true",
@@ -65,6 +70,7 @@ def cache() -> ArgumentParser:
 def record() -> ArgumentParser:
     parser = train()
     parser.description = "Record what scorers need: of proxies (see --record.*), of a teacher, of any model."
+    parser.usage = "%(prog)s KIND [--config FILE.yaml] [--SETTING VALUE ...]"
     parser.add_argument("kind", type=str, help="dynamics, embeddings, gradients, teacher or memorization.")
     return parser
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +9,13 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from kdprune.checks import check_seed
+from kdprune.cli.unused import warn_of_unused
+from kdprune.config.conditions import Condition, only
 from kdprune.data.scores import Scores, load_scores
 from kdprune.pipeline.score import score_files
 from kdprune.runs.workers import launched
 from kdprune.scorers.common.apply import bound, declared
-
-log = logging.getLogger("kdprune")
 
 
 def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
@@ -27,8 +27,8 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
         options: `scores`, `seed`, `output`, `workers`, `launcher` and `ray_address`.
     """
     workers = launched(options.launcher, options.workers, options.ray_address)
-    if options.launcher != "local" or options.workers is not None:
-        _warn_of_undivided(scorers, "--workers" if options.launcher == "local" else "--launcher")
+    check_seed(options.seed, "--seed")
+    warn_of_unused(options, conditions(scorers))
     base = None if options.scores is None else load_scores(options.scores)
     with workers as mapper:
         paths = score_files(scorers, records, Path(options.output), seed=options.seed, base=base, mapper=mapper)
@@ -42,10 +42,18 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
     print(*paths, sep="\n")  # below the table, in its order, where no column cuts them
 
 
-def _warn_of_undivided(scorers: list[str], option: str) -> None:
-    for text in scorers:
-        if "mapper" not in declared(bound(text, "scorer")[0].name).reads:
-            log.warning("%s: no effect on %s, which is computed in this process", option, text)
+def conditions(scorers: list[str]) -> dict[str, tuple[Condition, ...]]:
+    """Under which options matter, by what the scorers read."""
+    reads = {text: declared(bound(text, "scorer")[0].name).reads for text in scorers}
+    undivided = [text for text, read in reads.items() if "mapper" not in read]
+    divided = only(lambda options: not undivided, f"computed in this process: {', '.join(undivided)}")
+    read = {name for of_one in reads.values() for name in of_one}
+    return {
+        "workers": (divided,),
+        "launcher": (divided,),
+        "seed": (only(lambda options: "seed" in read, "no scorer here draws"),),
+        "scores": (only(lambda options: "difficulty" in read, "no scorer here starts from other scores"),),
+    }
 
 
 def _row(table: Table, scores: Scores) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jsonargparse import ArgumentParser, Namespace
+
+from kdprune.checks import check_seed
+from kdprune.cli.unused import warn_of_unused
+from kdprune.config.conditions import only
 
 if TYPE_CHECKING:
     from kdprune.data.scores import Scores
@@ -15,9 +19,26 @@ if TYPE_CHECKING:
     from kdprune.pipeline.describe import Description
     from kdprune.selectors.common.samples import Samples
 
-log = logging.getLogger("kdprune")
-
 SHOWN = 24  # classes in a table
+
+
+def _reads(what: str) -> Callable[[Namespace], bool]:
+    def reads(options: Namespace) -> bool:
+        from kdprune.selectors.common.select import needs_of
+
+        return what in needs_of(options.selector)
+
+    return reads
+
+
+_SELECTED = only(lambda options: options.keep_fraction, "without --keep_fraction nothing is selected")
+CONDITIONS = {
+    **dict.fromkeys(("selector", "balanced", "class_floor", "without_classes", "seed", "output"), (_SELECTED,)),
+    "hard": (_SELECTED, only(_reads("scores"), "selector {selector} reads no scores")),
+    "features": (_SELECTED, only(_reads("features"), "selector {selector} reads no features")),
+    "data_root": (only(lambda options: options.data, "without --data no images are read"),),
+    "figures": (only(lambda options: options.describe is not None, "without --describe nothing is drawn"),),
+}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -64,6 +85,9 @@ def select_and_describe(options: Namespace) -> None:
         raise ValueError("--keep_fraction: none given, and no subset file to --describe")
     if options.data and options.describe is None:
         raise ValueError("--data: only contact sheets need images; add --describe")
+    check_seed(options.seed, "--seed")
+    with _standing_alone():
+        warn_of_unused(options, CONDITIONS)
     scores = {name: load_scores(path) for name, path in named(options.scores).items()}
     subsets = _selected(options, fractions, next(iter(scores.values())))
     for path, subset in subsets.items():
@@ -115,7 +139,7 @@ def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) ->
     output = Path(options.output)
     if output.suffix != ".json":
         raise ValueError(f"--output: {options.output!r} given, allowed is a path that ends in .json")
-    try:
+    with _standing_alone():
         samples = _with_features(samples_of(scores, hard=options.hard), options)
         without = class_ids([part.strip() for part in options.without_classes.split(",") if part], scores.classes)
         subsets = {}
@@ -125,9 +149,16 @@ def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) ->
                 samples, fraction, options.selector, balanced=options.balanced, class_floor=options.class_floor,
                 without_classes=without, seed=options.seed,
             )  # fmt: skip
-    except ValueError as error:  # here, the options of a run's subset stand alone
-        raise ValueError(str(error).replace("--subset.", "--")) from None
     return subsets
+
+
+@contextlib.contextmanager
+def _standing_alone() -> Iterator[None]:
+    """Here, the options of a run's subset stand alone."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace("--subset.", "--")) from None
 
 
 def _with_features(samples: Samples, options: Namespace) -> Samples:
@@ -146,7 +177,6 @@ def _with_features(samples: Samples, options: Namespace) -> Samples:
             )
         return samples
     if not reads:
-        log.warning("--features: no effect, since selector %s reads none", options.selector)
         return samples
     record = RowRecord(Path(options.features))
     if record.about.fingerprint != samples.fingerprint:

@@ -45,7 +45,7 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
     from kdprune.sweep.plan import make_plan
     from kdprune.sweep.results import collect, save, table
 
-    plan = make_plan(study, options.tuning.val_fraction, options.tuning.seeds)
+    plan = make_plan(study, options.tune_val_fraction, options.tune_seeds)
     _warn(plan)
     if options.dry_run:
         from kdprune.cli.dry_run import print_plan

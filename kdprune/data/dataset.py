@@ -13,8 +13,9 @@ import numpy as np
 from kdprune.config import DataConfig
 from kdprune.data.decoding import Decoding
 from kdprune.data.fingerprint import Identity, identify
+from kdprune.data.part import Part, held_out_part
 from kdprune.data.sources import check_same_classes, from_indexable, open_source
-from kdprune.data.sources.base import Source, count_classes
+from kdprune.data.sources.base import NoHeldOut, Source, count_classes
 from kdprune.data.split import Split
 from kdprune.data.statistics import mean_and_std, natural_channels
 from kdprune.data.store import open_store, store_size
@@ -64,6 +65,11 @@ class Data:
         return len(self.classes)
 
     @property
+    def tests_by_validation(self) -> bool:
+        """Whether the held-out split is the validation part, since the data has none of its own."""
+        return self.test is not None and isinstance(self.test.source, Part)
+
+    @property
     def stored_size(self) -> int | None:
         """Side of the stored images in pixels, None where workers decode."""
         return None if self.train.images is None else min(self.train.images.shape[-2:])
@@ -87,7 +93,7 @@ def open_data(config: DataConfig, seed: int = 0, progress: bool = True) -> Data:
     """
     root = cache_root(config.root)
     train = open_source(config.dataset, "train", root)
-    return data_of(train, _open_test(config.dataset, root, train), config, seed, progress)
+    return data_of(train, _open_test(config, root, train), config, seed, progress)
 
 
 def data_of(train: Any, test: Any, config: DataConfig, seed: int = 0, progress: bool = True) -> Data:
@@ -95,7 +101,8 @@ def data_of(train: Any, test: Any, config: DataConfig, seed: int = 0, progress: 
 
     Args:
         train: a `Source`, a data set of (image, class) pairs with `len()` and item access, or a Hugging Face `Dataset`.
-        test: the same for the held-out part; None where nothing is to be evaluated.
+        test: the same for the held-out part. Where it is None, the validation part is that, too; without one, nothing
+            is evaluated.
         config: of it, all but the name is used.
         seed, progress: see `open_data`.
 
@@ -117,16 +124,26 @@ def data_of(train: Any, test: Any, config: DataConfig, seed: int = 0, progress: 
         test_fingerprint = test_identity.fingerprint
     mean, std = mean_and_std(train_split)
     validation = np.setdiff1d(validation_ids(train.labels, config.val_fraction, seed), train_split.unreadable)
+    if test is None and len(validation) and _labelled(train):
+        test_split, test_fingerprint = held_out_part(train_split, validation, identity.fingerprint)
+        log.info("%s: held out are the %d images that --data.val_fraction sets aside", train.name, len(validation))
     return Data(train_split, test_split, identity.fingerprint, test_fingerprint, mean, std, workers, validation)
 
 
-def _open_test(dataset: str, root: Path, train: Source) -> Source | None:
+def _open_test(config: DataConfig, root: Path, train: Source) -> Source | None:
+    """The held-out part; None where there is none, and nothing is to be evaluated or a part of `train` will do."""
     try:
-        return open_source(dataset, "test", root)
-    except ValueError:
-        if _labelled(train):
+        return open_source(config.dataset, "test", root)
+    except ValueError as error:
+        if not _labelled(train):
+            log.warning("%s has no labels and no held-out part: nothing will be evaluated", config.dataset)
+            return None
+        if not isinstance(error, NoHeldOut):
             raise
-        log.warning("%s has no labels and no held-out part: nothing will be evaluated", dataset)
+        if config.val_fraction == 0:
+            raise NoHeldOut(
+                f"{error}; or let --data.val_fraction 0.2 hold out a fifth of the images of every class"
+            ) from None
         return None
 
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import io
+import warnings
+from functools import lru_cache
+from typing import BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 CHANNELS = (1, 3)
+FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
+MOST_PIXELS = 2**27  # 134 million; 400 MB as RGB
 
 
 class ImageError(ValueError):
@@ -15,8 +20,39 @@ class ImageError(ValueError):
 
 
 def decode(data: bytes | memoryview) -> Image.Image:
-    """Open an encoded image that is in memory; the pixels are read by the caller's `load()`."""
-    return Image.open(io.BytesIO(data))
+    """Open an encoded image that is in memory; the pixels are read by the caller's `load()` (see `open_image`)."""
+    return open_image(io.BytesIO(data))
+
+
+def open_image(file: BinaryIO) -> Image.Image:
+    """Open an image of one of the usual formats, whatever its name says; the pixels are read by its `load()`.
+
+    Pillow knows formats that are programs, such as EPS, which it hands to Ghostscript.
+
+    Raises:
+        ImageError: another format, or more pixels than an image for training can have.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # which is said below, in words
+            image = Image.open(file, formats=_formats())
+    except UnidentifiedImageError:
+        raise ImageError(f"it is no image of the formats {', '.join(_formats())}") from None
+    except Image.DecompressionBombError as error:
+        raise ImageError(f"it is too large: {error}") from None
+    if image.width * image.height > MOST_PIXELS:
+        raise ImageError(
+            f"it has {image.width:,}×{image.height:,} pixels, allowed are {MOST_PIXELS:,}: a small file can say so of "
+            "itself and fill the memory; shrink it first"
+        )
+    return image
+
+
+@lru_cache(maxsize=1)
+def _formats() -> list[str]:
+    """Of FORMATS those that this Pillow was built with."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
 
 
 def to_array(image: Image.Image, channels: int) -> np.ndarray:

@@ -2,14 +2,15 @@
 
 A reader answers requests (sample ids, views) in their order; what a batch holds does not depend on the other requests.
 
-Shapes: N samples of the request, K kept samples, C channels, S view side.
+Shapes: N samples of the request, K kept samples, C channels, S×T size of a view.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from kdprune.data import views
 from kdprune.data.counter import STUDENT
+from kdprune.data.framing import InputSize, frame, frame_image, framed_channels
 from kdprune.data.images import to_array
 from kdprune.data.place import Place
 from kdprune.data.recipe import Recipe
+from kdprune.data.resize import resize_image
+from kdprune.data.size import Size, height_width, size_of, written
 from kdprune.data.sources.base import Source
 from kdprune.data.split import Split
+
+__all__ = ["Batch", "InputSize", "Reader", "Request", "ViewSettings", "plain_batches", "to_device"]
 
 # Sample ids and views, int64 N, on the host; and where samples do not count alike, their weights, float32 N.
 Request = tuple[Tensor, Tensor] | tuple[Tensor, Tensor, Tensor | None]
@@ -56,37 +62,34 @@ class ViewSettings:
 
     Attributes:
         recipe: the augmentation.
-        size: side of the view in pixels, where the recipe or the large-image path scales.
+        size: of the view in pixels: the side of a square, or height and width.
         seed: of the run.
         fill: mean colour of the data set, for cutout and random erasing; its length is the number of channels.
         stored: made of the decoded store and not by workers, who cut boxes out of images of any size.
         role: of the model that is trained on the views; another role draws other views.
+        interpolation: how images are scaled: as the student wants them.
     """
 
     recipe: Recipe
-    size: int
+    size: Size
     seed: int
     fill: tuple[int, ...]
     stored: bool
     role: str = STUDENT
+    interpolation: str = "bilinear"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", size_of(self.size))
 
     def key(self) -> dict[str, Any]:
         """What is the same for two settings exactly if their views are; JSON values, for the key of an artefact."""
-        return {**asdict(self), "fill": list(self.fill), "version": views.VIEWS_VERSION}
+        size = self.size if isinstance(self.size, int) else list(self.size)
+        return {**asdict(self), "size": size, "fill": list(self.fill), "version": views.VIEWS_VERSION}
 
     def __str__(self) -> str:
         role = "" if self.role == STUDENT else f", of the {self.role}"
-        return f"{self.recipe}, {self.size} px, {'stored' if self.stored else 'decoded'}, filled with {self.fill}{role}"
-
-
-class InputSize(Protocol):
-    """The part of a model's input that decides how a large image is cut and scaled for it."""
-
-    @property
-    def size(self) -> int: ...
-
-    @property
-    def crop_pct(self) -> float: ...
+        scaled = f"{written(self.size)} px, {self.interpolation}"
+        return f"{self.recipe}, {scaled}, {'stored' if self.stored else 'decoded'}, filled with {self.fill}{role}"
 
 
 class Reader:
@@ -118,7 +121,7 @@ class Reader:
             yield self._batch(request, decoded, partner)
 
     def _batch(self, request: Request, decoded: Tensor | None, decoded_partner: Tensor | None) -> Batch:
-        """A batch of the request; `decoded` and `decoded_partner` are what a worker made of it, N×C×S×S."""
+        """A batch of the request; `decoded` and `decoded_partner` are what a worker made of it, N×C×S×T."""
         host_ids, host_views, *weights = request
         ids, views_N = to_device(host_ids, self.device), to_device(host_views, self.device)
         s = self.settings
@@ -141,7 +144,7 @@ class Reader:
             return views.finish(s.recipe, to_device(decoded, self.device), u, self.fill)
         assert self.split.images is not None
         images = self.split.images[ids.to(self.split.images.device)].to(self.device)
-        return views.view_of_stored(s.recipe, images, u, s.size, self.fill)
+        return views.view_of_stored(s.recipe, images, u, s.size, self.fill, s.interpolation)
 
 
 def plain_batches(
@@ -151,20 +154,33 @@ def plain_batches(
 
     Args:
         ids: sample ids of the split.
-        spec: large images are scaled so that the short side is size / crop_pct, and the centre is kept; images of a
-            store stay as they are, and the model's input scales them.
+        spec: of the model that is to see them: they are cut and scaled as timm does it for evaluation, images of a
+            store and large ones alike (`framing`).
     """
     parts = torch.from_numpy(ids)[place.rank :: place.world].split(batch_size)
     requests = [(part, torch.zeros_like(part)) for part in parts if len(part)]
     labels = torch.from_numpy(split.labels)
     if split.images is not None:
         for part, zeros in requests:
-            x = split.images[part.to(split.images.device)].to(place.device)
+            x = frame(split.images[part.to(split.images.device)].to(place.device), spec)
             yield Batch(part, zeros, x, to_device(labels[part], place.device))
         return
-    worker = _CentreWorker(split.source, split.channels, spec.size, spec.crop_pct)
+    worker = _FrameWorker(split.source, split.channels, spec)
     for (part, zeros), x in _loader(worker, requests, place):
         yield Batch(part, zeros, to_device(x, place.device), to_device(labels[part], place.device))
+
+
+def _answered(decode: Callable[..., Any]) -> Callable[..., Any]:
+    """Errors as answers: what a worker raises, torch would put into a traceback of the worker's."""
+
+    @functools.wraps(decode)
+    def answer(self: Dataset, request: Request) -> Any:
+        try:
+            return decode(self, request)
+        except (OSError, ValueError) as error:
+            return error
+
+    return answer
 
 
 class _ViewWorker(Dataset):
@@ -173,6 +189,7 @@ class _ViewWorker(Dataset):
     def __init__(self, source: Source, channels: int, settings: ViewSettings, kept: Tensor) -> None:
         self.source, self.channels, self.settings, self.kept = source, channels, settings, kept
 
+    @_answered
     def __getitem__(self, request: Request) -> tuple[Request, Tensor, Tensor | None]:
         _use_one_thread()
         ids, views_N, *_ = request
@@ -187,24 +204,31 @@ class _ViewWorker(Dataset):
         images = [self.source[i] for i in ids.tolist()]
         s, u_ND = self.settings, views.draws(self.settings.seed, ids, views_N, self.settings.role)
         height, width = (torch.tensor([getattr(image, side) for image in images]) for side in ("height", "width"))
-        x = _cut(images, views.crop_box(s.recipe, u_ND, height, width).tolist(), s.size, self.channels)
-        fits = (height == s.size) & (width == s.size)  # nothing to cut out or to scale: as from a decoded store
-        if s.recipe.crop and fits.any():
-            x[fits] = views.padded_crop(s.recipe, x[fits], u_ND[fits])
+        size = height_width(s.size)
+        boxes = views.crop_box(s.recipe, u_ND, height, width, size).tolist()
+        x = _stacked(
+            [
+                resize_image(_of_channels(image, self.channels), box, size, s.interpolation)
+                for image, box in zip(images, boxes, strict=True)
+            ]
+        )
+        moved = views.is_whole(height, width, size)
+        if s.recipe.crop and moved.any():
+            x[moved] = views.padded_crop(s.recipe, x[moved], u_ND[moved])
         return x
 
 
-class _CentreWorker(Dataset):
-    """Decodes the images of a request and cuts their centres; runs in a worker."""
+class _FrameWorker(Dataset):
+    """Decodes the images of a request, and cuts and scales them for a model; runs in a worker."""
 
-    def __init__(self, source: Source, channels: int, size: int, crop_pct: float) -> None:
-        self.source, self.channels, self.size, self.crop_pct = source, channels, size, crop_pct
+    def __init__(self, source: Source, channels: int, spec: InputSize) -> None:
+        self.source, self.channels, self.spec = source, framed_channels(channels, spec), spec
 
+    @_answered
     def __getitem__(self, request: Request) -> tuple[Request, Tensor]:
         _use_one_thread()
-        images = [self.source[i] for i in request[0].tolist()]
-        boxes = [_centre_box(image, self.size, self.crop_pct) for image in images]
-        return request, _cut(images, boxes, self.size, self.channels)
+        images = [_of_channels(self.source[i], self.channels) for i in request[0].tolist()]
+        return request, _stacked([frame_image(image, self.spec) for image in images])
 
 
 def _use_one_thread() -> None:
@@ -213,29 +237,28 @@ def _use_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _cut(images: list[Image.Image], boxes: list[Any], size: int, channels: int) -> Tensor:
-    """A box of each image at one size, uint8 N×C×S×S."""
-    pixels = [_resize(image, box, size, channels) for image, box in zip(images, boxes, strict=True)]
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).contiguous()
-
-
-def _centre_box(image: Image.Image, size: int, crop_pct: float) -> tuple[float, float, float, float]:
-    """The centre square that is left when the short side becomes size / crop_pct and size is kept."""
-    side = min(image.height, image.width) * min(1.0, crop_pct)
-    return (image.height - side) / 2, (image.width - side) / 2, side, side
-
-
-def _resize(image: Image.Image, box: tuple[float, ...], size: int, channels: int) -> np.ndarray:
-    """The box of an image at size×size, bilinear with antialiasing, uint8 S×S×C."""
-    top, left, height, width = box
+def _of_channels(image: Image.Image, channels: int) -> Image.Image:
+    """An image in mode L or RGB."""
     pixels = to_array(image, channels)
-    decoded = Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
-    view = decoded.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + width, top + height))
-    return np.asarray(view).reshape(size, size, channels)
+    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
 
-def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterable:
-    return DataLoader(
+def _stacked(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
+    """Images of one size as uint8 N×C×H×W."""
+    pixels_NHWC = np.stack([np.asarray(image) for image in images])
+    if pixels_NHWC.ndim == 3:
+        pixels_NHWC = pixels_NHWC[..., None]
+    return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
+
+
+def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterator[Any]:
+    """Answers of workers to requests, in their order.
+
+    Raises:
+        ImageError: an image that cannot be read; and other errors of reading, as a worker met them.
+        ChildProcessError: a worker died.
+    """
+    loader = DataLoader(
         worker,
         sampler=requests,
         batch_size=None,  # a request is a whole batch already
@@ -243,6 +266,18 @@ def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Itera
         prefetch_factor=4 if place.workers else None,
         pin_memory=place.device.type == "cuda",
     )
+    try:
+        for answer in loader:
+            if isinstance(answer, Exception):
+                raise answer
+            yield answer
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise ChildProcessError(
+            f"a process that decodes images died ({str(error).splitlines()[0]}); if memory ran out, use fewer with "
+            "--data.workers"
+        ) from None
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from kdprune.files import write_whole
 from kdprune.messages import counted, listed, shown
+from kdprune.outside import parse_json
 
 FORMAT = "kdprune scores 2"
 ROWS = 2**20  # of a row group: what is in memory at once beside the arrays
@@ -206,8 +207,8 @@ def _about(path: Path, file: pq.ParquetFile) -> dict[str, Any]:
     """What the metadata say, every field of its type, and consistent with the columns and rows there are."""
     schema = file.schema_arrow
     try:
-        about = json.loads((schema.metadata or {}).get(b"kdprune", b"null"))
-    except (ValueError, RecursionError):
+        about = parse_json((schema.metadata or {}).get(b"kdprune", b"null"), str(path))
+    except ValueError:
         about = None
     if not isinstance(about, dict) or about.get("format") != FORMAT:
         raise ValueError(

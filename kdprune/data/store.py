@@ -6,6 +6,7 @@ import errno
 import logging
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,14 +15,19 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kdprune.artefact import Artefact, key_hash
+from kdprune.artefact import Artefact, damage, key_hash
 from kdprune.data.decoding import DECODING_VERSION, Decoding, decode_all
 from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
-from kdprune.files import check_space, in_bytes, read_json, write_json, write_whole
+from kdprune.files import FULL, NoSpace, check_space, in_bytes, write_json, write_whole
+from kdprune.outside import read_json
 
 log = logging.getLogger("kdprune")
+
+CHECKED = 2**30
+"""Bytes up to which a store is compared with its digest whenever it is opened, which takes a tenth of a second; larger
+ones are by `kdprune verify`."""
 
 IMAGES, UNREADABLE = "images.u8", "unreadable.json"
 ADVICE = "choose another folder with --data.root, or free some space"
@@ -100,6 +106,9 @@ def _finished(artefact: Artefact, shape: Shape, decoding: Decoding) -> list[int]
     try:
         if not artefact.finished or (artefact.folder / IMAGES).stat().st_size != math.prod(shape):
             return None
+        if math.prod(shape) <= CHECKED and (changed := damage(artefact.folder)):
+            log.warning("%s: the images are decoded again", "; ".join(changed))
+            return None
         unreadable = [int(sample_id) for sample_id in read_json(artefact.folder / UNREADABLE)["ids"]]
     except (OSError, ValueError, KeyError, TypeError):  # torn: it is made again
         return None
@@ -126,10 +135,11 @@ def _decode(artefact: Artefact, source: Source, shape: Shape, decoding: Decoding
         write_json(folder / UNREADABLE, {"ids": sorted(errors), "errors": list(errors.values())[:100]})
         artefact.finish([IMAGES, UNREADABLE])
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno not in FULL:
             raise
-        message = f"the disk is full, the decoded images need {in_bytes(needed)}: {ADVICE}"
-        raise OSError(errno.ENOSPC, message, str(folder)) from error
+        free = in_bytes(shutil.disk_usage(folder).free)
+        message = f"the decoded images need {in_bytes(needed)}, {free} are free: {ADVICE}"
+        raise NoSpace(errno.ENOSPC, message, str(folder)) from error
     return sorted(errors)
 
 

@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdprune.files import read_json, write_json, write_whole
+from kdprune.files import load_array, write_json, write_whole
 from kdprune.messages import counted, did_you_mean, listed, shown
+from kdprune.outside import (
+    MAPPING,
+    SAMPLE_ID,
+    TEXT,
+    below,
+    check_fields,
+    check_format,
+    list_of,
+    read_json,
+    whole,
+)
 
 FORMAT = "kdprune subset 1"
 INLINE = 100_000  # more kept ids than this stand in a binary file beside the JSON
@@ -81,11 +92,15 @@ class Subset:
 def load_subset(path: str | Path, fingerprint: str | None = None, total: int | None = None) -> Subset:
     """Read a subset file and check it against the data set that it is about to be used with.
 
+    Args:
+        path: the file, or a run directory, whose `subset.json` is taken.
+        fingerprint, total: of the data set.
+
     Raises:
         ValueError: another data set, damaged ids, ids outside the data set: each says what was found and expected.
         FileNotFoundError: no such file.
     """
-    path = Path(path)
+    path = _file(Path(path))
     content = _read(path)
     subset = Subset(
         _read_ids(path, content), content["total"], content["dataset_fingerprint"], content["chosen"],
@@ -106,27 +121,26 @@ def load_subset(path: str | Path, fingerprint: str | None = None, total: int | N
     return subset
 
 
-# key of a subset file → what it holds, and the test of it
-_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "dataset_fingerprint": ("text", lambda value: isinstance(value, str)),
-    "total": ("a whole number of at least 1", lambda value: _is_whole(value) and value >= 1),
-    "chosen": ("settings by name", lambda value: isinstance(value, dict)),
-    "dropped": ("a list of sample ids", lambda value: isinstance(value, list) and all(map(_is_id, value))),
-    "hash": ("text", lambda value: isinstance(value, str)),
-}
+def _file(path: Path) -> Path:
+    """The subset file that a path means."""
+    found = path / "subset.json" if path.is_dir() else path
+    if not found.exists():
+        raise FileNotFoundError(
+            f"{path} is a folder without a subset.json" if path.is_dir() else f"{path}: no such subset file"
+        )
+    return found
+
+
+_FIELDS = {
+    "dataset_fingerprint": TEXT, "total": whole(1), "chosen": MAPPING, "dropped": list_of(SAMPLE_ID), "hash": TEXT,
+}  # fmt: skip
 
 
 def _read(path: Path) -> dict[str, Any]:
     """The content of a subset file, with every field of its type."""
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is not a subset file: its 'format' should be {FORMAT!r}")
-    for name, (what, fits) in _FIELDS.items():
-        if name not in content:
-            raise ValueError(f"{path} is damaged: it has no {name!r}")
-        if not fits(content[name]):
-            raise ValueError(f"{path} is damaged: {name!r} is {shown(content[name])}, and should be {what}")
-    return content
+    check_format(content, FORMAT, str(path), "a subset file")
+    return check_fields(content, _FIELDS, str(path))
 
 
 def _read_ids(path: Path, content: dict[str, Any]) -> np.ndarray:
@@ -145,16 +159,7 @@ def _load_array(path: Path, name: object) -> np.ndarray:
     """The array in the file `name` beside `path`; a subset file never points elsewhere."""
     if not isinstance(name, str) or not name.strip(".") or any(character in name for character in "/\\:\0"):
         raise ValueError(f"'ids_file' is {shown(name)}, and should be the name of a file in the same folder")
-    # Mapped, so that a header which promises more than the file holds is refused before memory is taken for it.
-    return np.load(path.parent / name, allow_pickle=False, mmap_mode="r")
-
-
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_id(value: Any) -> bool:
-    return _is_whole(value) and 0 <= value < 2**63
+    return load_array(below(path.parent, name))
 
 
 def class_ids(requested: Sequence[str], classes: Sequence[str]) -> list[int]:

@@ -15,7 +15,8 @@ from kdprune.data.fingerprint import Identity
 from kdprune.data.images import ImageError
 from kdprune.data.sources.base import Source
 from kdprune.data.store import UNREADABLE, kept_in
-from kdprune.files import read_json, write_json
+from kdprune.files import write_json
+from kdprune.outside import list_of, read_json, whole
 
 log = logging.getLogger("kdprune")
 
@@ -29,7 +30,10 @@ def find_unreadable(source: Source, identity: Identity, decoding: Decoding) -> n
         return [UNREADABLE]
 
     obtain(Artefact(folder, "a list of unreadable images", key), look)
-    return np.array(read_json(folder / UNREADABLE), dtype=np.int64)
+    ids = read_json(folder / UNREADABLE)
+    if not list_of(whole(0, len(source) - 1)).fits(ids):
+        raise ValueError(f"{folder / UNREADABLE} is damaged: it should be a list of sample ids; remove {folder}")
+    return np.array(ids, dtype=np.int64)
 
 
 def _look_at_all(source: Source, decoding: Decoding) -> list[int]:

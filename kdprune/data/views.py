@@ -3,14 +3,14 @@
 A view is uint8 like the image it is made of, so that it is the same thing for the student and for every teacher
 whatever their means, sizes and precisions. Everything is vectorised over the batch and runs where the images are.
 
-Shapes: N samples of the batch, C channels, H×W stored size, S view side, D draws.
+Shapes: N samples of the batch, C channels, H×W stored size, S×T size of a view, D draws.
 """
 
 from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -18,83 +18,73 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kdprune.data import counter
+from kdprune.data import draws as column
+from kdprune.data.augment import randaugment, trivialaugment
+from kdprune.data.boxes import crop_box
+from kdprune.data.colour import grey, jitter
+from kdprune.data.draws import bits, draws
 from kdprune.data.recipe import Recipe
+from kdprune.data.resize import Box, resize
+from kdprune.data.size import Size, height_width
 
-VIEWS_VERSION = 1
+__all__ = ["VIEWS_VERSION", "Mix", "crop_box", "draws", "finish", "mixed", "mixing", "padded_crop", "view_of_stored"]
+
+VIEWS_VERSION = 2
 """Raised by every change after which the same recipe, seed and sample give other pixels, here, in the reader's resizing
 or in the counter; then nothing that was computed from the old views (cached targets) is used again."""
 
-# One column of the uniform numbers for each decision, so that a recipe's parts never share a draw. What belongs
-# together stands together: a slice costs nothing, where a list of columns would be copied to the device at every step.
-_TOP, _LEFT, _FLIP, _AREA, _RATIO, _CUT_Y, _CUT_X = range(7)
-_ERASE, _ERASE_AREA, _ERASE_RATIO, _ERASE_Y, _ERASE_X = range(7, 12)
-_BRIGHTNESS, _CONTRAST, _SATURATION = range(12, 15)
-_DRAWS = 15
 
-
-def draws(seed: int, ids_N: Tensor, views_N: Tensor, role: str = counter.STUDENT) -> Tensor:
-    """The uniform numbers that decide a view, float32 N×D in [0, 1)."""
-    return counter.uniform(_bits(seed, "view", role, ids_N, views_N), _DRAWS)
-
-
-def _bits(seed: int, word: str, role: str, ids_N: Tensor, views_N: Tensor) -> Tensor:
-    return counter.bits(counter.key(seed, counter.purpose(word, role)), ids_N, views_N)
-
-
-def crop_box(recipe: Recipe, u_ND: Tensor, height_N: Tensor, width_N: Tensor) -> Tensor:
-    """The part of an image that a view shows, before it is scaled to the view's side.
-
-    `rrc` follows Szegedy et al. 2015: an area drawn from [min_area, 1] and a log-uniform aspect ratio in [3/4, 4/3],
-    clipped to the image (where torchvision draws again, up to ten times). Otherwise the largest square, at a random
-    place if the recipe has `crop`, in the middle if not.
-
-    Returns:
-        float32 N×4: top, left, height, width in pixels.
-    """
-    height, width = height_N.float(), width_N.float()
-    if recipe.rrc > 0:
-        area = (recipe.rrc + (1 - recipe.rrc) * u_ND[:, _AREA]) * height * width
-        ratio = torch.exp((2 * u_ND[:, _RATIO] - 1) * math.log(4 / 3))
-        h = (area / ratio).sqrt().round().clamp(min=1).minimum(height)
-        w = (area * ratio).sqrt().round().clamp(min=1).minimum(width)
-    else:
-        h = w = torch.minimum(height, width)
-    place = u_ND[:, _TOP : _LEFT + 1] if recipe.rrc > 0 or recipe.crop else torch.full_like(u_ND[:, :2], 0.5)
-    top = (place[:, 0] * (height - h + 1)).floor().minimum(height - h)
-    left = (place[:, 1] * (width - w + 1)).floor().minimum(width - w)
-    return torch.stack([top, left, h, w], 1)
-
-
-def view_of_stored(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int, fill_C: Tensor) -> Tensor:
-    """Views of decoded images of one size, uint8 N×C×S×S (without `rrc`, N×C×H×W: the models' inputs are scaled)."""
-    if recipe.rrc > 0:
-        x = _resized_crop(recipe, images_NCHW, u_ND, size)
-    elif recipe.crop:
-        x = padded_crop(recipe, images_NCHW, u_ND)
-    else:
-        x = images_NCHW
+def view_of_stored(
+    recipe: Recipe,
+    images_NCHW: Tensor,
+    u_ND: Tensor,
+    size: Size,
+    fill_C: Tensor,
+    interpolation: str = "bilinear",
+) -> Tensor:
+    """Views of decoded images of one size, uint8 N×C×S×T."""
+    height, width = images_NCHW.shape[-2:]
+    shape = height_width(size)
+    x = images_NCHW
+    if recipe.rrc > 0 or (height, width) != shape:
+        sides = _extent(height, width, u_ND.device).expand(len(u_ND), 2)
+        box_N4 = crop_box(recipe, u_ND, sides[:, 0], sides[:, 1], shape)
+        x = resize(x, Box(*box_N4.unbind(1)), shape, interpolation)
+    if recipe.crop and is_whole(height, width, shape):
+        x = padded_crop(recipe, x, u_ND)
     return finish(recipe, x, u_ND, fill_C)
 
 
+def is_whole(height: Any, width: Any, size: tuple[int, int]) -> Any:
+    """Whether the largest part of the shape of a size is the whole image, so that `crop` moves it by padding it."""
+    return height * size[1] == width * size[0]
+
+
 def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tensor:
-    """The parts of a recipe that come after the crop: flip, colour jitter, cutout, random erasing. uint8 to uint8."""
+    """The parts of a recipe that come after the crop, from flip to random erasing. uint8 to uint8."""
     if recipe.flip > 0:
-        flipped = u_ND[:, _FLIP] < recipe.flip
+        flipped = u_ND[:, column.FLIP] < recipe.flip
         x_NCHW = torch.where(flipped[:, None, None, None], x_NCHW.flip(-1), x_NCHW)
-    if recipe.jitter > 0:
-        x_NCHW = _jitter(recipe.jitter, x_NCHW, u_ND)
+    if recipe.randaugment:
+        x_NCHW = randaugment(recipe.randaugment, recipe.magnitude, x_NCHW, u_ND)
+    if recipe.trivialaugment:
+        x_NCHW = trivialaugment(x_NCHW, u_ND)
+    if recipe.jitter > 0 or recipe.hue > 0:
+        x_NCHW = jitter(recipe.jitter, recipe.hue, x_NCHW, u_ND)
+    if recipe.grey > 0:
+        x_NCHW = grey(recipe.grey, x_NCHW, u_ND)
     height, width = x_NCHW.shape[-2:]
     if recipe.cutout:
-        centre = u_ND[:, _CUT_Y : _CUT_X + 1] * _extent(height, width, u_ND.device)
+        centre = u_ND[:, column.CUT_Y : column.CUT_X + 1] * _extent(height, width, u_ND.device)
         top_left = centre.floor() - recipe.cutout // 2
         x_NCHW = _fill(x_NCHW, top_left, torch.full_like(top_left, recipe.cutout), fill_C)
     if recipe.erase > 0:
-        area = (0.02 + 0.31 * u_ND[:, _ERASE_AREA]) * height * width
-        ratio = torch.exp((2 * u_ND[:, _ERASE_RATIO] - 1) * math.log(1 / 0.3))
+        area = (0.02 + 0.31 * u_ND[:, column.ERASE_AREA]) * height * width
+        ratio = torch.exp((2 * u_ND[:, column.ERASE_RATIO] - 1) * math.log(1 / 0.3))
         extent = torch.stack([(area * ratio).sqrt(), (area / ratio).sqrt()], 1).round()
         limit = _extent(height, width, u_ND.device)
-        extent = torch.minimum(extent, limit) * (u_ND[:, _ERASE, None] < recipe.erase)
-        top_left = (u_ND[:, _ERASE_Y : _ERASE_X + 1] * (limit - extent + 1)).floor()
+        extent = torch.minimum(extent, limit) * (u_ND[:, column.ERASE, None] < recipe.erase)
+        top_left = (u_ND[:, column.ERASE_Y : column.ERASE_X + 1] * (limit - extent + 1)).floor()
         x_NCHW = _fill(x_NCHW, top_left, extent, fill_C)
     return x_NCHW
 
@@ -115,9 +105,9 @@ def mixing(
 
     λ ~ Beta(a, a) by the inverse of its distribution function, one for each sample (timm's mode 'elem').
     """
-    u = counter.uniform(_bits(seed, "mix", role, ids_N, views_N), 5)
+    u = counter.uniform(bits(seed, "mix", role, ids_N, views_N), 5)
     # 24 random bits cannot reach more than 16 million kept ids; the hash itself has 64.
-    pick = _bits(seed, "partner", role, ids_N, views_N)
+    pick = bits(seed, "partner", role, ids_N, views_N)
     partner = kept_K[pick.remainder(len(kept_K))]
     if recipe.mixup > 0 and recipe.cutmix > 0:
         is_cut = u[:, 0] < 0.5
@@ -162,45 +152,13 @@ def padded_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor) -> Tensor:
     """Random crop of the image's own size after padding with black: a shift by whole pixels."""
     height, width = images_NCHW.shape[-2:]
     padding = max(1, min(height, width) // 8) if recipe.crop == -1 else recipe.crop
-    shift = (u_ND[:, _TOP : _LEFT + 1] * (2 * padding + 1)).floor().long()
+    shift = (u_ND[:, column.TOP : column.LEFT + 1] * (2 * padding + 1)).floor().long()
     rows = torch.arange(height, device=u_ND.device) + shift[:, :1]
     columns = torch.arange(width, device=u_ND.device) + shift[:, 1:]
     padded = F.pad(images_NCHW, (padding,) * 4)
     flat = (rows[:, :, None] * padded.shape[-1] + columns[:, None, :]).flatten(1)
     flat = flat[:, None].expand(-1, images_NCHW.shape[1], -1)
     return padded.flatten(2).gather(2, flat).view(images_NCHW.shape)
-
-
-def _resized_crop(recipe: Recipe, images_NCHW: Tensor, u_ND: Tensor, size: int) -> Tensor:
-    """Random resized crop by bilinear sampling at pixel centres."""
-    n, _, height, width = images_NCHW.shape
-    limits = _extent(height, width, u_ND.device).expand(n, 2)
-    top, left, h, w = crop_box(recipe, u_ND, limits[:, 0], limits[:, 1]).unbind(1)
-    steps = (torch.arange(size, device=u_ND.device) + 0.5) / size
-    y = (top[:, None] + steps * h[:, None]) * 2 / height - 1
-    x = (left[:, None] + steps * w[:, None]) * 2 / width - 1
-    grid = torch.stack([x[:, None, :].expand(-1, size, -1), y[:, :, None].expand(-1, -1, size)], -1)
-    sampled = F.grid_sample(images_NCHW.float(), grid, "bilinear", "border", align_corners=False)
-    return sampled.round().clamp(0, 255).to(torch.uint8)
-
-
-def _jitter(strength: float, x_NCHW: Tensor, u_ND: Tensor) -> Tensor:
-    """Brightness, contrast and saturation, in this order (torchvision draws the order, too)."""
-    factor = 1 + strength * (2 * u_ND[:, _BRIGHTNESS : _SATURATION + 1] - 1)
-    brightness, contrast, saturation = (f[:, None, None, None] for f in factor.unbind(1))
-    x = (x_NCHW.float() * brightness).clamp(0, 255)
-    x = torch.lerp(_grey(x).mean((-1, -2), keepdim=True), x, contrast).clamp(0, 255)
-    if x.shape[1] == 3:
-        x = torch.lerp(_grey(x), x, saturation).clamp(0, 255)
-    return x.round().to(torch.uint8)
-
-
-def _grey(x_NCHW: Tensor) -> Tensor:
-    """Luma (ITU-R BT.601), N×1×H×W."""
-    if x_NCHW.shape[1] != 3:
-        return x_NCHW.mean(1, keepdim=True)
-    red, green, blue = x_NCHW.split(1, dim=1)
-    return 0.299 * red + 0.587 * green + 0.114 * blue
 
 
 def _fill(x_NCHW: Tensor, top_left_N2: Tensor, extent_N2: Tensor, fill_C: Tensor) -> Tensor:

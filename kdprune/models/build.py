@@ -15,12 +15,13 @@ from typing import Any
 
 from torch import nn
 
+from kdprune.data.size import Size, size_of
 from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
-from kdprune.models.saved import load_model, save_model
+from kdprune.models.saved import check_saved, load_model, save_model
 from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
-from kdprune.models.weights import StateDict, check_fit, matched, read_weights
+from kdprune.models.weights import StateDict, check_finite, check_fit, matched, read_weights
 
 __all__ = [
     "BuiltModel",
@@ -45,11 +46,11 @@ def build_student(
     num_classes: int,
     *,
     channels: int | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     in_chans: int | None = None,
-    img_size: int | None = None,
+    img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
@@ -71,7 +72,7 @@ def build_student(
         ValueError: whatever does not fit together, said in terms of the arguments.
     """
     check_model_name(name)
-    wish = _Wish(channels, image_size, mean, std, in_chans, img_size, _given(model_args))
+    wish = _Wish(channels, _size(image_size), mean, std, in_chans, _size(img_size), _given(model_args))
     if checkpoint is not None:
         if pretrained:
             _log.warning("student %s: `pretrained` has no effect beside the checkpoint %s", name, checkpoint)
@@ -87,11 +88,11 @@ def build_teacher(
     num_classes: int | None,
     *,
     channels: int | None = None,
-    image_size: int | None = None,
+    image_size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     in_chans: int | None = None,
-    img_size: int | None = None,
+    img_size: int | Sequence[int] | None = None,
     pretrained: bool = False,
     checkpoint: str | Path | None = None,
     classes: list[str] | None = None,
@@ -111,10 +112,10 @@ def build_teacher(
         ValueError: no weights asked for, another class count, no classifier in the weights, classes in another order.
     """
     run = resolve_teacher(name) if checkpoint is None else None
-    wish = _Wish(channels, image_size, mean, std, in_chans, img_size, _given(model_args))
+    wish = _Wish(channels, _size(image_size), mean, std, in_chans, _size(img_size), _given(model_args))
     if run is not None:
         built = load_model(run)
-        built.spec = replace(built.spec, size=img_size or built.spec.size)
+        built.spec = replace(built.spec, size=wish.img_size or built.spec.size)
     elif checkpoint is not None:
         check_model_name(name)
         assert num_classes is not None, "a head is asked for"
@@ -143,11 +144,11 @@ class _Wish:
     """What the caller said about a model: the data's properties, explicit overrides, arguments of the model."""
 
     channels: int | None
-    image_size: int | None
+    image_size: Size | None
     mean: Sequence[float] | None
     std: Sequence[float] | None
     in_chans: int | None
-    img_size: int | None
+    img_size: Size | None
     model_args: dict[str, Any]
 
 
@@ -177,7 +178,7 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
 def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> BuiltModel:
     """The named model with the weights of `path`; an odd head is replaced (student) or refused (teacher)."""
     state, header = read_weights(path)
-    built = _from_timm(name, num_classes, _with_past(name, path, header, wish), pretrained=False)
+    built = _from_timm(name, num_classes, _with_past(name, path, state, header, wish), pretrained=False)
     if header is not None:
         own = InputSpec.from_json(header["spec"])
         built.spec = replace(own, size=wish.img_size or own.size)
@@ -192,6 +193,7 @@ def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: b
         state = _with_head_of(state, expected, head_names(built.model))
     check_fit(state, expected, f"the weights of {path} and {name}")
     built.model.load_state_dict(state)
+    check_finite(built.model, f"the weights of {path}")
     return built
 
 
@@ -200,16 +202,17 @@ def _with_head_of(state: StateDict, fresh: StateDict, heads: tuple[str, ...]) ->
     return {**body, **{key: value for key, value in fresh.items() if key.startswith(heads)}}
 
 
-def _with_past(name: str, path: Path, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
+def _with_past(name: str, path: Path, state: StateDict, header: dict[str, Any] | None, wish: _Wish) -> _Wish:
     """What the header of a file says about its model, where the caller has no explicit wish."""
     if header is None:
         return wish
+    check_saved(path, state, header)
     if header["name"].partition(".")[0] != name.partition(".")[0]:
         raise ValueError(f"{path} holds the weights of {header['name']}, not of {name}")
     return replace(
         wish,
         in_chans=wish.in_chans or header["spec"]["channels"],
-        img_size=wish.img_size or header["spec"]["size"],
+        img_size=wish.img_size or size_of(header["spec"]["size"]),
         model_args={**header["model_args"], **wish.model_args},
     )
 
@@ -227,6 +230,10 @@ def _check_classes(whose: str, built: BuiltModel, num_classes: int, classes: lis
     if sorted(built.classes) == sorted(classes):
         raise ValueError(f"{difference}: the same classes in another order")
     _log.warning("%s; the classes are taken to agree by their number", difference)
+
+
+def _size(given: int | Sequence[int] | None) -> Size | None:
+    return None if given is None else size_of(given)
 
 
 def _given(model_args: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import timm
 from timm.models import get_pretrained_cfg
 from torch import nn
 
+from kdprune.data.size import Size, written
 from kdprune.models.names import is_remote
 from kdprune.models.weights import StateDict
 
@@ -19,7 +20,7 @@ def create(
     name: str,
     num_classes: int | None,
     in_chans: int | None,
-    size: int | None,
+    size: Size | None,
     pretrained: bool,
     model_args: dict[str, Any],
 ) -> nn.Module:
@@ -40,7 +41,9 @@ def create(
     except Exception as error:
         raise ValueError(_explained(name, pretrained, arguments, error)) from error
     if getattr(getattr(model, "patch_embed", None), "num_patches", None) == 0:
-        raise ValueError(f"{name} cuts images into patches, and an image of {size} pixels is smaller than one")
+        raise ValueError(
+            f"{name} cuts images into patches, and an image of {written(size or 0)} pixels is smaller than one"
+        )
     return model
 
 

@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdprune.data.framing import frame
+from kdprune.data.resize import Box, largest_box, resize
 from kdprune.models.build import InputSpec
 
 
 class Inputs(nn.Module):
-    """Turn uint8 N×C×H×W into float32 N×C'×S×S, normalised, in the model's memory format.
+    """Turn uint8 N×C×H×W into float32 N×C'×S×T, normalised, in the model's memory format.
 
     It has no parameters, and its buffers stay out of state dicts, so it can be put in front of a model to export both
     as one, which takes uint8 images and needs no other preprocessing:
 
-        deployed = nn.Sequential(Inputs(built.spec), built.model).eval()
+        deployed = nn.Sequential(Inputs(built.spec, whole_images=True), built.model).eval()
 
     Args:
         spec: what the model wants.
         device: where it runs (default: the CPU; `.to()` moves it like any module).
         channels_last: for convolutional models.
+        whole_images: it is given images that are nobody's views yet, to be cut and scaled as for evaluation. Views are
+            scaled only, by the model's interpolation; of one of another shape it takes the largest part in the middle.
     """
 
     scale: Tensor
     shift: Tensor
 
-    def __init__(self, spec: InputSpec, device: torch.device | None = None, channels_last: bool = False) -> None:
+    def __init__(
+        self,
+        spec: InputSpec,
+        device: torch.device | None = None,
+        channels_last: bool = False,
+        whole_images: bool = False,
+    ) -> None:
         super().__init__()
-        self.spec = spec
+        self.spec, self.whole_images = spec, whole_images
         self.channels_last = channels_last
         mean, std = (torch.tensor(x, dtype=torch.float32).view(1, -1, 1, 1) for x in (spec.mean, spec.std))
         # One multiplication and one addition for (x/255 - mean) / std. Not persistent: the spec travels in the header
@@ -37,17 +46,23 @@ class Inputs(nn.Module):
         self.register_buffer("shift", (-mean / std).to(device), persistent=False)
 
     def forward(self, views_NCHW: Tensor) -> Tensor:
-        x = _with_channels(views_NCHW, self.spec.channels)
-        side = min(x.shape[-2:])
-        if x.shape[-2] != x.shape[-1]:
-            top, left = (x.shape[-2] - side) // 2, (x.shape[-1] - side) // 2
-            x = x[..., top : top + side, left : left + side]
+        x = frame(views_NCHW, self.spec) if self.whole_images else _scaled(views_NCHW, self.spec)
+        x = _with_channels(x, self.spec.channels)
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         x = x.float()
-        if side != self.spec.size:
-            # Bilinear for every model: a view must not overshoot 0–255 at edges as bicubic does on tiny images.
-            x = F.interpolate(x, size=(self.spec.size,) * 2, mode="bilinear", antialias=side > self.spec.size)
         return x.mul_(self.scale).add_(self.shift)
+
+
+def _scaled(views_NCHW: Tensor, spec: InputSpec) -> Tensor:
+    """Views at a model's size, uint8."""
+    height, width = views_NCHW.shape[-2:]
+    if (height, width) == spec.size_HW:
+        return views_NCHW
+    h, w = largest_box(height, width, spec.size_HW)
+    top, left = (height - h) // 2, (width - w) // 2
+    if (h, w) == spec.size_HW:
+        return views_NCHW[..., top : top + h, left : left + w]
+    return resize(views_NCHW, Box(top, left, h, w), spec.size_HW, spec.interpolation)
 
 
 def _with_channels(x_NCHW: Tensor, channels: int) -> Tensor:

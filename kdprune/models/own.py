@@ -1,6 +1,6 @@
 """Modules of the user's own, beside timm's models: copied, tried on one batch, and known by what they are made of.
 
-Shapes: N images, C classes, S side of an image.
+Shapes: N images, C classes, S×T their size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def of_module(module: nn.Module, whose: str, num_classes: int, spec: InputSpec, 
     """A copy of a module, as if it had been built by name.
 
     Args:
-        module: normalised images, float32 N×channels×S×S, to logits N×C. It is left as it is.
+        module: normalised images, float32 N×channels×S×T, to logits N×C. It is left as it is.
         whose: "student" or "teacher", for messages.
         num_classes: C.
         spec: the input that it will be given.
@@ -39,8 +39,9 @@ def of_module(module: nn.Module, whose: str, num_classes: int, spec: InputSpec, 
 def _try(module: nn.Module, whose: str, num_classes: int, spec: InputSpec) -> None:
     """Give the module two grey images, in evaluation mode, and look at the shape of what comes out."""
     training = [(part, part.training) for part in module.modules()]
-    images = torch.zeros(2, spec.channels, spec.size, spec.size)
-    shape, name = f"N×{spec.channels}×{spec.size}×{spec.size}", type(module).__name__
+    height, width = spec.size_HW
+    images = torch.zeros(2, spec.channels, height, width)
+    shape, name = f"N×{spec.channels}×{height}×{width}", type(module).__name__
     try:
         logits = module.eval()(images)
     except Exception as error:  # whatever a stranger's code raises

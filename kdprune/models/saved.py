@@ -12,12 +12,20 @@ import safetensors.torch
 from torch import nn
 
 from kdprune.files import write_whole
+from kdprune.models.arguments import check_saved_arguments, check_saved_name, of_the_size_of
 from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
-from kdprune.models.names import check_model_name
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.models.structure import structure as structure_of
-from kdprune.models.weights import METADATA_KEY, WEIGHTS_HASH, StateDict, check_fit, read_header, read_weights
+from kdprune.models.weights import (
+    METADATA_KEY,
+    WEIGHTS_HASH,
+    StateDict,
+    check_finite,
+    check_fit,
+    read_header,
+    read_weights,
+)
 
 log = logging.getLogger("kdprune")
 
@@ -66,6 +74,22 @@ def load_model(path: str | Path, module: nn.Module | None = None) -> BuiltModel:
     return _from_header(path, state, header, module)
 
 
+def check_saved(path: str | Path, state: StateDict, header: dict[str, Any]) -> None:
+    """Refuse a file whose header leads elsewhere, or speaks of another model than its tensors are of.
+
+    The model is built once without memory, so that a header which promises more than the file holds takes none.
+
+    Raises:
+        ValueError: naming the file and what is wrong.
+    """
+    name, spec, where = header["name"], InputSpec.from_json(header["spec"]), str(path)
+    check_saved_name(name, where)
+    check_saved_arguments(name, header["model_args"], where)
+    with of_the_size_of(state, where):
+        model = create(name, header["num_classes"], spec.channels, spec.size, False, header["model_args"])
+    check_fit(state, model.state_dict(), f"the weights of {path} and {name}")
+
+
 def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], module: nn.Module | None) -> BuiltModel:
     name, num_classes, spec = header["name"], header["num_classes"], InputSpec.from_json(header["spec"])
     structure = header.get("structure")
@@ -79,10 +103,11 @@ def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], mod
             f"built by name: load it in Python, kdprune.load_student(RUN, model={name}(…))"
         )
     else:
-        check_model_name(name)
+        check_saved(path, state, header)
         model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
     check_fit(state, model.state_dict(), f"the weights of {path} and {name if module is None else 'model'}")
     model.load_state_dict(state)
+    check_finite(model, f"the weights of {path}")
     return BuiltModel(
         model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure
     )

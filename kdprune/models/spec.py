@@ -3,37 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from timm.data import resolve_model_data_config
 from torch import nn
 
+from kdprune.data.framing import CROP_MODES
+from kdprune.data.resize import FILTERS
+from kdprune.data.size import Size, height_width, size_of
+from kdprune.outside import FINITE, TEXT, Kind, check_fields, list_of, whole
+
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a model wants its images: square, `size` pixels, normalised as (x − mean) / std with x in [0, 1]."""
+    """How a model wants its images: normalised as (x − mean) / std with x in [0, 1].
+
+    Attributes:
+        channels: 1 or 3.
+        size: in pixels, the side of a square or (height, width).
+        mean, std: of each channel.
+        interpolation, crop_pct, crop_mode: how whole images are scaled and cut for it (`kdprune.data.framing`);
+            training views, which are random parts already, are only scaled.
+    """
 
     channels: int
-    size: int
+    size: Size
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = "bicubic"
+    interpolation: str = "bilinear"
     crop_pct: float = 1.0
+    crop_mode: str = "center"
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "size", size_of(self.size))
         for what, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != self.channels:
                 raise ValueError(f"{what} has {len(values)} values for images of {self.channels} channels")
         if min(self.std) <= 0:
             raise ValueError(f"std must be above 0, got {self.std}")
+        for what, value, allowed in (
+            ("interpolation", self.interpolation, tuple(FILTERS)), ("crop_mode", self.crop_mode, CROP_MODES),
+        ):  # fmt: skip
+            if value not in allowed:
+                raise ValueError(f"{what} of the model's input is {value!r}, allowed are {', '.join(allowed)}")
+        if not self.crop_pct > 0:
+            raise ValueError(f"crop_pct must be above 0, got {self.crop_pct}")
+
+    @property
+    def size_HW(self) -> tuple[int, int]:
+        return height_width(self.size)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> InputSpec:
-        return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        """The input that a file describes.
+
+        Raises:
+            ValueError: a field that is missing, unknown (of a later version), or of another kind.
+        """
+        check_fields(content, _FIELDS, "the input of a model", may_lack=["crop_mode"])
+        if "crop_mode" not in content:  # of a time when every model was given bilinear images
+            content = {**content, "interpolation": "bilinear"}
+        try:
+            return cls(**{**content, "mean": tuple(content["mean"]), "std": tuple(content["std"])})
+        except TypeError as error:
+            raise ValueError(f"the input of a model is damaged, or of another version: {error}") from None
+
+
+_SIDE = whole(1, 4096)
+_SIZE = Kind(
+    "a side, or height and width, in pixels",
+    lambda size: _SIDE.fits(size) or (isinstance(size, list) and len(size) == 2 and all(map(_SIDE.fits, size))),
+)
+_FIELDS = {"channels": whole(1, 4096), "size": _SIZE, "mean": list_of(FINITE), "std": list_of(FINITE),
+           "interpolation": TEXT, "crop_pct": FINITE, "crop_mode": TEXT}  # fmt: skip
 
 
 @dataclass
@@ -59,38 +105,32 @@ class BuiltModel:
     structure: str | None = None
 
 
-def own_spec(model: nn.Module, channels: int, size: int | None) -> InputSpec:
+def own_spec(model: nn.Module, channels: int, size: Size | None) -> InputSpec:
     """The input that a timm model was made for, by its pretrained configuration.
 
     Args:
         channels: channels that this instance takes; the configuration's normalisation is adapted to them.
         size: pixels that this instance takes; None for the configuration's.
-
-    Raises:
-        ValueError: the model takes images that are not square.
     """
     config = resolve_model_data_config(model)
-    _, height, width = config["input_size"]
-    if size is None and height != width:
-        raise ValueError(f"this model takes images of {height}×{width} pixels; only square images are supported")
     return InputSpec(
         channels=channels,
-        size=size or height,
+        size=size or size_of(config["input_size"][1:]),
         mean=_for_channels(config["mean"], channels),
         std=_for_channels(config["std"], channels),
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
+        crop_mode=config["crop_mode"],
     )
 
 
 def scratch_spec(model_spec: InputSpec, mean: Sequence[float] | None, std: Sequence[float] | None) -> InputSpec:
     """The input of a model without a past: the data's normalisation, the whole image."""
-    return replace(
-        model_spec,
+    return InputSpec(
+        channels=model_spec.channels,
+        size=model_spec.size,
         mean=model_spec.mean if mean is None else _repeated(mean, model_spec.channels),
         std=model_spec.std if std is None else _repeated(std, model_spec.channels),
-        interpolation="bicubic",
-        crop_pct=1.0,
     )
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import pickle
+import os
+import struct
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from kdprune.messages import shown
 from kdprune.models.hashing import weights_hash
+from kdprune.outside import MAPPING, TEXT, check_fields, check_regular, list_of, optional, parse_json, whole
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 METADATA_KEY = "kdprune"
@@ -22,6 +25,7 @@ WEIGHTS_HASH = "weights_hash"  # entry of our header
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
 _SHOWN = 5
+_DEEPEST = 5  # wrappers in each other
 
 StateDict = dict[str, Tensor]
 
@@ -46,14 +50,32 @@ def read_weights(path: str | Path) -> tuple[StateDict, dict[str, Any] | None]:
     return _unwrapped(_read_pickle(path), path), None
 
 
+_HEADER = {
+    "name": TEXT, "num_classes": whole(0, 2**24), "spec": MAPPING, "classes": optional(list_of(TEXT)),
+    "info": MAPPING, "model_args": MAPPING, "structure": optional(TEXT), WEIGHTS_HASH: optional(TEXT),
+}  # fmt: skip
+
+
 def read_header(path: str | Path) -> dict[str, Any] | None:
-    """Our own header of a safetensors file; None for anybody else's. Reads no tensor."""
+    """Our own header of a safetensors file, each field of its kind; None for anybody else's. Reads no tensor.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no safetensors file, a damaged one, or a header that is not as `save_model` writes it.
+    """
+    check_regular(path, os.stat(path))
     try:
         with safetensors.safe_open(str(path), framework="pt") as file:
             text = (file.metadata() or {}).get(METADATA_KEY)
-        return None if text is None else json.loads(text)
-    except (safetensors.SafetensorError, json.JSONDecodeError) as error:
+    except (safetensors.SafetensorError, OSError, ValueError) as error:
         raise ValueError(f"{path} is damaged or not a safetensors file: {error}") from None
+    if text is None:
+        return None
+    where = f"{path}: its header"
+    header = check_fields(parse_json(text, where), _HEADER, where, may_lack=("structure", WEIGHTS_HASH))
+    if header["classes"] is not None and len(header["classes"]) != header["num_classes"]:
+        raise ValueError(f"{where} names {len(header['classes'])} classes, and says {header['num_classes']}")
+    return header
 
 
 def matched(state: StateDict, expected: Iterable[str]) -> StateDict:
@@ -86,14 +108,38 @@ def check_fit(state: StateDict, expected: Mapping[str, Tensor], whose: str) -> N
         raise ValueError(f"{whose} do not fit: of {len(expected)} tensors {'; '.join(problems)}")
 
 
+def check_finite(model: nn.Module, whose: str) -> None:
+    """Refuse weights of a training that diverged.
+
+    Args:
+        whose: the subject of the message.
+
+    Raises:
+        ValueError: NaN or infinite values; the first few tensors are named. Buffers may hold infinite ones (masks).
+    """
+    parameters = dict(model.named_parameters())
+    if odd := [name for name, parameter in parameters.items() if not parameter.isfinite().all()]:
+        raise ValueError(
+            f"{whose}: not finite (NaN or infinite values) in {len(odd)} of {len(parameters)} tensors ({_first(odd)})"
+        )
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Whether no parameter is NaN or infinite; waits for the device once."""
+    return bool(torch.stack([parameter.detach().isfinite().all() for parameter in model.parameters()]).all())
+
+
 def _first(keys: list[str]) -> str:
     return ", ".join(keys[:_SHOWN]) + (", …" if len(keys) > _SHOWN else "")
 
 
 def _read_safetensors(path: Path) -> tuple[StateDict, dict[str, Any] | None]:
     header = read_header(path)
-    with safetensors.safe_open(str(path), framework="pt") as file:
-        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    try:
+        with safetensors.safe_open(str(path), framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (safetensors.SafetensorError, OSError, RuntimeError, AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from None  # or of a type that this torch does not have
     _check_hash(path, state, header)
     return state, header
 
@@ -109,15 +155,29 @@ def _check_hash(path: Path, state: StateDict, header: dict[str, Any] | None) -> 
 
 
 def _read_pickle(path: Path) -> Any:
+    _check_records(path)
     try:
         # timm's own training script keeps its arguments beside the weights; a Namespace is plain data.
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, LookupError, ValueError) as error:
+    except Exception as error:  # the unpickler raises whatever its data make Python raise
         if "unsupported global" in str(error).lower() or "unsupported class" in str(error).lower():
             raise ValueError(_unsafe(path)) from None
         reason = str(error).rpartition("WeightsUnpickler error:")[2].strip() or type(error).__name__
         raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {reason.splitlines()[0]}") from None
+
+
+def _check_records(path: Path) -> None:
+    """Refuse a file that is larger in memory than on the disk: torch compresses nothing."""
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            packed = [record.filename for record in archive.infolist() if record.compress_type]
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, NotImplementedError, struct.error) as error:
+        raise ValueError(f"{path} is damaged or not a PyTorch checkpoint: {error}") from None
+    if packed:
+        raise ValueError(f"{path} is not a PyTorch checkpoint: its record {shown(packed[0])} is compressed")
 
 
 def _unsafe(path: Path) -> str:
@@ -133,15 +193,27 @@ def _unsafe(path: Path) -> str:
     )
 
 
+def _check_tensor(name: str, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor that is no block of numbers: a sparse one, or a single number seen a million million times."""
+    plain = tensor.layout is torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{path} is damaged: {shown(name)}, of shape {tuple(tensor.shape)}, is no dense tensor")
+
+
 def _unwrapped(content: Any, path: Path) -> StateDict:
-    while isinstance(content, Mapping):
+    for _ in range(_DEEPEST):  # a mapping can hold itself
+        if not isinstance(content, Mapping):
+            break
         inner = next(
             (content[key] for key in _WRAPPERS if isinstance(content.get(key), Mapping) and content[key]), None
         )
         if inner is None:
             break
         content = inner
-    tensors = {k: v for k, v in content.items() if isinstance(v, Tensor)} if isinstance(content, Mapping) else {}
+    everything = content.items() if isinstance(content, Mapping) else ()
+    tensors = {name: value for name, value in everything if isinstance(name, str) and isinstance(value, Tensor)}
+    for name, value in tensors.items():
+        _check_tensor(name, value, path)
     if not tensors:
         found = ", ".join(map(str, list(content)[:_SHOWN])) if isinstance(content, Mapping) else type(content).__name__
         raise ValueError(f"{path} holds no weights: expected tensors by name, or {', '.join(_WRAPPERS)}; found {found}")

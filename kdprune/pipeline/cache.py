@@ -13,16 +13,19 @@ import torch
 from tqdm import tqdm
 
 from kdprune import bars
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
+from kdprune.pipeline.recipes import check_optimizers
+from kdprune.pipeline.rehearsal import rehearse
 from kdprune.pipeline.score import check_selection
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.targets import count_views, make_targets
-from kdprune.pipeline.teachers import check_models, freeze_teachers, load_teachers
+from kdprune.pipeline.teachers import check_models, freeze_teachers, given_teachers, load_teachers
 from kdprune.pipeline.train import observed, train
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.teachers.frozen import ERROR_LIMIT
@@ -69,14 +72,20 @@ def cache(config: Config, verify: bool = False, given: Given = NOTHING_GIVEN) ->
     config = given.named(config)
     config.teacher.targets = "cached"  # what this is for, whether it was said or not
     check(config)
+    check_optimizers(config)
+    check_files(config)
     check_models(config)
     check_selection(config)
+    config = settled(config, "cache")
     if not config.teacher.models:
         raise ValueError("--teacher.models: none given, so there is nothing to cache")
     accelerator = make_accelerator(config.train.precision, [], config.output)
     session = observed(config, open_session(config, accelerator, given))
     job = make_job(config, session)
-    teachers = freeze_teachers(config, session, load_teachers(config, session, train), with_features=False)
+    known = given_teachers(config, session)
+    rehearse(job, known)
+    loaded = load_teachers(config, session, train, known)
+    teachers = freeze_teachers(config, session, loaded, with_features=False)
     targets = make_targets(job, teachers, None)
     assert isinstance(targets, CachedTargets)
     written = _fill(job, targets)

@@ -14,6 +14,7 @@ from kdprune.models.features import Features, last_stages
 from kdprune.models.inputs import Inputs
 from kdprune.pipeline.dynamic import keep_fraction
 from kdprune.pipeline.job import Job
+from kdprune.pipeline.loss import build_on
 from kdprune.teachers.targets import OnlineTargets
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.step import Distillation
@@ -58,5 +59,6 @@ def _first_look(job: Job, loss: WeightedSum, targets: OnlineTargets, inputs: Inp
         job.student.model.eval()(inputs(batch.images))
         targets(batch)
     torch.manual_seed(key(job.config.seed_of("weights"), "projectors"))
-    loss.build(taps.taken(), targets.features.taken())
+    names = job.student.name, targets.teachers[0].built.name
+    build_on(loss, taps.taken(), targets.features.taken(), *names)
     return taps

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any, cast
 
 from kdprune import registry
 from kdprune.calls import bind
-from kdprune.config import Config, SubsetConfig
+from kdprune.config import Config
 from kdprune.data.stream import Order, Stream
 from kdprune.data.subset import Subset
 from kdprune.messages import about
 from kdprune.orders.common.plan import Dynamic, Plan
 from kdprune.pipeline.session import Session
 from kdprune.training.schedule import Budget, make_budget
-
-log = logging.getLogger("kdprune")
 
 OPTION = "--subset.dynamic"
 
@@ -89,18 +86,3 @@ def make_order(config: Config, session: Session, subset: Subset, budget: Budget)
         call = registry.read_call("orders", config.subset.dynamic, OPTION)
         arguments = bind(call, cast("Any", kind), "order", supplied=1)
         return cast("Order", cast("Any", kind)(plan, **arguments))
-
-
-def warn_of_unused(config: Config) -> None:
-    """Options of a choice that a method makes otherwise, and a method that does nothing."""
-    if not redraws(config):
-        return
-    subset, default = config.subset, SubsetConfig()
-    unused = [
-        name for name in ("selector", "balanced", "class_floor") if getattr(subset, name) != getattr(default, name)
-    ]
-    if unused:
-        options = ", ".join(f"--subset.{name}" for name in unused)
-        log.warning("%s: no effect, since %s %s draws from all samples", options, OPTION, subset.dynamic)
-    if subset.keep_fraction == 1:
-        log.warning("%s: no effect, since --subset.keep_fraction is 1 and an epoch holds all samples", OPTION)

@@ -14,13 +14,13 @@ from kdprune.config import Config
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
-from kdprune.files import read_json
 from kdprune.models.locate import resolve_teacher, run_of
 from kdprune.passes.predict import predict
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import TeacherRequest, requested_teachers
+from kdprune.runs.run_dir import SUMMARY, read_summary
 from kdprune.teachers.ensemble import max_likelihood_weights
 from kdprune.teachers.teacher import Teacher
 
@@ -103,8 +103,7 @@ def _seen_before(data: Data, teacher: TeacherRequest) -> list[np.ndarray]:
         run = None if weights is None else run_of(weights)
         if run is not None:
             ids = [load_subset(run / "subset.json", data.fingerprint, len(data.train)).ids]
-            summary = run / "summary.json"
-            for before in read_json(summary)["teacher"] if summary.is_file() else []:
+            for before in read_summary(run)["teacher"] if (run / SUMMARY).is_file() else []:
                 ids += _seen_before(data, TeacherRequest(before["source"], None, True))
             return ids
         reason = "what it was trained on is not known"

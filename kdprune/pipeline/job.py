@@ -12,26 +12,25 @@ import torch
 
 from kdprune import alpha as alpha_policies
 from kdprune.checks import LEARNED
-from kdprune.config import Config, dotted, to_dict
+from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
 from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.size import size_of
 from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.messages import counted, listed
 from kdprune.models.build import build_student
-from kdprune.models.spec import BuiltModel
+from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.orders.common.plan import Dynamic
-from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length, warn_of_unused
+from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length
 from kdprune.pipeline.ensemble_weights import unseen, warn_of_seen_validation
 from kdprune.pipeline.given import is_given
-from kdprune.pipeline.loss import make_loss, rehearse
-from kdprune.pipeline.recipes import teacher_recipe
+from kdprune.pipeline.loss import make_loss
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
-from kdprune.pipeline.teachers import requested_teachers
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget
 from kdprune.training.trainer import check_batch
@@ -81,17 +80,16 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     Raises:
         ValueError: whatever does not fit together, said in terms of the options.
     """
-    _warn_of_no_teacher(config)
-    warn_of_unused(config)
     loss = make_loss(config, session) if config.teacher.models else None
     subset = choose_subset(config, session)
     if loss is not None and alpha_policies.search(config.distill.alpha) is None:
         # A subset file may keep another fraction than the settings say.
         alpha_policies.parse(config.distill.alpha).at(keep_fraction(config, subset))
     student = make_student(config, session)
-    views = view_settings(config, session.data, student.spec.size)
+    views = view_settings(config, session.data, student.spec)
     budget, dynamic = make_length(config, session, subset)
     check_batch(config.train, session.accelerator.num_processes)
+    _warn_of_length(config, budget)
     _check_snapshots(config, budget)
     _check_record(config, budget)
     if config.train.save_steps and isinstance(dynamic, Adaptive):
@@ -101,25 +99,9 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
             f"{OPTION}: {config.subset.dynamic} given, which weighs the loss of each sample, and --distill.loss "
             f"{config.distill.loss} compares samples with each other"
         )
-    if loss is not None and loss.needs_features:
-        for teacher in requested_teachers(config):
-            if not teacher.has_weights:
-                rehearse(config, student, make_student(teacher_recipe(config, teacher.name), session))
-        for built in session.teachers:
-            rehearse(config, student, built)
     warn_of_seen_validation(config, session)
     judges = unseen(config, session) if config.teacher.weights == LEARNED else None
     return Job(config, session, subset, student, views, budget, loss, judges, observers, dynamic)
-
-
-def _warn_of_no_teacher(config: Config) -> None:
-    """Options that are about a teacher, where there is none."""
-    if config.teacher.models:
-        return
-    given, default = dotted(to_dict(config)), dotted(to_dict(Config()))
-    about_teachers = [name for name in given if name.startswith(("teacher.", "distill.")) or name == "baseline"]
-    if unused := [f"--{name}" for name in about_teachers if given[name] != default[name]]:
-        log.warning("%s: no effect, since --teacher.models names no teacher", ", ".join(unused))
 
 
 def make_student(config: Config, session: Session) -> BuiltModel:
@@ -147,16 +129,33 @@ def make_student(config: Config, session: Session) -> BuiltModel:
     )
 
 
-def view_settings(config: Config, data: Data, student_size: int) -> ViewSettings:
-    """How a run's views are made."""
+def view_settings(config: Config, data: Data, student: InputSpec) -> ViewSettings:
+    """How a run's views are made: at its size or the data's, else the student's; scaled as the student wants it."""
     return ViewSettings(
         recipe=recipe.parse(config.data.augment),
-        size=config.data.image_size or data.stored_size or student_size,
+        size=size_of(config.data.image_size or data.stored_size or student.size),
         seed=config.seed_of("data"),
         fill=tuple(round(255 * m) for m in data.mean),
         stored=data.train.images is not None,
         role=config.seeds.role,
+        interpolation=student.interpolation,
     )
+
+
+def _warn_of_length(config: Config, budget: Budget) -> None:
+    """A warm-up that does not end, and a batch that holds samples more than once."""
+    train, whose = config.train, "" if config.seeds.role == "student" else f" of the {config.seeds.role}"
+    warmup = round(train.warmup_epochs * budget.schedule_epoch)
+    if warmup and warmup >= budget.steps:
+        log.warning(
+            "--train.warmup_epochs: %g given (%d steps), and the training%s has %d steps: --train.lr is never reached",
+            *(train.warmup_epochs, warmup, whose, budget.steps),
+        )
+    if budget.batch_size > budget.kept:
+        log.warning(
+            "--train.batch_size: %d given, and the training%s is of %d samples: a batch holds them more than once",
+            *(budget.batch_size, whose, budget.kept),
+        )
 
 
 def _check_record(config: Config, budget: Budget) -> None:

@@ -12,11 +12,15 @@ import numpy as np
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, key_hash
 from kdprune.checks import EMA
+from kdprune.config import TrainConfig
+from kdprune.config.effect import normal_training
 from kdprune.data.dataset import no_ids
 from kdprune.models.hashing import weights_hash
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.dynamic import needs_scores
+from kdprune.pipeline.effect import has_momentum
 from kdprune.pipeline.job import Job
+from kdprune.training.optimizer import learning_rate
 
 VERSION = 1
 """Of the training. To be raised with a change after which the same settings give other weights, so that results of
@@ -32,7 +36,7 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
     Args:
         teachers: with their weights; none for plain training and for the student's own moving average.
     """
-    config, data, train = job.config, job.session.data, asdict(job.config.train)
+    config, data = job.config, job.session.data
     # The fingerprint sees an image that became unreadable only if it is one of the sampled ones.
     test_dropped = no_ids() if data.test is None else data.test.unreadable
     # Where its first weights follow from the seed, they need not be hashed.
@@ -55,13 +59,21 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "seeds": {"weights": config.seed_of("weights"), "data": config.seed_of("data"), "role": config.seeds.role},
         "views": job.views.key(),
         "precision": job.session.accelerator.mixed_precision,
-        # Snapshots change nothing of a training. They stand here as those of one that keeps none.
-        "train": {name: value for name, value in train.items() if name not in _NOT_THE_RESULT}
-        | {"save_epochs": [], "save_steps": []},
+        "train": training_key(config.train),
         "record": config.train.record if config.seeds.role == "proxy" else None,  # all that it is trained for
         **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),
     }
+
+
+def training_key(train: TrainConfig) -> Key:
+    """Settings of the optimisation, each where it decides anything, so that runs of before know themselves."""
+    settings = asdict(normal_training(train, has_momentum(train)))
+    key: Key = {name: value for name, value in settings.items() if name not in _NOT_THE_RESULT}
+    # Snapshots change nothing of a training. They stand here as those of one that keeps none.
+    key |= {"save_epochs": [], "save_steps": []}
+    key |= {"lr": learning_rate(train), "lr_base": None, "lr_base_size": None, "lr_base_scale": None}
+    return {**key, "ema_warmup": True if train.ema and train.ema_warmup else None}
 
 
 def _dynamic_key(job: Job) -> Key:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
         },
         "; ".join(damage(run)) or None,
     )
-    data = key.get("data", {})
+    data = _mapping(key.get("data"))
     node.inputs.append(
         Node(f"data {summary['dataset']}", {"train": str(data.get("train"))[:12], "test": str(data.get("test"))[:12]})
     )
@@ -73,12 +74,13 @@ def lineage(run: Path, seen: frozenset[Path] = frozenset()) -> Node:
 
 def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
     """Scores, and the records that they are of where those are still there."""
-    origin = scores.get("origin", {})
+    origin = _mapping(scores.get("origin"))
     node = Node(
         f"scores {scores.get('scorer')}",
         {"hash": str(scores.get("hash"))[:12], "hard is": str(scores.get("hard")), "of": _observed(origin)},
     )
-    hashes = origin.get("observed") or []
+    hashes = origin.get("observed")
+    hashes = hashes if isinstance(hashes, list) else []
     for folder in sorted(path.parent for path in run.parent.glob(f"*/*/{FILE}")):
         record = read_record(folder) if folder.resolve() not in seen else None
         if record is None or digests_hash(record.get("files", {})) not in hashes:
@@ -88,6 +90,11 @@ def _scores(run: Path, scores: dict[str, Any], seen: frozenset[Path]) -> Node:
         else:
             node.inputs.append(Node(f"{record['what']} {folder.name}", {}, "; ".join(damage(folder)) or None))
     return node
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    """What another version may have left out, or have written otherwise."""
+    return value if isinstance(value, dict) else {}
 
 
 def _observed(origin: dict[str, Any]) -> str:
@@ -125,6 +132,7 @@ def teacher_run(run: Path, source: str) -> tuple[Path, str] | None:
     name, at, when = source.rpartition("@")
     path = Path(name if at else source)
     for folder in (path, run.parent / "teachers" / path.name, run.parent / path.name):
-        if folder.is_dir() and folder.resolve() != run.resolve():
-            return folder, when if at else ""
+        with contextlib.suppress(OSError, ValueError):  # no path at all, but some name of a model
+            if folder.is_dir() and folder.resolve() != run.resolve():
+                return folder, when if at else ""
     return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import replace
 
 import torch
@@ -12,12 +11,8 @@ from kdprune.checks import EMA
 from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.losses.common.sum import WeightedSum, build_loss
-from kdprune.models.features import Features, last_stages
-from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.session import Session
 from kdprune.teachers.entries import make_entries
-
-log = logging.getLogger("kdprune")
 
 
 def make_loss(config: Config, session: Session) -> WeightedSum:
@@ -26,8 +21,6 @@ def make_loss(config: Config, session: Session) -> WeightedSum:
     Raises:
         ValueError: the loss cannot do what it is asked to, or not with these targets.
     """
-    if config.teacher.top_k and config.teacher.targets == "online":
-        log.warning("--teacher.top_k has no effect: --teacher.targets online keeps nothing")
     layers = layers_given(config)
     loss = build_loss(config.distill.loss, config.distill.temperature, layers)
     _check(loss, config, session)
@@ -72,25 +65,27 @@ def layers_given(config: Config) -> list[tuple[str, str]]:
     return [(student, teacher) for student, teacher in layers]
 
 
-def rehearse(config: Config, student: BuiltModel, teacher: BuiltModel) -> None:
-    """Compare the features of two models once, before a teacher is trained for it: what cannot be is said now.
+def build_on(
+    loss: WeightedSum, student: dict[str, torch.Tensor], teacher: dict[str, torch.Tensor], *names: str
+) -> None:
+    """Give a loss its parameters, by the features of both models.
+
+    Args:
+        names: of the student and the teacher.
 
     Raises:
-        ValueError: layers that are not there, or that the loss cannot compare.
+        ValueError: features that the loss cannot compare, with the layers that they are of.
     """
-    pairs = layers_given(config) or last_stages(student.model, teacher.model)
-    loss = build_loss(config.distill.loss, config.distill.temperature, pairs)
-    features = [
-        _features_of(student, [path for path, _ in loss.layers], "student"),
-        _features_of(teacher, [path for _, path in loss.layers], "teacher"),
-    ]
-    loss.build(*features)
+    try:
+        loss.build(student, teacher)
+    except ValueError as error:
+        seen = " and ".join(
+            f"the {whose} {name} has {_shapes(features)}"
+            for whose, name, features in zip(("student", "teacher"), names, (student, teacher), strict=True)
+        )
+        raise ValueError(f"--distill.layers: {error}; {seen}") from None
 
 
-def _features_of(built: BuiltModel, paths: list[str], whose: str) -> dict[str, torch.Tensor]:
-    taps = Features(built.model, paths, whose)
-    with torch.no_grad():
-        built.model.eval()(torch.zeros(2, built.spec.channels, built.spec.size, built.spec.size))
-    features = taps.taken()
-    taps.close()
-    return features
+def _shapes(features: dict[str, torch.Tensor]) -> str:
+    """Layers with the shapes of what they put out, of one sample."""
+    return ", ".join(f"{path}: {'×'.join(map(str, feature.shape[1:]))}" for path, feature in features.items())

@@ -24,7 +24,7 @@ from kdprune.artefact import key_hash, read_record
 from kdprune.config import Config
 from kdprune.data.reader import Batch
 from kdprune.data.subset import load_subset
-from kdprune.files import write_whole
+from kdprune.files import load_array, write_whole
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
 from kdprune.passes.predict import predict
@@ -111,7 +111,10 @@ def _resumed(files: RowFiles, total: int, session: Session) -> tuple[np.ndarray,
     """Counts so far, int32 2×N, on the main process, and of how many models they are."""
     counts = np.zeros(1 + 2 * total, dtype=np.int32)
     if session.accelerator.is_main_process and (files.folder / PARTIAL).is_file():
-        counts = np.load(files.folder / PARTIAL, allow_pickle=False)
+        stored = load_array(files.folder / PARTIAL)
+        if stored.shape != counts.shape or stored.dtype != counts.dtype:
+            raise ValueError(f"{files.folder / PARTIAL} is damaged: remove it, to begin again")
+        counts[:] = stored
     done = [int(counts[0])]
     broadcast_object_list(done)
     return counts[1:].reshape(2, total), done[0]

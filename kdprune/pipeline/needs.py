@@ -15,7 +15,9 @@ from typing import Any, Literal
 
 from kdprune.checks import EMA
 from kdprune.config import Config, SeedConfig, StudentConfig, TeacherTrainConfig, TrainConfig, relevant
+from kdprune.config.effect import normal_form
 from kdprune.pipeline.cache import cache
+from kdprune.pipeline.effect import situation_of
 from kdprune.pipeline.proxies import proxy_recipe
 from kdprune.pipeline.record import trainings_of
 from kdprune.pipeline.score import recorded_for, selects_by_observation
@@ -51,7 +53,15 @@ def needs_of_run(config: Config) -> list[Need]:
     """What a run with these settings is directly made of: teachers, scores, cached targets.
 
     Memorization's proxies see parts of the data, which are drawn when it is open: they are made with the scores.
+
+    Args:
+        config: which has been checked; of one that would be refused, nothing can be said.
     """
+    return _needs(normal_form(situation_of(config)))
+
+
+def _needs(config: Config) -> list[Need]:
+    """Of settings without those that have no effect, as a run begins with them."""
     found = [_training(recipe, folder) for recipe, folder in teacher_trainings(config)]
     found += _observed(config)
     targets = _targets(config, tuple(found))
@@ -94,11 +104,12 @@ def make(need: Need) -> Path | None:
 
 def _training(recipe: Config, folder: str) -> Need:
     what = f"{recipe.seeds.role} {recipe.student.model}, seed {recipe.seed}"
-    settings = relevant(recipe)
+    train = recipe.train
+    settings = {**relevant(recipe), "kept": [train.save_epochs, train.save_steps, train.record]}
     if recipe.subset.keep_fraction == 1 and not recipe.data.val_fraction and not recipe.teacher.models:
         del settings["seeds.subset"]  # it draws nothing
     what += _apart(recipe)
-    return Need("training", what, _id("training", folder, settings), recipe, folder, tuple(needs_of_run(recipe)))
+    return Need("training", what, _id("training", folder, settings), recipe, folder, tuple(_needs(recipe)))
 
 
 def _observed(config: Config) -> list[Need]:
@@ -173,7 +184,7 @@ def _merged(group: Sequence[Need]) -> Need | None:
     first = group[0].config
     teacher = replace(first.teacher, models=models, weights=None, temperatures=None, by_correctness=False)
     config = replace(first, teacher=teacher)
-    need = _targets(config, tuple(needs_of_run(replace(config, teacher=replace(teacher, targets="online")))))
+    need = _targets(config, tuple(_needs(replace(config, teacher=replace(teacher, targets="online")))))
     assert need is not None
     same = {one.id for one in need.needs} == {one.id for other in group for one in other.needs}
     return need if same else None  # else their trainings differ in more than the model

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from copy import deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,7 @@ import numpy as np
 from kdprune.config import Config, RecordConfig, SeedConfig, StudentConfig, SubsetConfig, TrainConfig
 from kdprune.data.counter import key
 from kdprune.data.subset import load_subset
-from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.recipes import overridden, without_teacher
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
 from kdprune.selectors.common.samples import Samples
@@ -92,11 +91,8 @@ def proxy_recipe(config: Config, repeat: int) -> Config:
 
 def proxy_training(config: Config) -> TrainConfig:
     """The run's training, with what `--record.train.*` says otherwise."""
-    given = {name: value for name, value in asdict(config.record.train).items() if value is not None}
     new = replace(config.train, budget="subset", save_epochs=[], save_steps=[], record=config.record.view)
-    if "epochs" in given:
-        new.steps = None
-    new = replace(new, **deepcopy(given))
+    new = overridden(new, config.record.train)
     if config.record.epoch and config.record.epoch not in new.save_epochs:
         new.save_epochs = sorted([*new.save_epochs, config.record.epoch])
     return new

@@ -17,6 +17,7 @@ from kdprune.config import (
     TrainConfig,
 )
 from kdprune.data import recipe
+from kdprune.training.optimizer import check_optimizer
 
 
 def teacher_recipe(config: Config, name: str) -> Config:
@@ -56,14 +57,34 @@ def teacher_recipe(config: Config, name: str) -> Config:
 
 def teacher_training(config: Config) -> TrainConfig:
     """The run's training, with what `--teacher.train.*` says otherwise."""
-    given = {name: value for name, value in asdict(config.teacher.train).items() if value is not None}
     # Its dynamics cost next to nothing, and scorers ask for them, later or in another run.
     mixes = recipe.parse(config.teacher.augment or config.data.augment).mixes
     record: Any = "none" if mixes else "training"
     new = replace(config.train, budget="subset", save_epochs=[], save_steps=[], record=record)
-    if "epochs" in given:
-        new.steps = None
-    return replace(new, **deepcopy(given))
+    return overridden(new, config.teacher.train)
+
+
+def overridden(train: TrainConfig, given: Any) -> TrainConfig:
+    """A training with what `given`, a `TeacherTrainConfig`, says otherwise.
+
+    What overrides a setting of the run (its steps, its base rate) must not override one that is given here.
+    """
+    values = {name: value for name, value in asdict(given).items() if value is not None}
+    for overrides, setting in (("steps", "epochs"), ("lr_base", "lr")):
+        if setting in values:
+            values.setdefault(overrides, None)
+    return replace(train, **deepcopy(values))
+
+
+def check_optimizers(config: Config) -> None:
+    """Refuse optimizers that cannot be: the student's, and those of teachers and proxies.
+
+    Raises:
+        ValueError: see `check_optimizer`.
+    """
+    check_optimizer(config.train)
+    for group, given in (("teacher", config.teacher.train), ("record", config.record.train)):
+        check_optimizer(overridden(config.train, given), "--train.opt" if given.opt is None else f"--{group}.train.opt")
 
 
 def without_teacher(config: Config) -> Config:

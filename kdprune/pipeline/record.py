@@ -86,8 +86,6 @@ def record_dynamics(config: Config, session: Session, train: Train) -> Recorded:
     """Runs that recorded their dynamics: of the teachers that are trained here, or of proxies."""
     source, asked = config.record.source, _asked_of_proxies(config)
     if source == "teacher" or (source == "auto" and not asked):
-        if asked:
-            log.warning("%s: no effect beside --record.source teacher", ", ".join(asked))
         runs = _recorded_teachers(config, session, train)
         if runs:
             log.info(

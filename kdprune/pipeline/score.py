@@ -84,12 +84,6 @@ def check_selection(config: Config) -> None:
             f"{asking} goes by scores: name a scorer with --subset.scorer ({listed(names('scorers'), 50)}), or a score "
             "file with --subset.scores"
         )
-    if "scores" not in needs and not needs_scores(config):
-        for name in given:
-            if name != "features":
-                log.warning("--subset.%s: no effect, since selector %s reads no scores", name, subset.selector)
-    if "features" in given and "features" not in needs:
-        log.warning("--subset.features: no effect, since selector %s reads no features", subset.selector)
 
 
 def selects_by_observation(config: Config) -> bool:

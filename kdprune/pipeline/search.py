@@ -22,12 +22,13 @@ from kdprune.artefact import Artefact, damage, key_hash
 from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.subset import Subset
-from kdprune.files import read_json, write_json
+from kdprune.files import write_json
 from kdprune.losses.common.sum import build_loss
+from kdprune.outside import FINITE, MAPPING, check_fields, list_of, read_json
 from kdprune.pipeline.dynamic import make_length
 from kdprune.pipeline.job import Job, make_student
 from kdprune.pipeline.student import train_student
-from kdprune.pipeline.summary import student_result
+from kdprune.pipeline.summary import lost_in, student_result
 from kdprune.pipeline.targets import make_targets
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.teacher import Teacher
@@ -57,7 +58,7 @@ def search_alpha(job: Job, run: RunDir, teachers: list[Teacher], weights: list[f
     if artefact.finished:
         if changed := damage(artefact.folder):
             raise ValueError(f"{'; '.join(changed)}: remove {artefact.folder}, the search is then made again")
-        return read_json(artefact.folder / FOUND)
+        return check_fields(read_json(artefact.folder / FOUND), _FIELDS, str(artefact.folder / FOUND))
     accelerator = job.session.accelerator
     accelerator.wait_for_everyone()  # nobody looks for the result while it is written
     if accelerator.is_main_process:
@@ -69,6 +70,9 @@ def search_alpha(job: Job, run: RunDir, teachers: list[Teacher], weights: list[f
     accelerator.wait_for_everyone()
     log.info("search: α = %g, T = %g in %.0f s", found["alpha"], found["temperature"], found["cost"]["seconds"])
     return found
+
+
+_FIELDS = {"alpha": FINITE, "temperature": FINITE, "rungs": list_of(MAPPING), "cost": MAPPING}
 
 
 def _search(job: Job, run: RunDir, teachers: list[Teacher], weights: list[float] | None) -> dict[str, Any]:
@@ -195,6 +199,7 @@ def _train(
     if targets.features is not None:
         targets.features.close()  # the next candidate puts its own on the same teacher
     result = student_result(job, state)
+    result["lost"] = lost_in(job, state)
     result["teacher_forward_samples"] = targets.forward_samples * accelerator.num_processes
     if accelerator.is_main_process:
         run.finish(result)
@@ -213,7 +218,8 @@ def _record(candidates: list[Candidate], results: dict[Candidate, dict[str, Any]
 
 
 def _count(cost: dict[str, Any], result: dict[str, Any]) -> None:
-    cost["seconds"] += result["train_seconds"]
-    cost["forward_samples"] += result["images_seen"]
-    cost["backward_samples"] += result["images_seen"]
+    lost = result.get("lost", {"seconds": 0.0, "samples": 0})
+    cost["seconds"] += result["train_seconds"] + lost["seconds"]
+    cost["forward_samples"] += result["images_seen"] + lost["samples"]
+    cost["backward_samples"] += result["images_seen"] + lost["samples"]
     cost["teacher_forward_samples"] += result["teacher_forward_samples"]

@@ -16,10 +16,12 @@ from kdprune.config import Config
 from kdprune.data.dataset import Data, data_of, open_data
 from kdprune.data.place import Place
 from kdprune.data.scores import Hard, Scores
+from kdprune.data.size import size_of
 from kdprune.data.split import Split
 from kdprune.models.build import load_model, resolve_teacher
 from kdprune.models.own import of_module
 from kdprune.models.spec import BuiltModel, InputSpec
+from kdprune.models.weights import check_finite
 from kdprune.pipeline.given import NOTHING_GIVEN, Given, is_given
 from kdprune.records.rows import RowRecord
 
@@ -106,7 +108,9 @@ def _of_module(module: Any, whose: str, config: Config, data: Data) -> BuiltMode
             f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which "
             "are of several sizes or larger than --data.memory_gb, say what size the module takes"
         )
-    return of_module(module, whose, data.num_classes, InputSpec(data.channels, size, data.mean, data.std), data.classes)
+    check_finite(module, f"the weights of the {whose} {type(module).__name__}")
+    spec = InputSpec(data.channels, size_of(size), data.mean, data.std)
+    return of_module(module, whose, data.num_classes, spec, data.classes)
 
 
 def on_device(split: Split, device: torch.device) -> Split:

@@ -15,6 +15,7 @@ from kdprune.data.split import Split
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
+from kdprune.models.weights import all_finite
 from kdprune.passes.evaluation import evaluate, same_buffers, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.dynamic import make_order
@@ -41,7 +42,8 @@ def train_student(
     """
     config, accelerator = job.config, job.session.accelerator
     inputs = place(job.student, accelerator.device)
-    average = MovingAverage(job.student.model, config.train.ema) if config.train.ema else None
+    training = config.train
+    average = MovingAverage(job.student.model, training.ema, training.ema_warmup) if training.ema else None
     if isinstance(targets, MeanTargets):
         assert average is not None
         targets.follow(student_logits(average.model, inputs, accelerator))
@@ -107,7 +109,8 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
     every = job.config.train.eval_every
     if judges is not None:
         return [HeldOut(partial(accuracy, data.train, judges), "test", every)]
-    parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if len(data.validation) else []
+    apart = len(data.validation) and not data.tests_by_validation
+    parts = [HeldOut(partial(accuracy, data.train, data.validation), "val", every)] if apart else []
     return parts + (
         [] if data.test is None else [HeldOut(partial(accuracy, data.test, data.test.readable), "test", every)]
     )
@@ -116,5 +119,7 @@ def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray 
 def _export(job: Job, run: RunDir, model: nn.Module, path: Any, epoch: int | None) -> None:
     """Write the weights of a model under the student's name, on the main process."""
     if job.session.accelerator.is_main_process:
+        if not all_finite(model):
+            raise FloatingPointError(f"{path} is not written: the weights are not finite, the training has diverged")
         info = {**job.student.info, "epoch": epoch, "smoothing": job.config.train.smoothing}
         save_model(path, replace(job.student, model=model, info=info))

@@ -57,7 +57,7 @@ def summarise(
         "student": {"name": job.student.name, "parameters": parameters},
         "seed": config.seed,
         "dataset": config.data.dataset,
-        "cost": _cost(job, teachers, targets, result, search),
+        "cost": _cost(job, teachers, targets, state, result, search),
         "name": run.path.name,
         "key_hash": key_hash(run.artefact.key),
         "key": run.artefact.key,
@@ -125,6 +125,11 @@ def student_result(job: Job, state: TrainState) -> dict[str, Any]:
     }
 
 
+def lost_in(job: Job, state: TrainState) -> dict[str, Any]:
+    """What of a training was done twice, because it was killed between two checkpoints: seconds and samples."""
+    return {"seconds": state.lost_seconds, "samples": state.lost_steps * job.config.train.batch_size}
+
+
 def _described(
     job: Job, teachers: list[Teacher], targets: OnlineTargets | None, parameters: int, test_top1: float | None
 ) -> list[dict[str, Any]]:
@@ -140,6 +145,7 @@ def _cost(
     job: Job,
     teachers: list[Teacher],
     targets: OnlineTargets | None,
+    state: TrainState,
     result: dict[str, Any],
     search: dict[str, Any] | None,
 ) -> dict[str, Any]:
@@ -148,16 +154,18 @@ def _cost(
     trained = [cost[stage] for cost in before for stage in ("student_training", "teacher_training")]  # of generations
     asked = 0 if targets is None else targets.forward_samples * job.session.accelerator.num_processes
     cached = job.config.teacher.targets == "cached"
+    lost = lost_in(job, state)
     return {
         "observation": dict(job.session.observation or NOTHING),
         "teacher_training": {name: sum(cost[name] for cost in trained) for name in NOTHING},
         # A cache that fills on the way costs its passes here and its seconds in the student's training.
         "target_caching": {**NOTHING, "forward_samples": asked if cached else 0},
         "student_training": {
-            "seconds": result["train_seconds"],
-            "forward_samples": result["images_seen"],
-            "backward_samples": result["images_seen"],
+            "seconds": result["train_seconds"] + lost["seconds"],
+            "forward_samples": result["images_seen"] + lost["samples"],
+            "backward_samples": result["images_seen"] + lost["samples"],
             "teacher_forward_samples": 0 if cached else asked,
+            "lost": lost,
         },
         **({} if search is None else {"alpha_search": search["cost"]}),
     }

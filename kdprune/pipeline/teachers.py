@@ -78,7 +78,7 @@ def requested_teachers(config: Config) -> list[TeacherRequest]:
         return []
     checkpoints: Sequence[str | None] = list(teacher.checkpoints) or [None] * len(teacher.models)
     return [
-        TeacherRequest(name, file, bool(file) or teacher.pretrained or _has_weights(name))
+        TeacherRequest(name, file, bool(file) or teacher.pretrained or has_weights(name))
         for name, file in zip(teacher.models, checkpoints, strict=True)
     ]
 
@@ -89,7 +89,8 @@ def teacher_trainings(config: Config) -> list[tuple[Config, str]]:
     return [(teacher_recipe(config, request.name), TEACHERS) for request in requests if not request.has_weights]
 
 
-def _has_weights(name: str) -> bool:
+def has_weights(name: str) -> bool:
+    """Whether the name alone stands for weights: a run, a hub's model, a module that was handed over."""
     return is_given(name) or is_remote(name) or resolve_teacher(name) is not None
 
 
@@ -102,15 +103,24 @@ def check_models(config: Config) -> None:
             check_model_name(teacher.name)
 
 
-def load_teachers(config: Config, session: Session, train: Train) -> list[LoadedTeacher]:
-    """Load the teachers that have weights, then train those that have none."""
+def given_teachers(config: Config, session: Session) -> list[BuiltModel | None]:
+    """The teachers that have weights; None in the place of each that is to be trained."""
     requests = requested_teachers(config)
     if any(is_given(request.name) for request in requests):
-        given: list[BuiltModel | None] = [replace(built) for built in session.teachers]
-    else:
-        given = [load_teacher(config, session.data, request) if request.has_weights else None for request in requests]
-    if given and None not in given:
-        _warn_of_unused(config.teacher)
+        return [replace(built) for built in session.teachers]
+    return [load_teacher(config, session.data, request) if request.has_weights else None for request in requests]
+
+
+def load_teachers(
+    config: Config, session: Session, train: Train, given: list[BuiltModel | None] | None = None
+) -> list[LoadedTeacher]:
+    """Load the teachers that have weights, then train those that have none.
+
+    Args:
+        given: what `given_teachers` gives, where it was asked before.
+    """
+    requests = requested_teachers(config)
+    given = given_teachers(config, session) if given is None else given
     return [
         LoadedTeacher(built, request.name if request.name != built.name else "given weights")
         if built is not None
@@ -172,23 +182,16 @@ def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_featur
     teacher.training = loaded.training
     if data.test is not None:
         batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
-        teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
+        try:
+            teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
+        except FloatingPointError as error:
+            raise FloatingPointError(f"teacher {built.name}: {error}") from None
         log.info(
             "teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route
         )
         warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)
     warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
     return teacher
-
-
-def _warn_of_unused(teacher: TeacherConfig) -> None:
-    """Settings of a training that does not take place."""
-    for name in ("train_fraction", "augment", "drop_rate", "snapshot", "generations"):
-        if getattr(teacher, name) != getattr(TeacherConfig(), name):
-            log.warning("--teacher.%s has no effect: all teachers have weights, so none is trained here", name)
-    for name, value in vars(teacher.train).items():
-        if value is not None:
-            log.warning("--teacher.train.%s has no effect: all teachers have weights, so none is trained here", name)
 
 
 def _share(teacher: TeacherConfig) -> str:

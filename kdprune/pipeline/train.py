@@ -15,32 +15,33 @@ from accelerate.utils import broadcast_object_list
 
 from kdprune import alpha as alpha_policies
 from kdprune.artefact import Key, differences, key_hash, read_record
-from kdprune.checks import check
+from kdprune.checks import check, check_files
 from kdprune.config import Config
 from kdprune.messages import listed, unknown
 from kdprune.pipeline.distillation import with_layers
+from kdprune.pipeline.effect import settled
 from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
-from kdprune.pipeline.recipes import without_teacher
+from kdprune.pipeline.recipes import check_optimizers, without_teacher
 from kdprune.pipeline.record import KINDS
+from kdprune.pipeline.rehearsal import rehearse
 from kdprune.pipeline.score import check_selection, rehearsed, selects_by_observation, with_scores
 from kdprune.pipeline.search import search_alpha, with_found
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import summarise
 from kdprune.pipeline.targets import make_targets
-from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, load_teachers
+from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, given_teachers, load_teachers
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.naming import run_name
 from kdprune.runs.run_dir import RunDir, read_config
-from kdprune.runs.trackers import start_trackers, stop_trackers
+from kdprune.runs.trackers import tracked
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
-from kdprune.training.schedule import check_optimizer
 
 log = logging.getLogger("kdprune")
 
@@ -71,6 +72,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
     """
     config = given.named(config)
     check_settings(config)
+    config = settled(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     session = observed(config, open_session(config, accelerator, given))
     arms = [config]
@@ -89,7 +91,8 @@ def check_settings(config: Config) -> None:
         ValueError: naming the option, what was given and what is allowed.
     """
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
+    check_files(config)
     check_models(config)
     check_selection(config)
 
@@ -111,8 +114,10 @@ def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path
         raise ValueError(unknown("kind of record", kind, KINDS))
     config = given.named(config)
     check(config)
-    check_optimizer(config.train.opt)
+    check_optimizers(config)
+    check_files(config)
     check_models(config)
+    config = settled(config, f"record {kind}", [kind])
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     needs_classes = kind != "embeddings" or config.record.embeddings is None
     return KINDS[kind](config, open_session(config, accelerator, given, needs_classes), train).folders
@@ -122,7 +127,7 @@ def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
         with rehearsed(config, session) as rehearsal:
-            make_job(*rehearsal)
+            rehearse(make_job(*rehearsal), given_teachers(config, session))
         return with_scores(config, session, train)
     return session
 
@@ -135,9 +140,14 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
         observers: who looks on while the student is trained.
     """
     job = make_job(config, session, observers=observers)
-    teachers = load_teachers(config, session, train)
+    given = given_teachers(config, session)
+    rehearse(job, given)
+    teachers = load_teachers(config, session, train, given)
     run = open_run(job, teachers, folder or Path(config.output))
-    if not _finished(run) or _lacking(run):  # it may lie where nothing can be written, so it is not locked
+    trained = not _finished(run) or _lacking(run)
+    if not trained:  # it may lie where nothing can be written, so it is not locked
+        _warn_of_trackers(config, run)
+    else:
         with owned(run, session.accelerator):
             # Another command may have finished it meanwhile; and a run that goes on from the middle lacks the snapshots
             # that it was not asked for in the beginning.
@@ -151,6 +161,11 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     _warn_of_other_record(config, run)
     log.info("%s is finished", run.path)
     return Result(run.path, run.summary)
+
+
+def _warn_of_trackers(config: Config, run: RunDir) -> None:
+    if config.log_with and config.seeds.role == "student":
+        log.warning("--log_with has no effect: %s is finished, and what it measured is in its metrics.csv", run.path)
 
 
 def _warn_of_other_record(config: Config, run: RunDir) -> None:
@@ -235,9 +250,8 @@ def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
         found = search_alpha(job, run, teachers, weights)
         job = with_found(job, found)
     targets = None if job.loss is None else make_targets(job, teachers, weights)
-    start_trackers(accelerator, run)
-    state = train_student(job, run, targets)
-    stop_trackers(accelerator)
+    with tracked(accelerator, run):
+        state = train_student(job, run, targets)
     summary = summarise(job, run, teachers, targets, state, found)
     if accelerator.is_main_process:
         run.finish(summary)

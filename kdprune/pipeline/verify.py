@@ -70,7 +70,10 @@ def verify_one(folder: Path) -> Verified:
     result.problems += damaged_checkpoints(checkpoints)
     if record["what"] == TARGETS:  # which any run fills on, so they are never finished
         result.finished = True
-        views, problems = damaged_entries(folder, record["key"])
+        try:
+            views, problems = damaged_entries(folder, record["key"])
+        except ValueError as error:
+            views, problems = 0, [str(error)]
         result.files += views
         result.problems += problems
     return result
@@ -80,7 +83,8 @@ def _sources(run: Path) -> Iterator[Path]:
     """Teachers' runs, decoded images and cached targets that a run was made of, where they are still there."""
     if not (run / SUMMARY).is_file():
         return
-    config, data = read_config(run), _key(run).get("data", {})
+    config, data = read_config(run), _key(run).get("data")
+    data = data if isinstance(data, dict) else {}
     stores = cache_root(config.data.root) / "decoded"
     for folder in _artefacts(stores):
         if _key(folder).get("fingerprint", data.get("train")) in (data.get("train"), data.get("test")):
@@ -90,15 +94,18 @@ def _sources(run: Path) -> Iterator[Path]:
         found = teacher_run(run, teacher["source"]) if made_of.get("run") is not None else None
         if found is not None:
             yield found[0]
-    teachers = {teacher.get("weights_hash") for teacher in described}
+    teachers = [teacher.get("weights_hash") for teacher in described]
     for folder in _artefacts(Path(config.teacher.cache or Path(config.output) / "targets")):
         key = _key(folder)
-        if not key or (key.get("data") == data.get("train") and key["teacher"]["weights"] in teachers):
+        teacher = key.get("teacher")
+        made_by = teacher.get("weights") if isinstance(teacher, dict) else None
+        if not key or (key.get("data") == data.get("train") and made_by in teachers):
             yield folder  # or one whose record cannot be read, and which may be the run's
 
 
 def _artefacts(folder: Path) -> list[Path]:
-    return sorted(path.parent for path in folder.rglob(FILE)) if folder.is_dir() else []
+    """Those in a folder that settings name, which may be any: its subfolders are looked at, and no others."""
+    return sorted(path.parent for pattern in (FILE, f"*/{FILE}") for path in folder.glob(pattern))
 
 
 def _key(folder: Path) -> Key:

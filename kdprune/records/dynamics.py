@@ -17,14 +17,16 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kdprune.files import check_space, read_json, write_json, write_whole
+from kdprune.files import check_space, load_array, write_json, write_whole
 from kdprune.messages import listed, unknown
+from kdprune.outside import TEXT, Kind, check_fields, check_format, list_of, read_json, whole
+from kdprune.records.seals import changed, is_unbroken, seal
 from kdprune.records.statistics import DERIVED, STATISTICS, derived
 
 FOLDER = "dynamics"  # in a run directory
@@ -100,6 +102,19 @@ class DynamicsFiles:
         for column in self._open.values():
             column.flush()
 
+    def seal(self, epoch: int) -> dict[str, Any]:
+        """What is there of an epoch, for a checkpoint."""
+        return seal(self._map(epoch).T)
+
+    def check(self, epoch: int, sealed: dict[str, Any]) -> None:
+        """Refuse an epoch that is not what was written before a checkpoint.
+
+        Raises:
+            ValueError: what to remove.
+        """
+        if not is_unbroken(sealed, self._map(epoch).T):
+            raise ValueError(changed(self._path(epoch)))
+
     def unobserved(self, ids_P: np.ndarray) -> tuple[int, np.ndarray] | None:
         """The first epoch in which some of the samples have no entropy, and their ids; None if all are complete."""
         row = self.about.statistics.index("entropy")
@@ -125,7 +140,9 @@ class DynamicsFiles:
 
     def _is_whole(self, epoch: int) -> bool:
         path = self._path(epoch)
-        return path.exists() and path.stat().st_size == self.about.bytes // self.about.epochs
+        if path.is_symlink():  # it is written in place, and so is what it leads to
+            return False
+        return path.is_file() and path.stat().st_size == self.about.bytes // self.about.epochs
 
 
 class Dynamics:
@@ -169,7 +186,7 @@ class Dynamics:
     def _column(self, folder: Path, row: int, epoch: int, start: int, stop: int) -> np.ndarray:
         path, total = folder / f"epoch_{epoch:04d}.f16", self.about.total
         expected = self.about.bytes // self.about.epochs
-        if not path.exists() or path.stat().st_size != expected:
+        if not path.is_file() or path.stat().st_size != expected:
             raise ValueError(
                 f"{path} is {'cut short' if path.exists() else 'missing'}: the same command that records goes on with "
                 "it if it was stopped"
@@ -191,26 +208,24 @@ def locate(folder: Path) -> Path:
     )
 
 
+_FIELDS = {
+    "view": Kind("training or plain", lambda value: value in get_args(View)), "epochs": whole(1, 10**6),
+    "total": whole(1, 2**48), "fingerprint": TEXT, "classes": list_of(TEXT), "observed": whole(0), "model": TEXT,
+    "statistics": list_of(TEXT),
+}  # fmt: skip
+
+
 def _read_header(folder: Path) -> About:
     path = folder / HEADER
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no record of dynamics: its 'format' should be {FORMAT!r}")
-    try:
-        about = About(**{**content, "classes": tuple(content["classes"]), "statistics": tuple(content["statistics"])})
-        sound = about.epochs >= 1 and about.total >= 1 and all(isinstance(name, str) for name in about.statistics)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    if not sound:
-        raise ValueError(f"{path} is damaged: {about.epochs} epochs of {about.total} samples")
-    return about
+    check_format(content, FORMAT, str(path), "a record of dynamics")
+    check_fields(content, _FIELDS, str(path))
+    known = {name: content[name] for name in _FIELDS}
+    return About(**{**known, "classes": tuple(content["classes"]), "statistics": tuple(content["statistics"])})
 
 
 def _read_labels(folder: Path, about: About) -> np.ndarray:
-    try:
-        labels = np.load(folder / LABELS, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise ValueError(f"{folder / LABELS} cannot be read: {error}") from None
+    labels = load_array(folder / LABELS)
     if labels.shape != (about.total,) or labels.dtype.kind not in "iu":
         raise ValueError(f"{folder / LABELS} is damaged: {labels.dtype} of shape {labels.shape}")
     return np.asarray(labels, dtype=np.int64)

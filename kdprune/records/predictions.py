@@ -8,16 +8,16 @@ Shapes: N samples of the unpruned training set, P of them, C classes.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from kdprune.files import write_whole
+from kdprune.records.seals import changed, is_unbroken, seal
 from kdprune.records.statistics import temporal_divergence
 
 _PREFIX = ".predictions_"
@@ -52,34 +52,46 @@ class Predictions:
         before = torch.from_numpy(self._map(epoch - 1)[ids_P])
         return temporal_divergence(rounded.float(), before.float())
 
+    def seals(self, since: int) -> dict[int, dict[str, Any]]:
+        """What is there of the epochs from `since` on, for a checkpoint; earlier ones may be forgotten before it is."""
+        return {epoch: seal(self._map(epoch)) for epoch in sorted(self._epochs()) if epoch >= since}
+
+    def check(self, epoch: int, sealed: dict[str, Any]) -> None:
+        """Refuse predictions that are not what was written before a checkpoint."""
+        if epoch not in self._epochs() or not is_unbroken(sealed, self._map(epoch)):
+            raise ValueError(changed(self._path(epoch)))
+
     def forget(self, keep: Collection[int], since: int) -> None:
         """Remove the files of epochs before `since`, but for those that are to be kept."""
-        for path in self.folder.glob(f"{_PREFIX}*.f16"):
-            epoch = int(path.stem.removeprefix(_PREFIX))
+        for epoch in self._epochs():
             if epoch < since and epoch not in keep:
-                path.unlink(missing_ok=True)
+                self._path(epoch).unlink(missing_ok=True)
 
     def clear(self) -> None:
         """Remove all of them, and what a kill may have left."""
         for path in self.folder.glob(f"{_PREFIX}*"):
             path.unlink(missing_ok=True)
 
+    def _epochs(self) -> set[int]:
+        names = [path.stem.removeprefix(_PREFIX) for path in self.folder.glob(f"{_PREFIX}*.f16") if path.is_file()]
+        return {int(name) for name in names if name.isdigit()}
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"{_PREFIX}{epoch:06d}.f16"
+
     def _map(self, epoch: int) -> np.memmap:
-        path = self.folder / f"{_PREFIX}{epoch:06d}.f16"
+        path = self._path(epoch)
         if not path.exists():
             self._reserve(path)
         return np.memmap(path, np.float16, "r+", shape=(self.total, self.classes))
 
     def _reserve(self, path: Path) -> None:
-        """Make a file of NaNs unless another process just did. Written, since a store into a hole of a full disk would
-        kill the process."""
-        handle, temporary = tempfile.mkstemp(dir=self.folder, prefix=f"{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                row = np.full(min(2**20, self.total * self.classes), np.nan, dtype=np.float16)
-                for start in range(0, self.total * self.classes, len(row)):
-                    file.write(row[: self.total * self.classes - start].data)
-            with contextlib.suppress(FileExistsError):
-                os.link(temporary, path)  # renaming would throw away what the other process has written meanwhile
-        finally:
-            os.unlink(temporary)
+        """Make a file of NaNs unless another process just did, whose values stay. Written, since a store into a hole of
+        a full disk would kill the process."""
+        nothing = np.full(min(2**20, self.total * self.classes), np.nan, dtype=np.float16)
+
+        def write(file: BinaryIO) -> None:
+            for start in range(0, self.total * self.classes, len(nothing)):
+                file.write(nothing[: self.total * self.classes - start].data)
+
+        write_whole(path, write, replace=False)

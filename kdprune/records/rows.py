@@ -21,8 +21,20 @@ from typing import Any
 import numpy as np
 
 from kdprune.artefact import key_hash, read_record
-from kdprune.files import check_space, read_json, write_json, write_whole
+from kdprune.files import check_space, load_array, write_json, write_whole
 from kdprune.messages import unknown
+from kdprune.outside import (
+    MAPPING,
+    TEXT,
+    Kind,
+    check_fields,
+    check_format,
+    having,
+    list_of,
+    mapping_of,
+    read_json,
+    whole,
+)
 
 HEADER, LABELS = "rows.json", "labels.npy"
 FORMAT = "kdprune rows 1"
@@ -166,11 +178,9 @@ class Rows:
     def _shard(self, shard: int) -> np.ndarray:
         path = self.folder / f"{self.name}_{shard:05d}.npy"
         try:
-            array = np.load(path, allow_pickle=False, mmap_mode="r")
+            array = load_array(path)
         except FileNotFoundError:
             raise ValueError(f"{path} is missing: the command that records goes on with what is missing") from None
-        except (OSError, ValueError, EOFError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from None
         expected = (len(self.about.ids(shard)), *self.column.shape)
         if array.shape != expected or array.dtype != self.column.dtype:
             raise ValueError(f"{path} holds {array.dtype} of shape {array.shape}, and {expected} is expected")
@@ -192,8 +202,8 @@ class RowRecord:
                 f"{folder} holds no {HEADER}: it is no record of embeddings, gradients or a teacher"
             )
         self.about = _read_header(folder / HEADER)
-        labels = np.load(folder / LABELS, allow_pickle=False)
-        if labels.shape != (self.about.total,):
+        labels = load_array(folder / LABELS)
+        if labels.shape != (self.about.total,) or labels.dtype.kind not in "iu":
             raise ValueError(f"{folder / LABELS} is damaged: {labels.dtype} of shape {labels.shape}")
         self.labels = labels.astype(np.int64)
 
@@ -208,15 +218,18 @@ class RowRecord:
         return Rows(self.folder, self.about, name)
 
 
+_NUMBERS = ("float16", "float32", "float64", "int16", "int32", "int64")
+_COLUMN = {"width": whole(0, 2**24), "dtype": Kind(" or ".join(_NUMBERS), lambda value: value in _NUMBERS)}
+_FIELDS = {
+    "kind": TEXT, "total": whole(1, 2**48), "columns": mapping_of(having(_COLUMN)), "fingerprint": TEXT,
+    "classes": list_of(TEXT), "origin": MAPPING,
+}  # fmt: skip
+
+
 def _read_header(path: Path) -> About:
     content = read_json(path)
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise ValueError(f"{path} is no record of rows: its 'format' should be {FORMAT!r}")
-    try:
-        columns = {name: Column(**column) for name, column in content["columns"].items()}
-        about = About(**{**content, "classes": tuple(content["classes"]), "columns": columns})
-        if about.total < 1 or any(np.dtype(column.dtype).kind not in "fiu" for column in columns.values()):
-            raise ValueError("no samples, or columns that are no numbers")
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from None
-    return about
+    check_format(content, FORMAT, str(path), "a record of rows")
+    check_fields(content, _FIELDS, str(path))
+    columns = {name: Column(column["width"], column["dtype"]) for name, column in content["columns"].items()}
+    known = {name: content[name] for name in _FIELDS}
+    return About(**{**known, "classes": tuple(content["classes"]), "columns": columns})

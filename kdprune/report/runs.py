@@ -17,8 +17,8 @@ import filelock
 
 from kdprune.artefact import LOCK, read_record
 from kdprune.config import Config, dotted, to_dict
-from kdprune.files import read_json
 from kdprune.messages import did_you_mean, shown
+from kdprune.outside import read_json
 from kdprune.runs.run_dir import SUMMARY, read_config
 
 log = logging.getLogger("kdprune")

@@ -12,9 +12,11 @@ import yaml
 from kdprune.artefact import Artefact, Key, damage
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.data.subset import Subset
-from kdprune.files import read_json, write_json, write_text
+from kdprune.files import write_json, write_text
 from kdprune.models.locate import snapshots
+from kdprune.outside import FINITE, MAPPING, NUMBER, TEXT, check_fields, having, list_of, optional, read_json, whole
 from kdprune.records import dynamics
+from kdprune.yaml_text import read_yaml
 
 SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
 _PREAMBLE = ("config.yaml", "environment.json", SUBSET, "subset.ids.npy")
@@ -64,8 +66,10 @@ class RunDir:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What came out, of a finished run."""
-        return read_json(self.path / SUMMARY)
+        """What came out, of a finished run, or of a shorter training, such as a candidate of a search."""
+        file = self.path / SUMMARY
+        content = check_fields(read_json(file), _RESULT, str(file))
+        return check_summary(content, file) if "student" in content else content
 
     @property
     def weights(self) -> Path:
@@ -73,7 +77,15 @@ class RunDir:
 
     @property
     def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        """Where the state of an unfinished run and the snapshots of a finished one are.
+
+        Raises:
+            ValueError: it is a link; the files of whoever it leads to would be taken for the run's, and removed.
+        """
+        folder = self.path / "checkpoints"
+        if folder.is_symlink():
+            raise ValueError(f"{folder} is a link, and a run's checkpoints lie in its own directory: remove the link")
+        return folder
 
     @property
     def dynamics(self) -> Path:
@@ -113,6 +125,18 @@ def _snapshot_names(config: Config) -> list[str]:
     return [*map(str, config.train.save_epochs), *(f"step{step}" for step in config.train.save_steps)]
 
 
+_RESULT = {"test_top1": optional(NUMBER), "steps": whole(0), "images_seen": whole(0), "train_seconds": FINITE,
+           "images_per_second": FINITE}  # fmt: skip
+_MODEL = {"name": TEXT, "parameters": whole(0)}
+_STAGE = dict.fromkeys(("seconds", "forward_samples", "backward_samples"), FINITE)
+_SUMMARY = {
+    **_RESULT, "dataset": TEXT, "kept": whole(0), "total": whole(1), "alpha": FINITE, "precision": TEXT,
+    "subset_hash": TEXT, "student": having(_MODEL), "teacher": list_of(having({"name": TEXT, "source": TEXT})),
+    "cost": having({"student_training": having(_STAGE), "teacher_training": having(_STAGE)}), "inputs": MAPPING,
+}  # fmt: skip
+_INPUTS = {"scores": optional(MAPPING), "teachers": list_of(MAPPING)}
+
+
 def read_summary(path: Path) -> dict[str, Any]:
     """What came out of the run in directory `path`, which anybody may have written.
 
@@ -120,10 +144,19 @@ def read_summary(path: Path) -> dict[str, Any]:
         ValueError: there is no summary, or it is damaged.
     """
     file = path / SUMMARY
-    content = read_json(file) if file.is_file() else None
-    described = content.get("teacher") if isinstance(content, dict) else None
-    if not isinstance(content, dict) or not isinstance(described, list) or not isinstance(content.get("student"), dict):
-        raise ValueError(f"{file} is {'damaged: it holds no summary' if file.is_file() else 'not there'}")
+    if not file.is_file():
+        raise ValueError(f"{file} is not there")
+    return check_summary(read_json(file), file)
+
+
+def check_summary(content: Any, file: Path) -> dict[str, Any]:
+    """The content of a summary, once it is known to hold what is read of one.
+
+    Raises:
+        ValueError: naming what is missing, or of another kind.
+    """
+    check_fields(content, _SUMMARY, str(file))
+    check_fields(content["inputs"], _INPUTS, f"{file}, 'inputs',", may_lack=_INPUTS)
     return content
 
 
@@ -137,10 +170,10 @@ def read_config(path: Path) -> Config:
     file = path / "config.yaml"
     if not file.exists():
         raise FileNotFoundError(f"{path} is not a run directory: it has no config.yaml")
-    try:
-        content = yaml.safe_load(file.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise ValueError(f"{file} is not valid YAML: {error}") from None
+    content = read_yaml(file)
     if not isinstance(content, dict):
-        raise ValueError(f"{file} holds no settings")
-    return from_dict(content)
+        raise ValueError(f"{file} is damaged: it holds no settings")
+    try:
+        return from_dict(content)
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged, or of another version: {error}") from None

@@ -16,6 +16,7 @@ from typing import Any
 import filelock
 
 from kdprune.artefact import read_record
+from kdprune.outside import open_regular, parse_json
 
 FOLDER, FILE, LOCK = "sweeps", "journal.jsonl", ".lock"
 
@@ -55,10 +56,10 @@ class Journal:
     def last(self) -> dict[str, dict[str, Any]]:
         """The latest entry for each id; lines that are no entries are passed over."""
         entries: dict[str, dict[str, Any]] = {}
-        with contextlib.suppress(FileNotFoundError):
-            for line in (self.folder / FILE).read_text(errors="replace").splitlines():
+        with contextlib.suppress(FileNotFoundError), open_regular(self.folder / FILE) as file:
+            for line in file:
                 with contextlib.suppress(ValueError):
-                    entry = json.loads(line)
+                    entry = parse_json(line, str(self.folder / FILE))
                     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
                         entries[entry["id"]] = entry
         return entries

@@ -63,9 +63,9 @@ def arms(study: Study, val_fraction: float = VAL_FRACTION, seeds: int = 1) -> li
         seeds: how many of an arm's runs try each choice; the first ones.
     """
     if study.tuned and not 0 < val_fraction < 1:
-        raise ValueError(f"--tuning.val_fraction: {val_fraction} given, allowed is (0, 1)")
+        raise ValueError(f"--tune_val_fraction: {val_fraction} given, allowed is (0, 1)")
     if seeds < 1:
-        raise ValueError(f"--tuning.seeds: {seeds} given, allowed is 1 or more")
+        raise ValueError(f"--tune_seeds: {seeds} given, allowed is 1 or more")
     groups: dict[str, list[Run]] = {}
     for run in study.runs():
         groups.setdefault(words(run.arm), []).append(run)

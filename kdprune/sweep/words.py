@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Sequence
 from typing import Any
 
-import yaml
-
 from kdprune.messages import about
+from kdprune.yaml_text import BeyondBounds, YamlError, parse_yaml
 
 _AXES = ("grid", "zip", "tune")
 _OPENING, _CLOSING, _QUOTES = "([{", ")]}", "'\""
@@ -84,6 +83,8 @@ def split(text: str, mark: str) -> list[str]:
 
 def _yaml(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError):
+        return parse_yaml(text)
+    except BeyondBounds:
+        raise
+    except YamlError:
         return text  # as a setting in brackets of its own, such as a selector's

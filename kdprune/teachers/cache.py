@@ -33,10 +33,10 @@ Shapes: N samples of a request, W 16-bit words of an entry.
 
 from __future__ import annotations
 
-import errno
 import itertools
 import logging
 import os
+import re
 import shutil
 import statistics
 from collections.abc import Iterator
@@ -46,14 +46,16 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from kdprune.artefact import Artefact, Key, key_hash
-from kdprune.files import in_bytes
+from kdprune.artefact import FILE, Artefact, Key, key_hash
+from kdprune.files import FULL, NoSpace, in_bytes
+from kdprune.outside import check_fields, whole
 from kdprune.teachers.checksums import checksums, seed_of
 from kdprune.teachers.entries import Entries
 
 OPEN_VIEWS = 8  # mapped at once; each holds a file open, and a run may have hundreds
 FORMAT = "checksums and entries by sample id, 1"
 TARGETS = "cached targets"  # what the folder of a cache says that it holds
+_VIEW = re.compile(r"view_(\d{5,9})\.bin")
 _PAGE = 4096
 _BLOCK = 8192  # entries that are verified at once
 
@@ -144,7 +146,7 @@ class TargetCache:
         """Put entries down; other processes see them at once.
 
         Raises:
-            OSError: ENOSPC, with what is needed and what is free; the entries before it are kept.
+            NoSpace: with what is needed and what is free; the entries before it are kept.
         """
         order = np.argsort(ids_N, kind="stable")  # neighbours are written in one call
         ids_N, words_NW = ids_N[order], np.ascontiguousarray(words_NW[order], dtype=np.int16)
@@ -160,7 +162,7 @@ class TargetCache:
             finally:
                 os.close(file)  # where network file systems may say that the disk is full
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in FULL:
                 raise
             raise self._no_space(error, len(ids_N), view) from None
 
@@ -236,7 +238,7 @@ class TargetCache:
 
     def _no_space(self, error: OSError, count: int, view: int) -> OSError:
         needed, free = in_bytes(count * self.bytes_per_entry), in_bytes(shutil.disk_usage(self.folder).free)
-        return OSError(
+        return NoSpace(
             error.errno,
             f"{count} targets of view {view} need {needed}, {free} are free ({error.strerror}): use a smaller "
             "--teacher.views, --teacher.top_k, or another disk with --teacher.cache",
@@ -288,10 +290,16 @@ def damaged_entries(folder: Path, key: Key) -> tuple[int, list[str]]:
 
     Returns:
         How many views there are, and what is wrong, a line each.
+
+    Raises:
+        ValueError: a key that is none of cached targets.
     """
-    paths, total = sorted(folder.glob("view_*.bin")), key["samples"]
+    check_fields(key, {"samples": whole(1, 2**48)}, str(folder / FILE))
+    paths, total = sorted(path for path in folder.glob("view_*.bin") if _VIEW.fullmatch(path.name)), key["samples"]
     # A file that is longer or shorter than the others is found by its length.
     length = statistics.mode(path.stat().st_size for path in paths) if paths else 0
+    if paths and length < _whole_pages(4 * total):  # nothing is made as long as a column that is not there
+        return len(paths), [f"{folder} is damaged: files of {length:,} bytes cannot hold targets of {total:,} samples"]
     cache = TargetCache(folder, key, total, _Form((length - _whole_pages(4 * total)) // (2 * total)))
     views = [int(path.stem.removeprefix("view_")) for path in paths]
     problems = []

@@ -1,6 +1,7 @@
 """A frozen teacher: a network that only answers, so everything that training needs is taken out of it.
 
-Three routes, each checked against the plain network in float32 before it is used:
+Three routes, each checked against the plain network in float32 before it is used, first in the run's precision and, if
+none fits there, in float32:
 
 - `plain`: the network as it is, under autocast;
 - `folded`: BatchNorm folded into the layers before it, weights cast once to the run's precision;
@@ -16,6 +17,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import logging
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -31,7 +33,7 @@ _log = logging.getLogger(__name__)
 
 Route = Literal["plain", "folded", "folded+compiled"]
 ERROR_LIMIT = 0.02
-"""Largest relative error of the logits at which a faster route is taken; bfloat16 alone makes about 0.003."""
+"""Largest relative error of the logits at which a route is taken; bfloat16 alone makes about 0.003."""
 
 
 class FrozenTeacher:
@@ -91,8 +93,11 @@ def freeze(
     compile: bool | Literal["auto"] = False,
     fold: bool = True,
     batch_size: int | None = None,
+    name: str = "",
 ) -> FrozenTeacher:
-    """The fastest teacher that gives the model's logits within 2%. The model itself is left as it is.
+    """The fastest teacher that gives the model's logits within 2%; in float32 if none in the run's precision does.
+
+    The model itself is left as it is.
 
     Args:
         model: a classifier, [N, C, H, W] → [N, num_classes].
@@ -102,17 +107,28 @@ def freeze(
         fold: False for the plain route.
         batch_size: images in the batches that will be asked most, the only ones that a compiled network serves;
             None for as many as in the example.
+        name: of the teacher, for messages.
     """
     device = torch.device(device)
     example = _batch_of(example, batch_size).to(device, torch.float32)
-    plain = FrozenTeacher(_copied(model, device), device=device, dtype=dtype, route="plain")
-    reference = FrozenTeacher(plain.network, device=device, dtype=torch.float32, route="plain")(example)
-    teacher = _folded(model, device, dtype, example) if fold else None
-    if teacher is None or not _agrees(teacher, example, reference):
-        _agrees(plain, example, reference)
-        return plain
+    network = _copied(model, device)
+    exact = FrozenTeacher(network, device=device, dtype=torch.float32, route="plain")
+    reference = exact(example)
     compile = can_compile(device) if compile == "auto" else compile
-    return _compiled(teacher, example, reference) if compile else teacher
+    for precision in dict.fromkeys((dtype, torch.float32)):
+        teacher = _folded(model, device, precision, example) if fold else None
+        if teacher is not None and _agrees(teacher, example, reference):
+            return _compiled(teacher, example, reference) if compile else teacher
+        plain = FrozenTeacher(network, device=device, dtype=precision, route="plain")
+        if _agrees(plain, example, reference):
+            return plain
+        if precision != torch.float32:
+            _log.warning(
+                "teacher %s: its logits in %s are off by %.2g of those in float32, and allowed is %g: it runs in "
+                "float32, which is slower",
+                *(name or type(model).__name__, _short(precision), plain.relative_error, ERROR_LIMIT),
+            )
+    return exact
 
 
 def can_compile(device: torch.device) -> bool:
@@ -172,19 +188,23 @@ def _compiled(teacher: FrozenTeacher, example: Tensor, reference: Tensor) -> Fro
 def _agrees(teacher: FrozenTeacher, example: Tensor, reference: Tensor) -> bool:
     """Measure and log the teacher's error; whether it is small enough to be used."""
     try:
-        teacher.relative_error = ((teacher(example) - reference).norm() / reference.norm()).item()
-    except RuntimeError as error:  # an operation that does not know this precision
-        if teacher.route == "plain":
-            raise
-        _log.warning("teacher: the %s route fails (%s); not used", teacher.route, _first_line(error))
+        error = (teacher(example) - reference).norm() / reference.norm().clamp(min=torch.finfo(torch.float32).tiny)
+        teacher.relative_error = error.item()
+    except RuntimeError as failure:  # an operation that does not know this precision
+        teacher.relative_error = math.inf
+        _log.warning("teacher: the %s route fails (%s); not used", teacher.route, _first_line(failure))
         return False
     fits = teacher.relative_error <= ERROR_LIMIT  # False for NaN, too
     level = logging.INFO if fits else logging.WARNING
-    verdict = "" if fits or teacher.route == "plain" else f", above {ERROR_LIMIT:.0%}: not used"
+    verdict = "" if fits else f", above {ERROR_LIMIT:.0%}: not used"
     _log.log(
         level, "teacher: %s, %s, logits off by %.2g%s", teacher.route, teacher.dtype, teacher.relative_error, verdict
     )
     return fits
+
+
+def _short(precision: torch.dtype) -> str:
+    return str(precision).removeprefix("torch.")
 
 
 def _first_line(error: Exception) -> str:

@@ -30,8 +30,14 @@ def targets_key(
             "name": teacher.built.name,
             "arguments": teacher.built.model_args,
             "structure": teacher.built.structure,
-            # The rest of a spec is for held-out images, which are scaled and cropped in another way.
-            "input": {"channels": spec.channels, "size": spec.size, "mean": spec.mean, "std": spec.std},
+            # The rest of a spec is for whole images, and these are views.
+            "input": {
+                "channels": spec.channels,
+                "size": spec.size,
+                "interpolation": spec.interpolation,
+                "mean": spec.mean,
+                "std": spec.std,
+            },
         },
         "data": fingerprint,
         "views": views.key(),

@@ -66,6 +66,10 @@ class OnlineTargets:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.forward_samples = state["forward_samples"]
 
+    def count_lost(self, forward_samples: float) -> None:
+        """Count what was spent up to a kill, and is not in the checkpoint."""
+        self.forward_samples = max(self.forward_samples, round(forward_samples))
+
     def logits(self, batch: Batch) -> list[Tensor]:
         """Each teacher's own logits, N×C."""
         self.forward_samples += len(batch.ids) * len(self.teachers)

@@ -56,6 +56,7 @@ class Teacher:
             "training": None if self.training is None else {name: self.training[name] for name in measured},
             "test_top1": self.test_top1,
             "engine": self.engine.route,
+            "precision": str(self.engine.dtype).removeprefix("torch."),
             "weights_hash": self.weights_hash,
         }
 
@@ -75,7 +76,7 @@ def make_teacher(
     Args:
         source: where its weights come from, in words.
         example: uint8 views, to compare the frozen engine with the model as it was.
-        dtype: the run's precision.
+        dtype: the run's precision; a teacher whose logits do not bear it runs in float32.
         fold, compile: how far the engine may go.
         batch_size: of the run, for a compiled engine.
     """
@@ -83,7 +84,7 @@ def make_teacher(
     identity, parameters = weights_hash(built.model.state_dict()), count_parameters(built.model)
     engine = freeze(
         built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold,
-        batch_size=batch_size,
+        batch_size=batch_size, name=built.name,
     )  # fmt: skip
     built.model = engine.network  # the engine works on a copy of its own; nobody needs a second one
     return Teacher(built, inputs, engine, identity, parameters, source)
@@ -97,11 +98,12 @@ def is_convolutional(model: nn.Module) -> bool:
 
 def warn_if_near_chance(name: str, top1: float, num_classes: int) -> None:
     """A teacher that guesses teaches noise: most often its classes are in another order than the data's."""
-    if top1 < 2 / num_classes and top1 < 0.5:
+    chance = 1 / num_classes
+    if top1 < chance + min(chance, (1 - chance) / 10):  # of a few classes, twice as often as chance is far from it
         log.warning(
             "teacher %s has %.1f%% top-1 on held-out data, near chance (%.1f%%): are its classes in the data's order, "
             "is it given the right mean, std and input size?",
-            name, 100 * top1, 100 / num_classes,
+            name, 100 * top1, 100 * chance,
         )  # fmt: skip
 
 

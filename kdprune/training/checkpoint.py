@@ -15,6 +15,8 @@ import torch
 
 from kdprune.artefact import Key, differences
 from kdprune.files import write_whole
+from kdprune.outside import FINITE, MAPPING, TEXT, check_fields, list_of, open_regular, parse_json, whole
+from kdprune.training.progress import FILE
 
 log = logging.getLogger("kdprune")
 
@@ -60,18 +62,18 @@ class Checkpoints:
         for path in reversed(self.paths()):
             try:
                 state = _read(path)
-                key = json.loads(state["key"])
+                key = check_fields(parse_json(state["key"], f"the key in {path}"), {}, f"the key in {path}")
             except Exception as error:  # torch.load and zipfile raise many kinds on a damaged file
                 log.warning("%s cannot be read (%s): the one before it is taken", path, error)
                 continue
             if different := differences(key, self.key):
                 raise ValueError(f"{path} was written by another run ({'; '.join(different)}): remove it")
-            return state
+            return {**state, "path": path}
         return None
 
     def clear(self) -> None:
         """A finished run needs none, nor what a kill in the middle of one has left."""
-        for path in [*self.paths(), *self.folder.glob(".step_*.tmp")]:
+        for path in [*self.paths(), *self.folder.glob(".*.tmp"), self.folder / FILE]:
             path.unlink(missing_ok=True)
 
     def paths(self) -> list[Path]:
@@ -108,16 +110,26 @@ def _check_can_be_read(content: io.BytesIO, state: dict[str, Any]) -> None:
         raise
 
 
+_FIELDS = {
+    "key": TEXT, "step": whole(0), "history": list_of(MAPPING), "seconds": list_of(FINITE), "parts": MAPPING,
+}  # fmt: skip
+
+
 def _read(path: Path) -> dict[str, Any]:
     """A checkpoint whose every bit is as it was written.
 
     torch writes a CRC-32 of each record and never looks at it; the zip format's own check does.
     """
-    content = io.BytesIO(path.read_bytes())
+    with open_regular(path) as file:
+        content = io.BytesIO(file.read())
     with zipfile.ZipFile(content) as archive:
+        if packed := [record.filename for record in archive.infolist() if record.compress_type]:
+            raise ValueError(f"its record {packed[0]} is compressed, and torch compresses none")
         if (record := archive.testzip()) is not None:
             raise ValueError(f"its record {record} has changed")
-    return _load(content)
+    state = check_fields(_load(content), _FIELDS, str(path))
+    parse_json(state["key"], f"the key in {path}")
+    return state
 
 
 def _load(content: io.BytesIO) -> Any:

@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from types import FrameType
 from typing import Any
 
+ECHO = 10.0
+"""Seconds in which a further SIGTERM is the same request: a batch system sends it to the launcher and to what that has
+started, and the launcher passes it on."""
+
 
 class StopRequest:
-    """`with StopRequest() as stop:` … `if stop.signal:`. A second signal stops at once, as usual."""
+    """`with StopRequest() as stop:` … `if stop.signal:`. A second signal stops at once, as usual, and so does one that
+    nobody has looked for any more when the context ends."""
 
     def __init__(self) -> None:
         self.signal: str | None = None
+        self._since = 0.0
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> StopRequest:
@@ -21,13 +28,18 @@ class StopRequest:
                 self._before[number] = signal.signal(number, self._receive)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+        if self.signal is not None and error is None:
+            signal.raise_signal(signal.Signals[self.signal])
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        self.signal = signal.Signals(number).name
-        signal.signal(number, self._before[number])
+        if self.signal is None:
+            self.signal, self._since = signal.Signals(number).name, time.monotonic()
+        elif number == signal.SIGINT or time.monotonic() - self._since >= ECHO:
+            signal.signal(number, self._before[number])
+            signal.raise_signal(number)
 
 
 class Interrupted(Exception):

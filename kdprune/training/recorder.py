@@ -48,6 +48,7 @@ class Recorder(Observer):
         self._epochs_done = 0
         self._saved_at: list[int] = []  # epochs that were done when the last checkpoints were written
         self._first = True
+        self._sealed: dict[int, dict[str, Any]] = {}
 
     def step(self, step: int) -> None:
         if self._first and step > 1:
@@ -69,11 +70,28 @@ class Recorder(Observer):
         self.accelerator.wait_for_everyone()  # no checkpoint may be ahead of what another process has yet to write
         self._saved_at = [*self._saved_at, self._epochs_recorded][-KEPT:]
         self._forget()
-        return {"saved_at": self._saved_at, "epochs_done": self._epochs_done}
+        return {"saved_at": self._saved_at, "epochs_done": self._epochs_done, "seals": self._seals()}
+
+    def _seals(self) -> dict[str, Any]:
+        """Of what a checkpoint relies on. An epoch of which all is written is read once."""
+        if not self.accelerator.is_main_process:
+            return {}
+        epochs = range(1, min(self.files.about.epochs, self._epochs_recorded + 2) + 1)
+        dynamics = {epoch: self._sealed.get(epoch) or self.files.seal(epoch) for epoch in epochs}
+        self._sealed = {epoch: sealed for epoch, sealed in dynamics.items() if epoch <= self._epochs_recorded}
+        return {
+            "dynamics": dynamics,
+            "predictions": self.predictions.seals(since=self._epochs_recorded),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self._saved_at, self._first = list(state["saved_at"]), False
         self._epochs_done = state["epochs_done"]
+        seals = state.get("seals", {}) if self.accelerator.is_main_process else {}
+        for epoch, sealed in seals.get("dynamics", {}).items():
+            self.files.check(epoch, sealed)
+        for epoch, sealed in seals.get("predictions", {}).items():
+            self.predictions.check(epoch, sealed)
 
     def _forget(self) -> None:
         """Let go of predictions that neither the next epoch nor a checkpoint will be compared with: what comes after a
@@ -86,7 +104,7 @@ class Recorder(Observer):
         """Write what is left, and see that nothing is missing.
 
         Raises:
-            RuntimeError: a sample without statistics in some epoch.
+            ValueError: a sample without statistics in some epoch.
         """
         self._write()
         self.files.flush()
@@ -94,9 +112,9 @@ class Recorder(Observer):
         if self.accelerator.is_main_process:
             if missing := self.files.unobserved(self.ids):
                 epoch, ids = missing
-                raise RuntimeError(
+                raise ValueError(
                     f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
-                    f"({listed(ids)})"
+                    f"({listed(ids)}): remove the run, it is then trained from the start"
                 )
             self.predictions.clear()
         self.accelerator.wait_for_everyone()

@@ -1,18 +1,25 @@
-"""How long a training takes, in steps, and timm's optimizers and schedulers over them."""
+"""How long a training takes, in steps, and the learning rate of each: timm's schedulers, and torch's one cycle."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
-from timm.optim import create_optimizer_v2, list_optimizers
 from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler import Scheduler
 from torch import nn, zeros
 from torch.optim import SGD, Optimizer
 
 from kdprune.config import TrainConfig
 from kdprune.data.stream import total_steps
-from kdprune.messages import unknown
+from kdprune.training.optimizer import learning_rate
+
+ONE_CYCLE = "onecycle"
+RISE = 0.3
+"""Of a one-cycle schedule, the part of its steps in which the rate grows, unless a warm-up says otherwise."""
+FIRST = 1 / 25
+"""Where its rate begins, in units of the peak."""
 
 
 @dataclass(frozen=True)
@@ -51,32 +58,11 @@ def make_budget(train: TrainConfig, kept: int, total: int) -> Budget:
     return Budget(steps, kept, train.batch_size, counted)
 
 
-def check_optimizer(name: str) -> None:
-    """Refuse an optimizer that timm does not know."""
-    known = [str(optimizer) for optimizer in list_optimizers()]
-    if name not in known:
-        raise ValueError("--train.opt: " + unknown("optimizer", name, known))
-
-
-def make_optimizer(config: TrainConfig, model: nn.Module, extra: list[nn.Parameter]) -> Optimizer:
-    """timm's optimizer for a model and the parameters of its losses; no weight decay on biases and norms."""
-    check_optimizer(config.opt)
-    kwargs: dict[str, Any] = {"fused": True} if config.opt in ("sgd", "momentum", "adam", "adamw") else {}
-    # Nesterov's step is undefined without momentum, and plain SGD is what is meant then.
-    name = "momentum" if config.opt == "sgd" and config.momentum == 0 else config.opt
-    optimizer = create_optimizer_v2(
-        model, opt=name, lr=config.lr, weight_decay=config.weight_decay, momentum=config.momentum, **kwargs
-    )
-    if extra:
-        for decays in (True, False):
-            group = [parameter for parameter in extra if (parameter.ndim > 1) == decays]
-            optimizer.add_param_group({"params": group, "weight_decay": config.weight_decay if decays else 0.0})
-    return optimizer
-
-
 def make_scheduler(config: TrainConfig, optimizer: Optimizer, budget: Budget) -> Any:
-    """timm's scheduler, a function of the step."""
+    """timm's scheduler, or one cycle: a function of the step, so that a resumed run needs no state of it."""
     total, steps_per_epoch = budget.steps, budget.schedule_epoch
+    if config.sched == ONE_CYCLE:
+        return OneCycle(optimizer, total, rise_steps(config, budget), config.min_lr)
     constant = config.sched == "none"  # as milestones that never come, so that there is a warm-up
     warmup = round(config.warmup_epochs * steps_per_epoch)
     falls = config.sched in ("cosine", "poly")  # from where the warm-up ends, or the rate would drop there
@@ -86,7 +72,7 @@ def make_scheduler(config: TrainConfig, optimizer: Optimizer, budget: Budget) ->
         num_epochs=max(1, total - warmup) if falls else total,
         warmup_epochs=warmup,
         warmup_prefix=falls,
-        warmup_lr=config.lr / 100,
+        warmup_lr=learning_rate(config) / 100,
         min_lr=config.min_lr,
         decay_milestones=[] if constant else [round(epoch * steps_per_epoch) for epoch in config.decay_milestones],
         decay_rate=config.decay_rate,
@@ -96,11 +82,47 @@ def make_scheduler(config: TrainConfig, optimizer: Optimizer, budget: Budget) ->
     return scheduler
 
 
+def one_cycle(step: float, total: int, rise: float, peak: float, last: float) -> float:
+    """The learning rate of a step (Smith & Topin 2018, arXiv 1708.07120, as torch's `OneCycleLR` has it).
+
+    Half a cosine from peak/25 up to the peak, which is reached at step `rise` - 1, and half a cosine down to `last` at
+    the last step. Momentum stays as it is.
+
+    Args:
+        step: in [0, total); a fraction where an order of samples moves the schedule at its own pace.
+    """
+    top = max(0.0, rise - 1)
+    if step < top:
+        return _along_cosine(FIRST * peak, peak, step / top)
+    return _along_cosine(peak, last, min(1.0, (step - top) / max(1.0, total - 1 - top)))
+
+
+def _along_cosine(begin: float, end: float, part: float) -> float:
+    return end + (begin - end) / 2 * (1 + math.cos(math.pi * part))
+
+
+def rise_steps(config: TrainConfig, budget: Budget) -> float:
+    """Steps of a warm-up: those that are given, or of a one-cycle schedule without any, 30% of all."""
+    given = round(config.warmup_epochs * budget.schedule_epoch)
+    return RISE * budget.steps if config.sched == ONE_CYCLE and not config.warmup_epochs else given
+
+
+class OneCycle(Scheduler):
+    """`one_cycle` for each group of parameters, in the form of timm's schedulers (which know the scales of layers)."""
+
+    def __init__(self, optimizer: Optimizer, total: int, rise: float, last: float) -> None:
+        super().__init__(optimizer, "lr", t_in_epochs=False)
+        self.total, self.rise, self.last = total, rise, last
+
+    def _get_lr(self, t: float) -> list[float]:
+        return [one_cycle(t, self.total, self.rise, peak, self.last) for peak in self.base_values]
+
+
 def rate_after(config: TrainConfig, budget: Budget, step: int) -> float:
     """The learning rate that a training has reached after `step` steps, its warm-up taken for done."""
-    optimizer = SGD([nn.Parameter(zeros(1))], lr=config.lr)
+    optimizer = SGD([nn.Parameter(zeros(1))], lr=learning_rate(config))
     scheduler = make_scheduler(config, optimizer, budget)
-    if step < round(config.warmup_epochs * budget.schedule_epoch):
-        return config.lr
+    if step < rise_steps(config, budget):
+        return learning_rate(config)
     scheduler.step_update(step)
     return float(optimizer.param_groups[0]["lr"])

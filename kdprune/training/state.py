@@ -25,6 +25,7 @@ class TrainState:
         step: steps that are done.
         history: a row of metrics for each epoch that is done.
         seconds, epoch_seconds: in training steps, of the run and of the epoch so far.
+        lost_steps, lost_seconds: that were done, and had to be done again because the process was killed.
     """
 
     total: int
@@ -33,6 +34,8 @@ class TrainState:
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     epoch_seconds: float = 0.0
+    lost_steps: int = 0
+    lost_seconds: float = 0.0
 
     @property
     def done(self) -> bool:
@@ -44,6 +47,7 @@ class TrainState:
             "step": self.step,
             "history": self.history,
             "seconds": [self.seconds, self.epoch_seconds],
+            "lost": [self.lost_steps, self.lost_seconds],
             "parts": {name: part.state_dict() for name, part in self.parts.items()},
         }
 
@@ -54,3 +58,9 @@ class TrainState:
                 part.load_state_dict(state["parts"][name])
         self.step, self.history = state["step"], state["history"]
         self.seconds, self.epoch_seconds = state["seconds"]
+        self.lost_steps, self.lost_seconds = state.get("lost", (0, 0.0))
+
+    def count_lost(self, steps: float, seconds: float) -> None:
+        """Count what is not in this state, of `steps` and `seconds` that were spent in all before a kill."""
+        self.lost_steps = max(self.lost_steps, round(steps) - self.step)
+        self.lost_seconds = max(self.lost_seconds, seconds - self.seconds)

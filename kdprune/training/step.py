@@ -27,8 +27,11 @@ class Targets(Protocol):
 
     temperature: float
     features: Features | None
+    forward_samples: int
 
     def __call__(self, batch: Batch) -> Tensor: ...
+
+    def count_lost(self, forward_samples: float) -> None: ...
 
     def state_dict(self) -> dict[str, Any]: ...
 

@@ -20,10 +20,13 @@ from kdprune.data.reader import Batch, Reader, Request
 from kdprune.data.stream import Adaptive, Order
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
+from kdprune.models.weights import all_finite
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.interrupt import Interrupted, StopRequest
 from kdprune.training.observers import Metrics, Observer
-from kdprune.training.schedule import Budget, make_optimizer, make_scheduler
+from kdprune.training.optimizer import make_optimizer
+from kdprune.training.progress import Progress
+from kdprune.training.schedule import Budget, make_scheduler
 from kdprune.training.state import Stateful, TrainState
 from kdprune.training.step import Distillation, DistillStep
 from kdprune.training.watch import Watch
@@ -81,6 +84,7 @@ class Trainer:
         self.metrics = Metrics(accelerator, task.distillation is not None)
         self.observers = [self.metrics, *task.observers]
         self.adaptive = task.order if isinstance(task.order, Adaptive) else None
+        self.progress = Progress(task.checkpoints.folder)
         self._prepare()
         self.state = TrainState(task.budget.steps, self._parts())
         self._count_steps()
@@ -148,11 +152,14 @@ class Trainer:
                 self._end_epoch(epoch)
                 epoch = self.task.order.epoch_of(state.step)
                 self.prepared.train()
-            if (found.save or found.stop) and not state.done:
+            # What follows a training, such as the student's after its teacher's, would not stop for this signal.
+            signal = watch.asked_to_stop() if state.done else found.stop
+            if signal or (found.save and not state.done):
                 self._save()
                 watch.saved()
-            if found.stop and not state.done:
-                self._stop(found.stop)
+            if signal:
+                self._stop(signal)
+            self._note_progress()
             yield state.step
 
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
@@ -226,6 +233,7 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         """Ask the observers for a row of metrics, and report it."""
         state, last = self.state, self.state.done
+        self._refuse_not_finite_weights()
         measured = self.metrics.epoch(epoch + 1, last)
         self._tick()
         samples = round(measured.pop("samples"))
@@ -236,15 +244,19 @@ class Trainer:
         row |= {"seconds": state.epoch_seconds, "images_per_second": samples / state.epoch_seconds}
         state.history.append(row)
         state.epoch_seconds = 0.0
-        if self.accelerator.is_main_process:
-            self.task.report(state.history)
-        self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
+        try:
+            if self.accelerator.is_main_process:
+                self.task.report(state.history)
+            self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
+        except OSError:
+            self._rescue()
+            raise
         progress = {"label": self.task.label, "epochs": self.task.budget.epochs, **row}
         log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs), extra={"progress": progress})
         self._clock = time.perf_counter()
 
     def _lr(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+        return max(group["lr"] for group in self.optimizer.param_groups)  # the head's, where layers differ
 
     def _tick(self) -> None:
         """Add the time since the last look at the clock to the time spent training."""
@@ -256,37 +268,75 @@ class Trainer:
     def _save(self) -> None:
         """Write a checkpoint; every process takes part, the main one writes."""
         self._tick()
+        self._refuse_not_finite_weights()
         state = {**self.state.state_dict(), "processes": self.accelerator.num_processes}
         if self.accelerator.is_main_process:
             self.task.checkpoints.save(self.state.step, state)
+        self.accelerator.wait_for_everyone()  # whoever ended first would have its launcher end the one that writes
         self._clock = time.perf_counter()
 
     def _rescue(self) -> None:
         """Keep what was done before a step failed. Other processes may have done that step, so it takes just one."""
         if self.state.step and self.accelerator.num_processes == 1:
-            with contextlib.suppress(OSError, ValueError):  # the error that is under way tells more
+            with contextlib.suppress(OSError, ValueError, FloatingPointError):  # the error that is under way tells more
                 self._save()
 
     def _resume(self) -> None:
         stored = self.task.checkpoints.latest()
+        if stored is not None:
+            try:
+                self.state.load_state_dict(stored)
+            except (
+                LookupError,
+                TypeError,
+                ValueError,
+                AttributeError,
+                RuntimeError,
+            ) as error:  # of many modules
+                raise ValueError(
+                    f"{stored['path']} does not hold the state of this run ({error}): remove it"
+                ) from error
+            self._count_steps()
+        if spent := self.progress.read():
+            self.state.count_lost(spent["steps"], spent["seconds"])
+            if self.task.distillation is not None:
+                self.task.distillation.targets.count_lost(spent["teacher_forward_samples"])
         if stored is None:
             return
-        self.state.load_state_dict(stored)
-        self._count_steps()
+        if not all_finite(self.task.student.model):
+            raise FloatingPointError(
+                f"{stored['path']} holds weights that are not finite: remove it, to go on from the one before"
+            )
+        if self.state.history and self.accelerator.is_main_process:
+            self.task.report(self.state.history)  # the disk may have been full
         label, processes = self.task.label, self.accelerator.num_processes
         log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
-        if stored["processes"] != processes:
+        if stored.get("processes", processes) != processes:
             log.warning(
                 "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
                 "(and BatchNorm sees other local batches), not bit for bit",
                 *(label, stored["processes"], processes),
             )
 
+    def _note_progress(self) -> None:
+        if self.accelerator.is_main_process and self.progress.due():
+            self._tick()
+            distillation, state = self.task.distillation, self.state
+            asked = 0 if distillation is None else distillation.targets.forward_samples
+            self.progress.write(state.step + state.lost_steps, state.seconds + state.lost_seconds, asked)
+
+    def _refuse_not_finite_weights(self) -> None:
+        if not all_finite(self.task.student.model):
+            self._refuse(f"the weights are not finite after step {self.state.step}")
+
     def _refuse_not_finite(self, step: int) -> None:
+        self._refuse(f"the loss is not finite at step {step}")
+
+    def _refuse(self, what: str) -> None:
         paths = self.task.checkpoints.paths()
         raise FloatingPointError(
-            f"{self.task.label}: the loss is not finite at step {step} of {self.state.total} (lr {self._lr():.3g}, "
-            f"precision {self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
+            f"{self.task.label}: {what} of {self.state.total} (lr {self._lr():.3g}, precision "
+            f"{self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
             f"--train.clip_grad 1.0, or --train.precision no. "
             + (f"The last good checkpoint is {paths[-1]}." if paths else "No checkpoint was written yet.")
         )

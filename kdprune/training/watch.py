@@ -17,6 +17,7 @@ from kdprune.checks import checkpoint_interval
 from kdprune.training.interrupt import StopRequest
 
 LOOK_EVERY = 20  # steps
+ELSEWHERE = "a signal to another process"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,14 @@ class Watch:
             loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step)
         )
 
+    def asked_to_stop(self) -> str | None:
+        """The signal that asked one of the processes for a stop; all of them must call it at once."""
+        if self.alone:
+            return self.stop.signal
+        asked = torch.tensor(int(self.stop.signal is not None), device=self._first_not_finite.device)
+        torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
+        return (self.stop.signal or ELSEWHERE) if asked else None
+
     def look(self, step: int, last: bool) -> Findings:
         """Look, if it is time to, after `step` steps, the last ones if `last`."""
         due_by_step = self.save_steps is not None and step % self.save_steps == 0
@@ -78,6 +87,6 @@ class Watch:
             flags = torch.stack([*asked, self.total - first])
             torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
             save, stopping, early = flags.tolist()
-            stop = (stop or "a signal to another process") if stopping else None
+            stop = (stop or ELSEWHERE) if stopping else None
             return Findings(bool(save), stop, self.total - early if early else None)
         return Findings(save, stop, None if int(first) == self.total else int(first))

@@ -15,7 +15,12 @@ from kdprune.messages import unknown
 log = logging.getLogger("kdprune")
 
 SPLITS = ("train", "test")
+MOST_CLASSES = 2**20
 HELD_OUT = ("test", "val", "valid", "validation")  # what others call our "test", the first labelled one is taken
+
+
+class NoHeldOut(ValueError):
+    """A data set that has training images, and no held-out ones."""
 
 
 class Stamp(NamedTuple):
@@ -70,7 +75,11 @@ class Source:
         try:
             image = self._open(int(sample_id))
             image.load()
-        except (ImageError, MemoryError):
+        except ImageError as error:
+            if str(error).startswith("it "):  # of an image that did not know its own name
+                raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from None
+            raise
+        except MemoryError:
             raise
         except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
             raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from error
@@ -116,8 +125,17 @@ def check_same_classes(name: str, train: Sequence[str], test: Sequence[str]) -> 
 
 
 def count_classes(labels: np.ndarray) -> list[str]:
-    """Class names for labels without names: "0", "1", … up to the largest label."""
-    return [str(label) for label in range(int(labels.max(initial=-1)) + 1)]
+    """Class names for labels without names: "0", "1", … up to the largest label.
+
+    Raises:
+        ValueError: a label that is no class: an identifier, or a measured value.
+    """
+    largest = int(labels.max(initial=-1))
+    if largest >= MOST_CLASSES:
+        raise ValueError(
+            f"label {largest} given, allowed are classes from 0 to {MOST_CLASSES - 1:,}; number the classes from 0"
+        )
+    return [str(label) for label in range(largest + 1)]
 
 
 def _check_labels(source: Source) -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import dataclass, field
 
 import pyarrow as pa
+
+from kdprune.outside import TEXT, list_of, parse_json
 
 log = logging.getLogger("kdprune")
 
@@ -27,7 +28,7 @@ def find_columns(schema: pa.Schema, name: str) -> Columns:
     """Find the image and label columns: by the type in the Hugging Face features, then by name and storage type.
 
     Raises:
-        ValueError: no image column; the message lists the columns.
+        ValueError: no image column; the message lists the columns. A label column of a type that no class has.
     """
     features = _features(schema)
     images = [column for column, kind in features.items() if kind.get("_type") == "Image" and column in schema.names]
@@ -36,25 +37,33 @@ def find_columns(schema: pa.Schema, name: str) -> Columns:
         raise ValueError(f"{name}: no image column (of type Image, or called {', '.join(IMAGE_NAMES)}); {_say(schema)}")
     image = _first(images, IMAGE_NAMES)
     labels = [column for column, kind in features.items() if kind.get("_type") == "ClassLabel"]
-    labels = [column for column in labels if column in schema.names] or [
+    labels = [column for column in labels if column in schema.names and _may_hold_labels(schema, column)] or [
         column for column in LABEL_NAMES if column in schema.names and _may_hold_labels(schema, column)
     ]
     _tell(name, "image", images, image)
+    if not labels and (odd := [column for column in LABEL_NAMES if column in schema.names]):
+        kinds = ", ".join(f"{column!r} of type {schema.field(column).type}" for column in odd)
+        raise ValueError(
+            f"{name}: no labels in {kinds}: allowed are whole numbers and text, one an image; give the column another "
+            "name if it is none of labels"
+        )
     if not labels:
         log.info("%s: no label column, so the images are unlabelled; %s", name, _say(schema))
         return Columns(image, None)
     label = _first(labels, LABEL_NAMES)
     _tell(name, "label", labels, label)
-    return Columns(image, label, features.get(label, {}).get("names"))
+    names = features.get(label, {}).get("names")
+    return Columns(image, label, names if list_of(TEXT).fits(names) else None)
 
 
 def _features(schema: pa.Schema) -> dict[str, dict]:
     """The Hugging Face features in the metadata of a schema; empty when there are none."""
     try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        features = parse_json((schema.metadata or {})[b"huggingface"], "features")["info"]["features"]
     except (KeyError, TypeError, ValueError):
         return {}
-    return {column: kind if isinstance(kind, dict) else {} for column, kind in (features or {}).items()}
+    features = features if isinstance(features, dict) else {}
+    return {column: kind if isinstance(kind, dict) else {} for column, kind in features.items()}
 
 
 def _may_hold_images(schema: pa.Schema, column: str) -> bool:

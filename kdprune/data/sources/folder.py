@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
@@ -11,7 +12,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdprune.data.sources.base import HELD_OUT, Source, Stamp, check_same_classes
+from kdprune.data.images import open_image
+from kdprune.data.sources.base import HELD_OUT, NoHeldOut, Source, Stamp, check_same_classes
+from kdprune.outside import check_regular, open_regular
 
 log = logging.getLogger("kdprune")
 
@@ -31,8 +34,8 @@ class Folder(Source):
         super().__init__(name, split, labels, classes)
 
     def _open(self, sample_id: int) -> Image.Image:
-        with open(self._path(sample_id), "rb") as file:
-            image = Image.open(file)
+        with open_regular(self._path(sample_id)) as file:  # it may have been replaced since it was found
+            image = open_image(file)
             image.load()
         return image
 
@@ -69,7 +72,7 @@ def open_folder(folder: Path, name: str, split: str) -> Source:
             raise ValueError(f"{name}: no train split, only {_names(held_out)}; {LAYOUT}")
         return _scan(name, split, train)
     if not held_out:
-        raise ValueError(f"{name}: no held-out split for 'test'; {LAYOUT}")
+        raise NoHeldOut(f"{name}: no held-out split for 'test'; {LAYOUT}")
     if len(held_out) > 1:
         log.info("%s: held out is %s, of %s", name, held_out[0].name, _names(held_out))
     if train is not None and (classes := _class_folders(train)):  # an unlabelled train split fits any held-out one
@@ -96,7 +99,9 @@ def _scan(name: str, split: str, folder: Path) -> Folder:
             raise ValueError(f"{name}: class folder {folder / class_name} holds no images ({', '.join(EXTENSIONS)})")
         files += found
         labels += [label] * len(found)
-    loose = [entry.name for entry in os.scandir(folder) if entry.is_file() and _is_image(entry.name)]
+    loose = [entry.name for entry in os.scandir(folder) if _is_image(entry.name) and not entry.is_dir()]
+    for file in loose if not files else []:
+        _check_file(folder / file)
     if not files:
         files, labels = sorted(loose, key=_natural), [-1] * len(loose)
     elif loose:
@@ -114,10 +119,27 @@ def _class_folders(folder: Path) -> list[str]:
 def _images(folder: Path, class_name: str) -> list[str]:
     """Images below a class folder, relative to `folder`, in natural order."""
     found = []
-    for place, _, files in os.walk(folder / class_name, followlinks=True):
-        inside = os.path.relpath(place, folder)
-        found += [os.path.join(inside, file) for file in files if _is_image(file)]
+    folders, seen = [class_name], set()
+    while folders:
+        inside = folders.pop()
+        if (place := os.path.realpath(folder / inside)) in seen:
+            continue  # links in a circle
+        seen.add(place)
+        for entry in os.scandir(place):
+            path = os.path.join(inside, entry.name)
+            if entry.is_dir():
+                folders.append(path)
+            elif _is_image(entry.name):
+                if not entry.is_file():  # known without a look at the file itself
+                    _check_file(folder / path)
+                found.append(path)
     return sorted(found, key=_natural)
+
+
+def _check_file(path: Path) -> None:
+    """Refuse a pipe, socket or device, which a reader may wait for without end; a link to nothing is a bad image."""
+    with contextlib.suppress(OSError):
+        check_regular(path, os.stat(path))
 
 
 def _size_and_time(path: bytes) -> tuple[int, int]:

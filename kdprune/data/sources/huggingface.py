@@ -10,18 +10,29 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from PIL import Image
 
 from kdprune.data.images import ImageError, decode
-from kdprune.data.sources.base import HELD_OUT, Source, Stamp, check_same_classes, count_classes
+from kdprune.data.sources.base import (
+    HELD_OUT,
+    MOST_CLASSES,
+    NoHeldOut,
+    Source,
+    Stamp,
+    check_same_classes,
+    count_classes,
+)
 from kdprune.data.sources.columns import Columns, find_columns
 from kdprune.data.sources.parquet_splits import LAYOUT, find_splits
 from kdprune.data.sources.paths import existing_folder, looks_like_path, nearest_sibling
 from kdprune.data.sources.rows import ArrowRows, ParquetRows, read_metadata, read_schema
+from kdprune.outside import below, read_bytes
 
 log = logging.getLogger("kdprune")
 
+LARGEST_IMAGE = 2**30  # bytes of a file
 IN_MEMORY_BYTES = 256 * 2**20  # a larger split is memory-mapped, from an Arrow copy in the cache of `datasets`
 
 
@@ -34,7 +45,7 @@ class Rows(Source):
         self, name: str, split: str, rows: Any, labels: np.ndarray, classes: Sequence[str], folder: Path | None = None
     ) -> None:
         self._rows = rows
-        self._folder = folder or Path()  # where images lie that the table only points to
+        self._folder = folder  # where images lie that the table only points to; None: wherever it says
         super().__init__(name, split, labels, classes)
 
     def _open(self, sample_id: int) -> Image.Image:
@@ -45,8 +56,20 @@ class Rows(Source):
         if data is None:
             if path is None:
                 raise ImageError(f"{self.describe(sample_id)} holds no image")
-            data = (self._folder / path).read_bytes()
+            data = self._read(path)
         return decode(data)
+
+    def _read(self, path: str) -> bytes:
+        """The file that a cell points to, which lies beside the table where that is in a folder.
+
+        Raises:
+            ImageError: it lies elsewhere, or is no file of a size that an image has.
+            FileNotFoundError: it is not there.
+        """
+        try:
+            return read_bytes(Path(path) if self._folder is None else below(self._folder, path), LARGEST_IMAGE)
+        except ValueError as error:
+            raise ImageError(f"it is read from a file: {error}") from None
 
     def describe(self, sample_id: int) -> str:
         return self._rows.where(sample_id)
@@ -85,7 +108,7 @@ def open_huggingface(name: str, split: str, root: str | Path | None) -> Source:
 def from_dataset(dataset: Any, name: str, split: str, classes: Sequence[str] | None = None) -> Source:
     """A source from a `datasets.Dataset`; its images stay memory-mapped."""
     columns = find_columns(dataset.features.arrow_schema, name)
-    labels = _dataset_labels(dataset, columns)
+    labels = _dataset_labels(dataset, columns, name)
     rows = ArrowRows(dataset, columns.image, name)
     return Rows(name, split, rows, labels.values, classes or labels.names or count_classes(labels.values))
 
@@ -114,7 +137,7 @@ def _open_hub(name: str, split: str, root: str | Path | None) -> Source:
         split,
         splits.get("train"),
         held_out,
-        lambda dataset: _dataset_labels(dataset, find_columns(dataset.features.arrow_schema, f"hfds/{name}")),
+        lambda dataset: _dataset_labels(dataset, find_columns(dataset.features.arrow_schema, f"hfds/{name}"), name),
         f"the hub's splits are {', '.join(splits)}",
     )
     column = find_columns(dataset.features.arrow_schema, f"hfds/{name}").image
@@ -131,7 +154,7 @@ def _choose(
     if split == "train" and train is None:
         raise ValueError(f"{name}: no train split; {there}")
     if split == "test" and not held_out:
-        raise ValueError(f"{name}: no held-out split for 'test' ({', '.join(HELD_OUT)}); {there}")
+        raise NoHeldOut(f"{name}: no held-out split for 'test' ({', '.join(HELD_OUT)}); {there}")
     reference: Labels | None = None if train is None else read_labels(train)
     if split == "train":
         assert reference is not None
@@ -159,20 +182,29 @@ def _parquet_labels(files: list[Path], name: str) -> Labels:
         missing = {columns.image, columns.label} - set(read_schema(file).names)
         if missing:
             raise ValueError(f"{name}: {file} has no column {', '.join(sorted(missing))}, which {files[0].name} has")
-        tables.append(pq.read_table(file, columns=[columns.label], partitioning=None).column(0))
-    return _decode_labels(pa.chunked_array([chunk for table in tables for chunk in table.chunks]), columns)
+        try:
+            tables.append(pq.read_table(file, columns=[columns.label], partitioning=None).column(0))
+        except (pa.ArrowException, OSError) as error:
+            raise ValueError(f"{file} is damaged: {error}") from None
+    return _decode_labels(pa.chunked_array([chunk for table in tables for chunk in table.chunks]), columns, name)
 
 
-def _dataset_labels(dataset: Any, columns: Columns) -> Labels:
+def _dataset_labels(dataset: Any, columns: Columns, name: str) -> Labels:
     if columns.label is None:
         return Labels(np.full(len(dataset), -1), None)
     table = dataset.select_columns([columns.label]).with_format("arrow")[:]
-    return _decode_labels(table.column(0), columns)
+    return _decode_labels(table.column(0), columns, name)
 
 
-def _decode_labels(column: pa.ChunkedArray, columns: Columns) -> Labels:
+def _decode_labels(column: pa.ChunkedArray, columns: Columns, name: str) -> Labels:
     """Whole numbers as they are, words by their place in the sorted list of words, nothing as −1."""
     if pa.types.is_integer(column.type):
+        largest = pc.max(column).as_py()  # before unsigned ones become negative
+        if largest is not None and largest >= MOST_CLASSES:
+            raise ValueError(
+                f"{name}: label {largest} in column {columns.label!r}, allowed are classes from 0 to "
+                f"{MOST_CLASSES - 1:,}; number the classes from 0"
+            )
         return Labels(column.fill_null(-1).to_numpy().astype(np.int64), columns.classes)
     words = sorted({word for word in column.unique().to_pylist() if word is not None})
     places = {word: place for place, word in enumerate(words)}
@@ -187,7 +219,10 @@ def _parquet_rows(files: list[Path], column: str, root: str | Path | None) -> Pa
 
     paths = [str(file) for file in files]
     cache = None if root is None else str(root)
-    dataset = datasets.Dataset.from_parquet(paths, columns=[column], cache_dir=cache)
+    try:
+        dataset = datasets.Dataset.from_parquet(paths, columns=[column], cache_dir=cache)
+    except (pa.ArrowException, datasets.exceptions.DatasetsError) as error:
+        raise ValueError(f"{paths[0]} or a file beside it is damaged: {error.__cause__ or error}") from error
     return ArrowRows(dataset, column, str(files[0].parent), rows)
 
 

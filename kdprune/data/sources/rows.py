@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kdprune.data.sources.base import Stamp
+from kdprune.outside import check_regular
 
 
 class ParquetRows:
@@ -106,10 +107,15 @@ class ArrowRows:
 
 def read_metadata(file: Path) -> pq.FileMetaData:
     """The footer of a parquet file; a damaged file is named in the error."""
+    about = os.stat(file)
+    check_regular(file, about)
     try:
-        return pq.read_metadata(file)
+        metadata = pq.read_metadata(file)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(f"{file} is not a readable parquet file: {error}") from None
+    if metadata.num_rows > about.st_size:  # of which each has an image: memory is not taken for what cannot be there
+        raise ValueError(f"{file} is damaged: {metadata.num_rows:,} rows in {about.st_size:,} bytes")
+    return metadata
 
 
 def read_schema(file: Path) -> pa.Schema:

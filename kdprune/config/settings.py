@@ -1,17 +1,49 @@
 """Every setting of a training run, in one place, with one owner for each field.
 
+A setting that does not always matter says here when it does, of the `Situation` (see `kdprune.config.situation`) or, in
+`TrainConfig`, of each training that reads it. Where it does not matter, a value other than the default is warned of and
+put back, so that it is no part of what a run is (see `kdprune.config.effect`).
+
 This module imports nothing heavy, so that help texts and mistakes in the command line answer at once.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, make_dataclass
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, Literal, get_type_hints
 
-from kdprune.messages import shown, unknown
-from kdprune.typed import typed, types_of
+from kdprune.config.conditions import EVERYWHERE, Condition, only, only_in, setting
+
+TRAININGS = ("train", "teacher.train", "record.train")  # the groups of settings that are a `TrainConfig`
+
+# Conditions that several settings share; `s` is the situation, `t` one of its trainings.
+_KEPT = "--subset.file says what is kept"
+_SELECTION = (
+    only(lambda s: not s.config.subset.file, _KEPT),
+    only(lambda s: not s.draws_each_epoch, "--subset.dynamic {config.subset.dynamic} draws from all samples"),
+)
+_SCORED = only(lambda s: s.reads_scores, "selector {config.subset.selector} reads no scores")
+_STUDENT = only(lambda s: s.builds_student, "kdprune {command} builds no student")
+_STUDENT_ONLY = only(lambda s: s.trains_student, "kdprune {command} trains no student")
+_GUIDED = (
+    only(lambda s: s.config.teacher.models, "--teacher.models names no teacher"),
+    only(lambda s: s.listens, "--distill.alpha is 0, with which a student learns nothing from a teacher"),
+)
+_DISTILLED = only(lambda s: s.distils, "kdprune {command} distils nothing")
+_SEVERAL = only(lambda s: len(s.config.teacher.models) > 1, "there is one teacher")
+_TAUGHT = only(lambda s: s.trains_teacher, "all teachers have weights, so none is trained here")
+_CACHED = only(lambda s: s.config.teacher.targets == "cached", "--teacher.targets online keeps nothing")
+_PROXIES = only(lambda s: s.trains_proxies, "no proxies are trained")
+_WITH_LR_BASE = only_in(lambda t: t.settings.lr_base is not None, "no lr_base is given")
+_COUNTED = only_in(lambda t: t.settings.steps is None, "steps are given, which say how long the training is")
+
+
+def _observed(kind: str) -> Condition:
+    return only(lambda s: kind in s.records, f"no {kind} are recorded")
+
+
+def _scheduled(*names: str) -> Condition:
+    return only_in(lambda t: t.settings.sched in names, f"the schedule is {{settings.sched}}, not {' or '.join(names)}")
 
 
 @dataclass
@@ -21,20 +53,22 @@ class DataConfig:
     Args:
         dataset: `digits`, `torch/NAME` (torchvision), `hfds/NAME_OR_FOLDER` (Hugging Face), or a folder of images.
         root: Where downloads and the cache of decoded images live (default: ~/.cache/kdprune).
-        image_size: Side of the square view in pixels (default: the stored size of small images, else the student's).
-        augment: View recipe, parts joined by '+': crop(pad), rrc(min_area), flip, cutout(side), erase(p),
-            jitter(strength), mixup(a), cutmix(a); or 'none'.
+        image_size: Side of the square view in pixels, or [height, width] (default: the stored size of small images, or
+            their shorter side; else the student's).
+        augment: View recipe, parts joined by '+': crop(pad), rrc(min_area), flip, randaugment(n, m), trivialaugment,
+            jitter(strength, hue), grey(p), cutout(side), erase(p), mixup(a), cutmix(a); or 'none'.
         workers: Worker processes for large images and for decoding (default: the number of cores, at most 16).
         memory_gb: Images whose decoded training set fits this many GiB are decoded once into a memory map.
         bad_images: What an unreadable image does: fail the run, or be dropped from it and recorded.
         val_fraction: Part of the training set, in [0, 1), that is set aside for choosing settings: nothing is trained
-            on it, neither the student nor a teacher. A function of the seed, with its share of every class.
+            on it, neither the student nor a teacher. A function of the seed, with its share of every class. Of data
+            without a held-out part, such as a folder without val/, it is that part.
     """
 
     dataset: str = "digits"
     root: str | None = None
-    image_size: int | None = None
-    augment: str = "crop+flip"
+    image_size: int | list[int] | None = None
+    augment: str = setting("crop+flip", only(lambda s: s.makes_views, "kdprune {command} makes no views"))
     workers: int | None = None
     memory_gb: float = 4.0
     bad_images: Literal["fail", "drop"] = "fail"
@@ -63,17 +97,21 @@ class SubsetConfig:
             curriculum(order, pacing, start, end), or rs2, which draws each epoch from all samples.
     """
 
-    keep_fraction: float = 1.0
-    selector: str = "random"
-    scorer: str | None = None
-    scores: str | None = None
-    hard: Literal["high", "low"] | None = None
-    features: str | None = None
-    balanced: bool = False
-    class_floor: float = 0
+    keep_fraction: float = setting(1.0, only(lambda s: s.draws_each_epoch or not s.config.subset.file, _KEPT))
+    selector: str = setting("random", *_SELECTION)
+    scorer: str | None = setting(None, _SCORED)
+    scores: str | None = setting(None, _SCORED)
+    hard: Literal["high", "low"] | None = setting(None, _SCORED)
+    features: str | None = setting(
+        None, only(lambda s: s.reads_features, "selector {config.subset.selector} reads no features")
+    )
+    balanced: bool = setting(False, *_SELECTION)
+    class_floor: float = setting(0, *_SELECTION)
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
-    dynamic: str | None = None
+    dynamic: str | None = setting(
+        None, only(lambda s: not s.draws_all, "--subset.keep_fraction is 1, so that each epoch holds all samples")
+    )
 
     def __post_init__(self) -> None:
         given = self.without_classes
@@ -91,10 +129,14 @@ class StudentConfig:
         drop_rate: Dropout before the classifier.
     """
 
-    model: str = "cifar_resnet8"
-    pretrained: bool = False
-    checkpoint: str | None = None
-    drop_rate: float = 0.0
+    model: str = setting("cifar_resnet8", _STUDENT)
+    pretrained: bool = setting(
+        False, _STUDENT, only(lambda s: s.config.student.checkpoint is None, "--student.checkpoint is given")
+    )
+    checkpoint: str | None = setting(None, _STUDENT)
+    drop_rate: float = setting(
+        0.0, only(lambda s: s.trains_student or s.trains_proxies, "kdprune {command} trains no student and no proxies")
+    )
 
 
 @dataclass
@@ -108,12 +150,18 @@ class TrainConfig:
             steps for every subset.
         batch_size: Samples an optimizer step, over all processes and accumulation steps together.
         grad_accum: Parts that each process cuts its share of a batch into, to save memory.
-        opt: timm's name of the optimizer ('sgd' is Nesterov).
+        opt: timm's name of the optimizer ('sgd' is Nesterov), with further arguments of it by timm's names if they are
+            given: 'adamw(betas=[0.9, 0.95], eps=1e-6, layer_decay=0.75)'.
         momentum: For the optimizers that have it.
         lr: Learning rate.
-        sched: timm's name of the scheduler, or 'none' for a constant rate.
-        min_lr: Lowest rate of the cosine and poly schedules.
-        warmup_epochs: Linear warm-up, after which the schedule begins.
+        lr_base: Learning rate at a batch of lr_base_size samples, scaled to batch_size by lr_base_scale (timm's rule);
+            overrides lr.
+        lr_base_size: The batch that lr_base is for.
+        lr_base_scale: How lr_base grows with the batch (default: sqrt for Adam's kin and LAMB, linear for others).
+        sched: timm's name of the scheduler, torch's 'onecycle', or 'none' for a constant rate.
+        min_lr: Lowest rate of the cosine, poly and onecycle schedules.
+        warmup_epochs: Linear warm-up, after which the schedule begins; of onecycle, its rise (default there: 30% of the
+            steps).
         decay_milestones: Epochs at which the multistep schedule decays.
         decay_rate: Its factor; for the poly schedule, its power.
         weight_decay: On weights; biases and norm parameters are left out, as timm does.
@@ -121,6 +169,7 @@ class TrainConfig:
         precision: auto takes bf16 where the hardware multiplies in it.
         compile: torch.compile the student and the frozen teachers.
         ema: Decay of an exponential moving average of the student, which is then what is evaluated (0: none).
+        ema_warmup: Let that decay grow with the steps (timm's rule), so that short runs forget their first weights.
         clip_grad: Largest gradient norm (default: no clipping).
         eval_every: Epochs between evaluations; the last epoch is always evaluated.
         checkpoint_every: Epochs ('1'), or minutes ('5min'), between checkpoints.
@@ -132,24 +181,28 @@ class TrainConfig:
             (default: training for a teacher that is trained here, else none).
     """
 
-    epochs: float = 30
+    epochs: float = setting(30, _COUNTED)
     steps: int | None = None
-    budget: Literal["subset", "full"] = "subset"
-    batch_size: int = 128
-    grad_accum: int = 1
+    budget: Literal["subset", "full"] = setting("subset", _COUNTED)
+    batch_size: int = setting(128, EVERYWHERE)
+    grad_accum: int = setting(1, EVERYWHERE)
     opt: str = "sgd"
-    momentum: float = 0.9
-    lr: float = 0.1
-    sched: Literal["cosine", "multistep", "poly", "none"] = "cosine"
-    min_lr: float = 0.0
+    momentum: float = setting(0.9, only_in(lambda t: t.has_momentum, "{settings.opt} has none"))
+    lr: float = setting(0.1, only_in(lambda t: t.settings.lr_base is None, "lr_base and the batch say the rate"))
+    lr_base: float | None = None
+    lr_base_size: int = setting(256, _WITH_LR_BASE)
+    lr_base_scale: Literal["linear", "sqrt"] | None = setting(None, _WITH_LR_BASE)
+    sched: Literal["cosine", "multistep", "poly", "onecycle", "none"] = "cosine"
+    min_lr: float = setting(0.0, _scheduled("cosine", "poly", "onecycle"))
     warmup_epochs: float = 0.0
-    decay_milestones: list[float] = field(default_factory=list)
-    decay_rate: float = 0.1
+    decay_milestones: list[float] = setting(list, _scheduled("multistep"))
+    decay_rate: float = setting(0.1, _scheduled("multistep", "poly"))
     weight_decay: float = 5e-4
     smoothing: float = 0.0
-    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"
-    compile: bool = False
+    precision: Literal["auto", "no", "bf16", "fp16"] = setting("auto", EVERYWHERE)
+    compile: bool = setting(False, EVERYWHERE)
     ema: float = 0.0
+    ema_warmup: bool = setting(True, only_in(lambda t: t.settings.ema > 0, "there is no moving average"))
     clip_grad: float | None = None
     eval_every: int = 1
     checkpoint_every: str = "5min"
@@ -164,7 +217,8 @@ class TrainConfig:
 
 _HINTS = get_type_hints(TrainConfig)
 TeacherTrainConfig: Any = make_dataclass(
-    "TeacherTrainConfig", [(f.name, _HINTS[f.name] | None, field(default=None)) for f in fields(TrainConfig)]
+    "TeacherTrainConfig",
+    [(f.name, _HINTS[f.name] | None, field(default=None, metadata=f.metadata)) for f in fields(TrainConfig)],
 )
 """The fields of TrainConfig, each None unless it is given."""
 TeacherTrainConfig.__module__ = __name__
@@ -203,21 +257,23 @@ class TeacherConfig:
 
     models: list[str] | str = field(default_factory=list)
     checkpoints: list[str] | str = field(default_factory=list)
-    pretrained: bool = False
-    weights: list[float] | Literal["learned"] | None = None
-    temperatures: list[float] | None = None
-    by_correctness: bool = False
-    train: TeacherTrainConfig = field(default_factory=TeacherTrainConfig)
-    train_fraction: float = 1.0
-    augment: str | None = None
-    drop_rate: float = 0.0
-    snapshot: int | None = None
-    generations: int = 1
-    targets: Literal["online", "cached"] = "online"
-    views: int | None = None
-    cache: str | None = None
-    top_k: int | None = None
-    engine: Literal["frozen", "plain"] = "frozen"
+    pretrained: bool = setting(False, only(lambda s: s.weightless, "all teachers have weights of their own"))
+    weights: list[float] | Literal["learned"] | None = setting(None, _DISTILLED, _SEVERAL)
+    temperatures: list[float] | None = setting(None, _DISTILLED)
+    by_correctness: bool = setting(False, _DISTILLED, _SEVERAL)
+    train: TeacherTrainConfig = setting(TeacherTrainConfig, _TAUGHT)
+    train_fraction: float = setting(1.0, _TAUGHT)
+    augment: str | None = setting(None, _TAUGHT)
+    drop_rate: float = setting(0.0, _TAUGHT)
+    snapshot: int | None = setting(None, _TAUGHT)
+    generations: int = setting(1, _TAUGHT)
+    targets: Literal["online", "cached"] = setting("online", _DISTILLED)
+    views: int | None = setting(None, _DISTILLED)
+    cache: str | None = setting(None, _DISTILLED, only(lambda s: s.keeps_targets, _CACHED.otherwise))
+    top_k: int | None = setting(None, _DISTILLED, _CACHED)
+    engine: Literal["frozen", "plain"] = setting(
+        "frozen", _DISTILLED, only(lambda s: not s.averages, "--teacher.models is ema, which is the student itself")
+    )
 
     def __post_init__(self) -> None:
         self.models = _as_list(self.models)
@@ -240,8 +296,12 @@ class DistillConfig:
     """
 
     loss: str | list[str | dict[str, Any]] | dict[str, Any] = "kd"
-    temperature: float = 4.0
-    layers: list[list[str]] = field(default_factory=list)
+    temperature: float = setting(
+        4.0, only(lambda s: s.reads_temperature, "--distill.loss {config.distill.loss} takes none from the run")
+    )
+    layers: list[list[str]] = setting(
+        list, only(lambda s: "layers" in s.loss_reads, "--distill.loss {config.distill.loss} compares no layers")
+    )
     alpha: float | str = "linear(1.0, 0.5)"
 
 
@@ -265,16 +325,18 @@ class RecordConfig:
             a trained proxy).
     """
 
-    source: Literal["auto", "proxy", "teacher"] = "auto"
-    files: list[str] | str = field(default_factory=list)
-    model: str | None = None
-    repeats: int = 1
-    view: Literal["plain", "training"] = "plain"
-    train: TeacherTrainConfig = field(default_factory=TeacherTrainConfig)
-    seed: int | None = None
-    epoch: int | None = None
-    train_fraction: float = 0.7
-    embeddings: str | None = None
+    source: Literal["auto", "proxy", "teacher"] = setting("auto", _observed("dynamics"))
+    files: list[str] | str = setting(
+        list, only(lambda s: s.trains_student and s.asks_for_records, "no record is asked for that they could be")
+    )
+    model: str | None = setting(None, _PROXIES)
+    repeats: int = setting(1, _PROXIES, only(lambda s: s.repeats, "embeddings are those of one model"))
+    view: Literal["plain", "training"] = setting("plain", _PROXIES)
+    train: TeacherTrainConfig = setting(TeacherTrainConfig, _PROXIES)
+    seed: int | None = setting(None, _PROXIES)
+    epoch: int | None = setting(None, _observed("gradients"))
+    train_fraction: float = setting(0.7, _observed("memorization"))
+    embeddings: str | None = setting(None, _observed("embeddings"))
 
     def __post_init__(self) -> None:
         self.files = _as_list(self.files)
@@ -293,10 +355,10 @@ class SeedConfig:
         role: Whose training it is. A teacher draws other views and weights than a student of the same seed.
     """
 
-    weights: int | None = None
-    data: int | None = None
+    weights: int | None = setting(None, _STUDENT_ONLY)
+    data: int | None = setting(None, _STUDENT_ONLY)
     subset: int | None = None
-    teacher: int | None = None
+    teacher: int | None = setting(None, only(lambda s: s.trains_teacher, "no teacher is trained here"))
     role: Literal["student", "teacher", "proxy"] = "student"
 
 
@@ -315,17 +377,19 @@ class Config:
 
     seed: int = 0
     output: str = "runs"
-    name: str | None = None
-    baseline: bool = False
-    log_with: list[str] | str = field(default_factory=list)
+    name: str | None = setting(None, _STUDENT_ONLY)
+    baseline: bool = setting(False, _STUDENT_ONLY, *_GUIDED)
+    log_with: list[str] | str = setting(list, only(lambda s: s.trainings, "kdprune {command} trains nothing"))
     remake: bool = False
     seeds: SeedConfig = field(default_factory=SeedConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    subset: SubsetConfig = field(default_factory=SubsetConfig)
+    data: DataConfig = setting(DataConfig, only(lambda s: s.opens_data, "kdprune {command} opens no data"))
+    subset: SubsetConfig = setting(
+        SubsetConfig, only(lambda s: s.trains_student, "kdprune {command} is of all samples")
+    )
     record: RecordConfig = field(default_factory=RecordConfig)
     student: StudentConfig = field(default_factory=StudentConfig)
-    teacher: TeacherConfig = field(default_factory=TeacherConfig)
-    distill: DistillConfig = field(default_factory=DistillConfig)
+    teacher: TeacherConfig = setting(TeacherConfig, *_GUIDED)
+    distill: DistillConfig = setting(DistillConfig, *_GUIDED, _DISTILLED)
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
@@ -337,46 +401,6 @@ class Config:
         return self.seed if own is None else own
 
 
-# Settings that change where or how often something is written or how fast it is computed, not (but for rounding) what.
-_NOT_IN_HASH = {
-    "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
-    *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
-      for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
-}  # fmt: skip
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    return asdict(config)
-
-
-def config_hash(config: Config) -> str:
-    """Twelve hex digits of a hash over the settings that the result depends on and that differ from the defaults.
-
-    Defaults are left out so that a later version with one more setting knows the runs of an earlier one.
-    """
-    defaults = relevant(Config())
-    content = {k: _number(v) for k, v in relevant(config).items() if v != defaults[k]}
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _number(value: Any) -> Any:
-    """15 and 15.0 are one setting."""
-    return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-
-def relevant(config: Config) -> dict[str, Any]:
-    """The settings that the result depends on, with dotted names."""
-    return {name: value for name, value in dotted(to_dict(config)).items() if name not in _NOT_IN_HASH}
-
-
-def dotted(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"train": {"lr": 0.1}} → {"train.lr": 0.1}."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat
-
-
 def _as_list(value: Any) -> list[Any]:
     """None, one item, items joined by commas, or a list, as a list."""
     if value is None or value == "":
@@ -384,32 +408,3 @@ def _as_list(value: Any) -> list[Any]:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",")]
     return list(value)
-
-
-def from_dict(content: dict[str, Any]) -> Config:
-    """The configuration that `to_dict` was given.
-
-    Raises:
-        ValueError: an unknown name, or a value of another type than the setting's; the message names the option.
-    """
-    if not isinstance(content, dict):
-        raise ValueError(f"{shown(content)} given, allowed are settings by name")
-    return _build(Config, content)
-
-
-def _build(kind: Any, content: dict[str, Any], group: str = "") -> Any:
-    known = {f.name: f for f in fields(kind)}
-    if wrong := [name for name in content if name not in known]:
-        raise ValueError(unknown("setting", wrong[0], known))
-    values: dict[str, Any] = {}
-    for name, value in content.items():
-        factory, option = known[name].default_factory, f"{group}{name}"
-        if is_dataclass(factory):
-            if not isinstance(value, dict):
-                raise ValueError(f"{option}: {shown(value)} given, allowed are settings by name")
-            values[name] = _build(factory, value, f"{option}.")
-        elif value is None and factory is list:
-            values[name] = []  # null is no item
-        else:
-            values[name] = typed(f"--{option}", value, types_of(kind)[name])
-    return kind(**values)
