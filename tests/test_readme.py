@@ -17,9 +17,10 @@ from accelerate.commands.launch import launch_command_parser
 from helpers import REPO
 
 from kdprune.checks import check
-from kdprune.cli import COMMANDS
+from kdprune.cli import COMMANDS, parse
 from kdprune.cli.commands import named
 from kdprune.config import from_dict
+from kdprune.sweep.study import SECTIONS, read_study
 
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
 RECIPES = sorted(REPO.glob("configs/*.yaml"))
@@ -80,13 +81,24 @@ def check_command(words: list[str]) -> None:
     command, options = named(line)
     parser = COMMANDS[command][0]()
     content = parser.parse_args(options).as_dict()
+    if command == "sweep":
+        check_study(options)
     if command in ("train", "cache"):
         check(from_dict({name: value for name, value in content.items() if name not in ("config", "verify")}))
 
 
+def check_study(options: list[str]) -> None:
+    _, parsed = parse(["sweep", *options])
+    read_study("", parsed.config_object, {section: parsed[section] for section in SECTIONS}).runs()
+
+
 def test_every_recipe_can_be_used_and_is_spoken_of():
     for recipe in RECIPES:
-        check(from_dict(yaml.safe_load(recipe.read_text())))
+        content = yaml.safe_load(recipe.read_text())
+        if content.keys() & set(SECTIONS):
+            check_study(["--config", str(recipe)])
+        else:
+            check(from_dict(content))
         assert f"configs/{recipe.name}" in (REPO / "README.md").read_text()
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +26,8 @@ RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs
 MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 _MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)  # of who typed
-CONFIGURED = ("train", "cache", "record", "analyse noise")  # take all settings
-SEVERAL_PROCESSES = (*CONFIGURED, "evaluate", "analyse barrier")
+CONFIGURED = ("train", "cache", "record", "analyse noise", "sweep")  # take all settings
+SEVERAL_PROCESSES = ("train", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -110,6 +111,14 @@ def _train(options: Namespace) -> int:
     if _is_main_process():
         print_table([result.summary for result in results])
     return 0
+
+
+def _sweep(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.sweep import sweep
+
+    with log_to_console():
+        return sweep(options, options.config_object)
 
 
 def _cache(options: Namespace) -> int:
@@ -232,6 +241,7 @@ def _list(options: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
     "train": (parsers.train, _train, "train a student on a kept subset, with a teacher"),
+    "sweep": (parsers.sweep, _sweep, "train a grid of runs, and what they share once"),
     "cache": (parsers.cache, _cache, "fill the cached targets of a run ahead of it"),
     "record": (parsers.record, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
     "score": (parsers.score, _score, "score every sample by what was recorded"),
@@ -285,7 +295,9 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
             if action.option_strings and hasattr(options, action.dest)
         }
         if command in CONFIGURED:
-            options.config_object = _config(parser, options)
+            options.config_object = _config(options)
+            if command != "sweep":  # whose recipe may be a whole one only with what the axes add
+                check(options.config_object)
             options.given |= {f"--{name}": value for name, value in dotted(to_dict(options.config_object)).items()}
     except ArgumentError as error:
         from kdprune.cli.mistakes import explain
@@ -310,15 +322,11 @@ def named(arguments: list[str]) -> tuple[str, list[str]]:
     return " ".join(arguments[:words]), arguments[words:]
 
 
-def _config(parser: ArgumentParser, options: Namespace) -> Config:
+def _config(options: Namespace) -> Config:
     from kdprune.config import from_dict
 
-    content: dict[str, Any] = options.as_dict()
-    for name in ("config", "defaults", "given", "verify", "kind", "scores", "detectors", "planted", "share"):
-        content.pop(name, None)
-    config = from_dict(content)
-    check(config)
-    return config
+    given: dict[str, Any] = options.as_dict()
+    return from_dict({field.name: given[field.name] for field in fields(Config)})
 
 
 def _help() -> str:

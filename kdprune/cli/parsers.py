@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jsonargparse import ArgumentParser
 
 from kdprune.cli.config_file import ConfigFile
@@ -18,8 +20,43 @@ def train() -> ArgumentParser:
         description="Train a student on a kept subset, with a teacher.", exit_on_error=False, allow_abbrev=False,
         usage="%(prog)s [--config FILE.yaml] [--SETTING VALUE ...]",
     )  # fmt: skip
+    train_options(parser)
+    return parser
+
+
+def train_options(parser: ArgumentParser) -> None:
+    """Add all settings of a run."""
     parser.add_argument("--config", action=ConfigFile, help="YAML file with any of the settings below.")
     parser.add_class_arguments(Config, as_group=False)
+
+
+def sweep() -> ArgumentParser:
+    from kdprune.cli.study import StudyParser
+
+    parser = StudyParser(
+        description="Train a grid of runs, and what they share once: a study file, or axes on the command line.",
+        exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config STUDY.yaml] [--grid.SETTING A,B ...] [--tune.SETTING A,B ...] [--SETTING VALUE ...]",
+    )  # fmt: skip
+    train_options(parser)
+    parser.add_argument("--grid", type=Any, help="Axes: settings with the values that all others are combined with.")
+    parser.add_argument("--zip", type=Any, help="Settings whose values go together, the first with the first, …")
+    parser.add_argument("--arms", type=Any, help="An axis of named arms, each with its settings.")
+    parser.add_argument("--exclude", type=Any, help="Coordinates that are left out, such as 'arm=none seed=2'.")
+    parser.add_argument(
+        "--tune", type=Any,
+        help="Settings with values of which one is chosen for each arm on a validation part of the training set; or "
+        "names of axes of the grid.",
+    )  # fmt: skip
+    parser.add_argument("--tune_val_fraction", type=float, default=0.1, help="Part of the training set that judges.")
+    parser.add_argument("--tune_seeds", type=int, default=1, help="Runs of an arm that try each value.")
+    parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with its share of cores and GPUs.")
+    parser.add_argument("--launcher", choices=["local"], default="local", help="Where runs are started.")
+    parser.add_argument("--retry", type=int, default=0, help="How often a run that failed is tried again.")
+    parser.add_argument(
+        "--dry_run", action="store_true",
+        help="Print the runs, what they share, and what all of it will take, measured by a few real steps.",
+    )  # fmt: skip
     return parser
 
 

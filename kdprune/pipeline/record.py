@@ -29,13 +29,20 @@ from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
 from kdprune.pipeline.job import make_student
 from kdprune.pipeline.memorization import record_counts
-from kdprune.pipeline.proxies import proxy_recipe, train_on_parts, train_proxies
+from kdprune.pipeline.proxies import RECORDS, proxy_recipe, train_on_parts, train_proxies
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.row_record import record_rows, width_of
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
 from kdprune.pipeline.summary import NOTHING
-from kdprune.pipeline.teachers import TeacherRequest, Train, load_teacher, load_teachers, requested_teachers
+from kdprune.pipeline.teachers import (
+    TeacherRequest,
+    Train,
+    load_teacher,
+    load_teachers,
+    requested_teachers,
+    teacher_trainings,
+)
 from kdprune.records.dynamics import FOLDER, Dynamics
 from kdprune.records.dynamics import HEADER as DYNAMICS
 from kdprune.records.rows import Column
@@ -108,6 +115,24 @@ def observed_recipe(config: Config) -> Config:
     if teachers and (source == "teacher" or (source == "auto" and fits and not _asked_of_proxies(config))):
         return teacher_recipe(config, teachers[0])
     return proxy_recipe(config, 0)
+
+
+def trainings_of(kind: str, config: Config) -> list[tuple[Config, str]]:
+    """Recipes of the trainings that a record needs, each with the folder of its run, as far as is known beforehand.
+
+    Those for memorization are not: they see parts of data that is not open yet.
+    """
+    proxies = [(proxy_recipe(config, repeat), RECORDS) for repeat in range(config.record.repeats)]
+    teachers = teacher_trainings(config)
+    if kind == "dynamics":
+        return teachers if observed_recipe(config).seeds.role == "teacher" else proxies
+    if kind == "embeddings":
+        if config.record.embeddings is not None:
+            return []
+        return teachers if requested_teachers(config) else proxies[:1]
+    if kind == "teacher":
+        return teachers
+    return proxies if kind == "gradients" and config.record.epoch != 0 else []
 
 
 def _asked_of_proxies(config: Config) -> list[str]:

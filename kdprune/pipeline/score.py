@@ -92,6 +92,17 @@ def selects_by_observation(config: Config) -> bool:
     return bool({"scores", "features"} & set(needs)) or needs_scores(config)
 
 
+def recorded_for(config: Config) -> list[str]:
+    """Kinds of records that are made, or found, to select the subset of a run."""
+    subset, kinds = config.subset, []
+    needs = needs_of(subset.selector) if subset.file is None else ()
+    if subset.scorer is not None and ("scores" in needs or needs_scores(config)) and not config.record.files:
+        kinds.append(declared(bound(subset.scorer)[0].name).needs)
+    if "features" in needs and subset.features is None and not (config.record.files and subset.scorer is None):
+        kinds.append("embeddings")
+    return [kind for kind in dict.fromkeys(kinds) if kind != "nothing"]
+
+
 @contextlib.contextmanager
 def rehearsed(config: Config, session: Session) -> Iterator[tuple[Config, Session]]:
     """The same run with scores that are draws, for whatever is wrong with it to show before anything is trained.

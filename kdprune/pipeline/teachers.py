@@ -25,6 +25,8 @@ from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance,
 
 log = logging.getLogger("kdprune")
 
+TEACHERS = "teachers"  # the folder of their runs in the output
+
 
 @dataclass(frozen=True)
 class TeacherRequest:
@@ -81,6 +83,12 @@ def requested_teachers(config: Config) -> list[TeacherRequest]:
     ]
 
 
+def teacher_trainings(config: Config) -> list[tuple[Config, str]]:
+    """Recipes of the teachers that are trained for a run, each with the folder of its run in the output."""
+    requests = requested_teachers(config)
+    return [(teacher_recipe(config, request.name), TEACHERS) for request in requests if not request.has_weights]
+
+
 def has_weights(name: str) -> bool:
     """Whether the name alone stands for weights: a run, a hub's model, a module that was handed over."""
     return is_given(name) or is_remote(name) or resolve_teacher(name) is not None
@@ -125,7 +133,7 @@ def _trained(config: Config, session: Session, request: TeacherRequest, train: T
     """A teacher that is trained here, or was by an earlier run that asked for the same."""
     recipe = teacher_recipe(config, request.name)
     log.info("teacher %s has no weights: it is trained on %s, or found", request.name, _share(config.teacher))
-    result = train(recipe, session, Path(config.output) / "teachers")
+    result = train(recipe, session, Path(config.output) / TEACHERS)
     at = "" if config.teacher.snapshot is None else f"@{config.teacher.snapshot}"
     built = load_teacher(config, session.data, TeacherRequest(f"{result.path}{at}", None, True))
     return LoadedTeacher(built, str(result.path), result.summary)

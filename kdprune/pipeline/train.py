@@ -71,11 +71,7 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
         Interrupted, FloatingPointError: see `Trainer.fit`.
     """
     config = given.named(config)
-    check(config)
-    check_optimizers(config)
-    check_files(config)
-    check_models(config)
-    check_selection(config)
+    check_settings(config)
     config = settled(config)
     accelerator = make_accelerator(config.train.precision, list(config.log_with), config.output)
     session = observed(config, open_session(config, accelerator, given))
@@ -86,6 +82,19 @@ def run(config: Config, given: Given = NOTHING_GIVEN, observers: Sequence[Observ
         else:
             log.warning("%s has no labels: the baseline without a teacher is left out", config.data.dataset)
     return [train(arm, session, observers=observers) for arm in arms]
+
+
+def check_settings(config: Config) -> None:
+    """Refuse what can be seen to be wrong with a run before anything is opened.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    check(config)
+    check_optimizers(config)
+    check_files(config)
+    check_models(config)
+    check_selection(config)
 
 
 def record(kind: str, config: Config, given: Given = NOTHING_GIVEN) -> list[Path]:

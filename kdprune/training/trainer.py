@@ -251,7 +251,8 @@ class Trainer:
         except OSError:
             self._rescue()
             raise
-        log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs))
+        progress = {"label": self.task.label, "epochs": self.task.budget.epochs, **row}
+        log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs), extra={"progress": progress})
         self._clock = time.perf_counter()
 
     def _lr(self) -> float:

@@ -1,0 +1,99 @@
+"""`kdprune sweep`: all runs of a study, and at the end a table of what they came to."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+from kdprune.checks import check_name
+from kdprune.cli.study import name_of
+from kdprune.cli.under_way import View
+from kdprune.config import Config
+from kdprune.sweep.local import LocalLauncher, cores
+from kdprune.sweep.study import SECTIONS, Study, read_study, words
+from kdprune.sweep.tuning import at_an_end, confounded
+
+if TYPE_CHECKING:
+    from kdprune.sweep.conduct import Status
+    from kdprune.sweep.plan import Plan
+
+log = logging.getLogger("kdprune")
+
+
+def sweep(options: Any, config: Config) -> int:
+    """Make all runs of a study; the exit status: 1 if one could not be made."""
+    name = name_of(options)
+    check_name(name)
+    if options.retry < 0:
+        raise ValueError(f"--retry: {options.retry} given, allowed is 0 or more")
+    study = read_study(name, config, {section: options[section] for section in SECTIONS})
+    study.runs()  # a mistake in any of them shows before anything is loaded
+    if options.jobs > cores():
+        log.warning("--jobs: %d given, and there are %d cores", options.jobs, cores())
+    with LocalLauncher(options.jobs, config.data.dataset) as launcher:
+        return _conduct(study, launcher, options)
+
+
+def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
+    from kdprune.sweep.conduct import Sweep
+    from kdprune.sweep.journal import FOLDER
+    from kdprune.sweep.plan import make_plan
+    from kdprune.sweep.results import collect, save, table
+
+    plan = make_plan(study, options.tune_val_fraction, options.tune_seeds)
+    _warn(plan)
+    if options.dry_run:
+        from kdprune.cli.dry_run import print_plan
+
+        print_plan(plan, launcher.slots, launcher.threads)
+        return 0
+    view = View()
+    sweep = Sweep(plan, Path(study.base.output) / FOLDER / study.name, options.retry, view.show)
+    with sweep.journal.owned():
+        try:
+            with view.of(sweep):
+                sweep.conduct(launcher)
+        finally:
+            rows = collect(sweep)
+            paths = save(sweep, rows)
+    for arm, choice in sweep.chosen():
+        for warning in at_an_end(study, choice):
+            log.warning("%s: %s", words(arm) or "tuning", warning)
+    _print_table(table(sweep, rows), f"{study.name}: top-1 at the last epoch, mean ± sd over seeds")
+    print(*paths, sep="\n")
+    for status in sweep.failed:
+        _print_failure(status, sweep.log(status.node.id))
+    return 0 if sweep.complete else 1
+
+
+def _warn(plan: Plan) -> None:
+    warning = confounded(plan.study)
+    if warning is not None:
+        log.warning("%s", warning)
+    if plan.follows:
+        log.warning(
+            "tune.%s: what runs are made of changes with it, such as a teacher that is trained here and takes over the "
+            "run's settings, so each value has one of its own; a setting of --teacher.train.* keeps it the same",
+            ", ".join(plan.study.tuned),
+        )
+
+
+def _print_table(lines: list[list[str]], title: str) -> None:
+    table = Table(title=title)
+    for index, name in enumerate(lines[0]):
+        table.add_column(name, justify="right" if index >= len(lines[0]) - 2 else "left")
+    for line in lines[1:]:
+        table.add_row(*line)
+    Console(width=None if Console().is_terminal else 160).print(table)
+
+
+def _print_failure(status: Status, file: Path) -> None:
+    print(f"{status.node.what}: {status.state}: {status.details.get('error', '')}", file=sys.stderr)
+    if status.details.get("log"):
+        lines = [f"    {line}" for line in status.details["log"].splitlines()]
+        print(*lines, f"    ({file})", sep="\n", file=sys.stderr)

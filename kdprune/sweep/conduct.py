@@ -1,0 +1,201 @@
+"""A sweep under way: what can be begun is begun; what fails is tried again or written down, and the rest goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdprune.runs.run_dir import read_summary
+from kdprune.sweep.graph import Graph, Node, without_needs
+from kdprune.sweep.journal import Journal
+from kdprune.sweep.plan import Plan
+from kdprune.sweep.study import Settings, value_words, words
+from kdprune.sweep.task import Event, Task
+from kdprune.sweep.tuning import Choice, choose, chosen
+from kdprune.training.interrupt import Interrupted, StopRequest
+
+LOOK_EVERY = 0.5  # seconds
+
+LOGS = "logs"
+
+
+class Launcher(Protocol):
+    """Where tasks are done: at most as many at a time as are `free`."""
+
+    @property
+    def free(self) -> int: ...
+
+    def start(self, task: Task) -> None: ...
+
+    def events(self, timeout: float) -> Sequence[Event]: ...
+
+    def stop(self) -> None: ...
+
+
+@dataclass
+class Status:
+    """How far a node is.
+
+    Attributes:
+        state: waiting, running, finished, failed, or lost where something failed that it needs.
+        attempt: how often it was begun.
+        details: see `Event`.
+        begun: by `time.monotonic`.
+        seconds: that it took.
+    """
+
+    node: Node
+    state: str = "waiting"
+    attempt: int = 0
+    details: dict[str, Any] = field(default_factory=dict)
+    begun: float = 0.0
+    seconds: float = 0.0
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ("finished", "failed", "lost")
+
+
+class Sweep:
+    """A plan, on its way.
+
+    Args:
+        folder: of the sweep: its journal and logs.
+        retry: how often what failed is tried again.
+        tell: is called with whatever changes its state, and with None twice a second.
+    """
+
+    def __init__(
+        self, plan: Plan, folder: Path, retry: int = 0, tell: Callable[[Status | None], None] = lambda status: None
+    ) -> None:
+        self.plan, self.folder, self.retry, self.tell = plan, folder, retry, tell
+        self.journal = Journal(folder)
+        self.graph: Graph = without_needs(plan.graph, self.journal.seen_finished())
+        self.status = {name: Status(node) for name, node in self.graph.nodes.items()}
+        self.choices: dict[str, Choice] = {}
+
+    def conduct(self, launcher: Launcher) -> None:
+        """Make all that can be made.
+
+        Raises:
+            Interrupted: by a signal; all tasks have ended, with their state on disk.
+        """
+        stopping = False
+        with StopRequest() as stop:
+            while True:
+                if stop.signal and not stopping:
+                    stopping = True
+                    launcher.stop()  # once: a second signal would end a task without its checkpoint
+                if not stopping:
+                    self._begin(launcher)
+                if not any(status.state == "running" for status in self.status.values()):
+                    break
+                for event in launcher.events(LOOK_EVERY):
+                    self._hear(event, stopping)
+                self.tell(None)
+            if stop.signal:
+                raise Interrupted(f"{stop.signal}: stopped; the same command goes on. {self.folder} holds the logs")
+
+    def path(self, id: str) -> Path | None:
+        """The directory of a run that is finished."""
+        status = self.status[id]
+        return Path(status.details["path"]) if status.state == "finished" else None
+
+    def log(self, id: str) -> Path:
+        """The file that all output goes to."""
+        return self.folder / LOGS / f"{id}.log"
+
+    def chosen(self) -> list[tuple[Settings, Choice]]:
+        """The arms whose settings were chosen, by their coordinates."""
+        found = {words(self.plan.arm_of[id].coordinates): id for id in self.choices}
+        return [(self.plan.arm_of[id].coordinates, self.choices[id]) for id in found.values()]
+
+    @property
+    def complete(self) -> bool:
+        """Whether all runs of the study are there; one that only tried a choice may have failed."""
+        return all(self.status[id].state == "finished" for id, _ in self.plan.finals)
+
+    @property
+    def failed(self) -> list[Status]:
+        """What could not be made."""
+        return [status for status in self.status.values() if status.state in ("failed", "lost")]
+
+    def _begin(self, launcher: Launcher) -> None:
+        by_state: dict[str, set[str]] = {"waiting": set(), "running": set(), "finished": set(), "failed": set()}
+        for name, status in self.status.items():
+            by_state["failed" if status.state == "lost" else status.state].add(name)
+        made, failed = by_state["finished"], by_state["failed"]
+        begun = made | failed | by_state["running"]
+        lost = self.graph.lost(failed, begun)
+        for id, cause in lost.items():
+            self._end(id, "lost", {"error": f"needs {self.status[cause].node.what}, which failed"})
+        if lost:
+            return self._begin(launcher)
+        for node in self.graph.ready(made, made | failed, begun)[: launcher.free]:
+            self._start(node, launcher)
+        return None
+
+    def _start(self, node: Node, launcher: Launcher) -> None:
+        status, work = self.status[node.id], node.need
+        if work is None:
+            run = self.plan.runs[node.id]
+            if node.id in self.plan.arm_of:
+                choice = self._choice(node.id)
+                if choice is None:
+                    return self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
+                run = chosen(run, choice.values)
+            task = Task(node.id, run.config, self.log(node.id))
+        else:
+            task = Task(node.id, work, self.log(node.id))
+        status.state, status.attempt, status.begun = "running", status.attempt + 1, time.monotonic()
+        launcher.start(task)
+        self.tell(status)
+        return None
+
+    def _choice(self, id: str) -> Choice | None:
+        """What is chosen for the arm of a final run."""
+        arm = self.plan.arm_of[id]
+        summaries: dict[str, Any] = {}
+        for run in (run for trial in arm.trials for run in trial.runs):
+            path = self.path(run.id)
+            summaries[run.id] = None if path is None else read_summary(path)
+        choice = choose(arm.trials, summaries)
+        if choice is not None:
+            self.choices[id] = choice
+        return choice
+
+    def _hear(self, event: Event, stopping: bool) -> None:
+        status = self.status[event.id]
+        if event.state == "running":
+            status.details |= event.details
+        elif event.state == "finished":
+            self._end(event.id, "finished", event.details)
+        elif stopping:
+            status.state = "waiting"  # the same command goes on with it
+        elif status.attempt <= self.retry:
+            status.seconds = time.monotonic() - status.begun
+            self._write(status, "failed", event.details)
+            status.state = "waiting"
+        else:
+            self._end(event.id, "failed", event.details)
+
+    def _end(self, id: str, state: str, details: dict[str, Any]) -> None:
+        status = self.status[id]
+        status.state = state
+        status.details |= details
+        status.seconds = time.monotonic() - status.begun if status.begun else 0.0
+        if state != "lost":
+            self._write(status, state, details)
+        self.tell(status)
+
+    def _write(self, status: Status, state: str, details: dict[str, Any]) -> None:
+        run = self.plan.runs.get(status.node.id)
+        place = {} if run is None else {"coordinates": {n: value_words(v) for n, v in run.coordinates.items()}}
+        choice = self.choices.get(status.node.id)
+        tuned = {} if choice is None else {"tuned": choice.values, "curve": list(choice.curve)}
+        entry = {"id": status.node.id, "what": status.node.what, **place, "state": state, "attempt": status.attempt}
+        clock = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(status.seconds, 3)}
+        self.journal.write({**entry, **clock, **tuned, **details})
