@@ -522,7 +522,7 @@ def calls() -> dict[str, Any]:
     def stopped() -> None:
         class Stops(Net):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
-                if self.training:
+                if self.training and len(x) > 2:  # two images are for trying it out
                     os.kill(os.getpid(), signal.SIGINT)
                 return super().forward(x)
 
@@ -536,7 +536,7 @@ def calls() -> dict[str, Any]:
     def failed() -> None:
         class Fails(Net):
             def forward(self, x: torch.Tensor) -> torch.Tensor:
-                if self.training:
+                if self.training and len(x) > 2:  # two images are for trying it out
                     raise RuntimeError("in the middle of a step")
                 return super().forward(x)
 

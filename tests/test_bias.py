@@ -13,6 +13,7 @@ from scipy.special import expit
 
 from kdprune.data.dataset import Data
 from kdprune.data.split import Split
+from kdprune.models.spec import InputSpec
 from kdprune.passes import class_mass as bias
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
 
@@ -129,7 +130,7 @@ def data_of(labels, dropped=()):
 
 
 def test_the_mass_is_taken_over_all_readable_training_images():
-    spec = SimpleNamespace(size=1, crop_pct=1.0)
+    spec = InputSpec(1, 1, (0.5,), (0.5,))
     seen = train_logits(lambda x: x.flatten(1).bfloat16(), data_of([0] * 9, dropped=[4]), spec, Accelerator(cpu=True))
     assert seen.dtype == torch.float32
     assert seen.flatten().tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
@@ -144,5 +145,5 @@ def test_frequencies_are_those_of_all_labels(monkeypatch):
 
 def test_more_images_than_the_limit_are_thinned(monkeypatch):
     monkeypatch.setattr(bias, "IMAGES", 4)
-    spec = SimpleNamespace(size=1, crop_pct=1.0)
+    spec = InputSpec(1, 1, (0.5,), (0.5,))
     assert len(train_logits(lambda x: x.flatten(1).float(), data_of([0] * 9), spec, Accelerator(cpu=True))) == 4

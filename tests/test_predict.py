@@ -1,7 +1,5 @@
 """Rows in the order of the ids, from any number of processes."""
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -11,11 +9,12 @@ from hypothesis import strategies as st
 from kdprune.data.place import Place
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
+from kdprune.models.spec import InputSpec
 from kdprune.passes import predict as module
 from kdprune.passes.predict import predict
 
 CPU = torch.device("cpu")
-SPEC = SimpleNamespace(size=4, crop_pct=1.0)
+SPEC = InputSpec(3, 4, (0.5,) * 3, (0.5,) * 3)
 
 
 @pytest.fixture(scope="module")

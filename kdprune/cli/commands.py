@@ -18,6 +18,7 @@ from kdprune.cli.config_file import check_words
 from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
 from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
 from kdprune.config import Config, dotted, to_dict
+from kdprune.config.effect import typed_only
 from kdprune.training.interrupt import Interrupted
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -56,7 +57,8 @@ def _run(arguments: list[str]) -> int:
             relaunch(processes, arguments)
         if command in SEVERAL_PROCESSES:
             stop_with_launchers()
-        return COMMANDS[command][1](options)
+        with typed_only(options.typed):
+            return COMMANDS[command][1](options)
     except KeyboardInterrupt:
         return _say("interrupted; what was finished is kept", 130)
     except Exception as error:
@@ -281,6 +283,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
     parser = COMMANDS[command][0]()
     parser.prog = f"kdprune {command}"
     demonstration = command in CONFIGURED and not _names_data(rest)
+    typed = frozenset(word.removeprefix("--").partition("=")[0] for word in rest if word.startswith("--"))
     if demonstration:
         if not DEFAULT_RECIPE.exists():
             sys.exit(_say("error: no data given; name a recipe with --config FILE, or --data.dataset; see --help", 2))
@@ -289,6 +292,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         check_words(rest)
         options = parser.parse_args(rest)
         options.defaults = parser.get_defaults()
+        options.typed = None if command == "train" and not demonstration else typed
         options.given = {
             action.option_strings[-1]: getattr(options, action.dest)
             for action in parser._actions

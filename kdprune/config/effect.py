@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any
@@ -10,6 +12,27 @@ from typing import Any
 from kdprune.config.conditions import EVERYWHERE, Condition, conditions_of
 from kdprune.config.settings import TRAININGS, Config, TrainConfig
 from kdprune.config.situation import Situation, Training
+
+_TYPED: ContextVar[frozenset[str] | None] = ContextVar("names of the settings that were typed", default=None)
+
+
+@contextlib.contextmanager
+def typed_only(names: frozenset[str] | None) -> Iterator[None]:
+    """Inside of this, a setting without effect is spoken of only if it is one of these; None for all of them.
+
+    A recipe is for training, and other commands take what they need of it. That is no mistake of whoever types them.
+    """
+    token = _TYPED.set(names)
+    try:
+        yield
+    finally:
+        _TYPED.reset(token)
+
+
+def worth_saying(unused: Mapping[str, str]) -> dict[str, str]:
+    """Of the settings without effect those that somebody has typed (see `typed_only`)."""
+    typed = _TYPED.get()
+    return {name: reason for name, reason in unused.items() if typed is None or name in typed}
 
 
 @dataclass(frozen=True)

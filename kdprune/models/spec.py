@@ -55,7 +55,7 @@ class InputSpec:
         return height_width(self.size)
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> InputSpec:
@@ -76,7 +76,7 @@ class InputSpec:
 _SIDE = whole(1, 4096)
 _SIZE = Kind(
     "a side, or height and width, in pixels",
-    lambda size: _SIDE.fits(size) or (isinstance(size, list) and len(size) == 2 and all(map(_SIDE.fits, size))),
+    lambda size: _SIDE.fits(size) or (isinstance(size, list | tuple) and len(size) == 2 and all(map(_SIDE.fits, size))),
 )
 _FIELDS = {"channels": whole(1, 4096), "size": _SIZE, "mean": list_of(FINITE), "std": list_of(FINITE),
            "interpolation": TEXT, "crop_pct": FINITE, "crop_mode": TEXT}  # fmt: skip

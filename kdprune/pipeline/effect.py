@@ -14,7 +14,7 @@ from kdprune import alpha as alpha_policies
 from kdprune import registry
 from kdprune.calls import parse_call
 from kdprune.config import Config, TrainConfig
-from kdprune.config.effect import in_words, normal_form, without_effect
+from kdprune.config.effect import in_words, normal_form, without_effect, worth_saying
 from kdprune.config.situation import Situation, Training
 from kdprune.losses.common.expression import parse
 from kdprune.pipeline.dynamic import needs_scores, redraws
@@ -39,7 +39,7 @@ def settled(config: Config, command: str = "train", records: Collection[str] | N
         records: kinds of records that the command makes (default: those that the choice of samples asks for).
     """
     situation = situation_of(config, command, records)
-    for line in in_words(without_effect(situation)):
+    for line in in_words(worth_saying(without_effect(situation))):
         log.warning(line)
     return normal_form(situation)
 
