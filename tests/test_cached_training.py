@@ -332,7 +332,7 @@ def test_a_truncated_file_and_a_full_disk_are_said_before_the_first_step(tmp_pat
     os.truncate(last, 9000)
     assert kdprune("train", tmp_path, mine) == 2
     said = plain(capsys.readouterr().err)
-    assert f"error: {last} " in said
+    assert f"error: --teacher.cache: {last} " in said
     assert "9,000 bytes" in said
     assert "epoch 1/" not in said
     last.unlink()

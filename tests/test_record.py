@@ -284,7 +284,7 @@ def test_scores_from_a_file_and_turned_around(tmp_path):
         ({"subset.selector": "hardest"}, ["--subset.selector", "el2n", "--subset.scores"]),
         ({"subset.selector": "hardest", "subset.scorer": "el3n"}, ["--subset.scorer", "el2n"]),
         ({"subset.selector": "hardest", "subset.scorer": "el2n(epok=1)"}, ["--subset.scorer", "epoch"]),
-        ({"subset.scorer": "el2n", "subset.file": "subset.json"}, ["--subset.scorer", "--subset.file"]),
+        ({"subset.scorer": "el2n", "subset.file": __file__}, ["--subset.scorer", "--subset.file"]),
         ({"subset.selector": "hardest", "subset.scorer": "el2n", "subset.scores": "x"}, ["--subset.scores"]),
         ({"subset.selector": "hardest", "subset.scores": "nowhere.parquet"}, ["nowhere.parquet"]),
         ({"subset.selector": "hardest", "subset.scorer": "teacher_el2n"}, ["--teacher.models"]),

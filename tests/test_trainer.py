@@ -393,7 +393,7 @@ def test_distillation_from_images_without_labels(tmp_path, unlabelled, digits_te
     with pytest.raises(ValueError, match=r"has no labels: --distill.alpha search judges by them"):
         train(tmp_path, {**settings, "distill.alpha": "search([1.0], [2, 4])"})
     with pytest.raises(ValueError, match=r"has no labels: --teacher.by_correctness needs them"):
-        train(tmp_path, {**settings, "teacher.by_correctness": True})
+        train(tmp_path, {**settings, "teacher.models": [str(digits_teacher)] * 2, "teacher.by_correctness": True})
     summary, run = train(tmp_path, {**settings, "distill.alpha": 1, "baseline": True})
     assert summary["test_top1"] > 0.2
     assert not list(tmp_path.glob("*-plain-*"))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import timm
 
+from kdprune.messages import shown
 from kdprune.models.names import is_remote
 
 FINAL = "student.safetensors"
 CHECKPOINTS = "checkpoints"
+LONGEST = 255  # bytes of a file's name, on the usual file systems
 
 
 def resolve_teacher(name: str) -> Path | None:
@@ -21,6 +24,8 @@ def resolve_teacher(name: str) -> Path | None:
     Raises:
         ValueError: a path with nothing there, or a run without that file; the message lists the snapshots that exist.
     """
+    if any(len(os.fsencode(part)) > LONGEST for part in name.split("/")):
+        raise ValueError(f"no model, run or file has so long a name: {shown(name)}")
     path = Path(name)
     if is_remote(name) or (timm.is_model(name.partition(".")[0]) and not _is_run(path)):
         return None

@@ -57,9 +57,9 @@ def changed(draw: st.DrawFn, content: Any) -> Any:
         if what == 0:
             del place[key]
         elif what == 1 and isinstance(place, dict):
-            place[draw(st.text(max_size=8))] = draw(VALUES)
+            place[draw(st.text(max_size=8))] = copy.deepcopy(draw(VALUES))
         else:
-            place[key] = draw(VALUES)
+            place[key] = copy.deepcopy(draw(VALUES))  # it may be changed again, and drawn again
     return draw(VALUES) if draw(st.integers(0, 30)) == 0 else content
 
 
