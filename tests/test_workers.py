@@ -245,7 +245,7 @@ def test_workers_die_with_their_parent(tmp_path, end):
     assert len(workers) == 2
     time.sleep(0.5)  # until they sleep, too
     os.kill(parent.pid, end) if end == signal.SIGKILL else os.killpg(parent.pid, end)
-    assert parent.wait(20) == (-end if end == signal.SIGKILL else 130)
+    assert parent.wait(120) == (-end if end == signal.SIGKILL else 130)
     deadline = time.monotonic() + 20
     while any(running(worker) for worker in workers):
         assert time.monotonic() < deadline
