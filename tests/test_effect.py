@@ -22,6 +22,8 @@ CASES = [
     ("data.augment", "flip", {"teacher.models": RUN}, "record teacher"),
     ("data.dataset", "hfds/a", {}, "analyse noise --scores"),
     ("train.lr", 0.3, {"train.lr_base": 0.1}, "train"),
+    ("subset.balanced", True, {"subset.keep_fraction": 1.0}, "train"),
+    ("subset.class_floor", 5.0, {"subset.keep_fraction": 1.0}, "train"),
     ("train.lr_base_size", 128, {}, "train"),
     ("train.lr_base_scale", "sqrt", {}, "train"),
     ("train.ema_warmup", False, {}, "train"),
@@ -179,6 +181,12 @@ def test_a_normal_form_is_its_own():
         *_, command = case
         once = normal_form(of(*case))
         assert normal_form(situation_of(once, command, records_of(command))) == once, case
+
+
+def test_what_is_the_reason_is_not_said_to_be_without_effect():
+    assert in_words({"teacher.models": "--distill.alpha is 0", "distill.alpha": "--distill.alpha is 0"}) == [
+        "--teacher.models has no effect: --distill.alpha is 0"
+    ]
 
 
 def test_reasons_are_said_once_each():

@@ -160,7 +160,10 @@ def test_predictions_are_the_softmax_of_framed_images(run, folder):
     assert found[4].error is not None
     built, _ = load_deployed(str(run))
     for one in [*found[:4], found[5]]:
-        array = frame_image(Image.open(one.path).convert("L"), built.spec)
+        image = Image.open(one.path)
+        array = frame_image(image.convert("L" if image.mode == "L" else "RGB"), built.spec)
+        if array.shape[2] == 3:  # scaled first, grey then
+            array = np.asarray(Image.fromarray(array).convert("L"))[..., None]
         logits = student_says(run, torch.from_numpy(array).permute(2, 0, 1)[None])[0]
         values, ids = logits.softmax(0).topk(3)
         assert one.classes == tuple(str(n) for n in ids.tolist())

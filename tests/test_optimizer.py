@@ -111,7 +111,7 @@ def test_layers_decay_as_timm_has_it():
         ("sdg", "'sdg'.*'sgd'"),
         ("adamw(beta=0.9)", "argument of adamw 'beta'.*'betas'"),
         ("sgd(betas=[0.9, 0.99])", "argument of sgd 'betas'"),
-        ("adamw(lr=0.1)", "argument of adamw 'lr'"),
+        ("adamw(lr=0.1)", "lr=0.1 given, which is --train.lr"),
         ("adamw(0.1)", "NAME=VALUE|ARGUMENT=VALUE"),
         ("adamw(betas=0.9)", "cannot be made"),
         ("adamw(betas=[2, 0.9])", "[Ii]nvalid beta"),

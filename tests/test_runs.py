@@ -132,6 +132,18 @@ def test_every_run_is_found_with_what_its_files_say(runs):
     assert taught["cost.samples"] > taught["images_seen"] * 2
 
 
+def test_what_was_lost_is_counted_once(runs, tmp_path):
+    _, path = train(tmp_path, {"train.steps": 2, "name": "killed", "train.lr_base": 0.1, "train.batch_size": 64})
+    summary = json.loads((path / "summary.json").read_text())
+    student = summary["cost"]["student_training"]
+    total = sum(part["seconds"] for part in summary["cost"].values())
+    summary["cost"]["student_training"] = {**student, "lost": {"seconds": 30.0, "samples": 300}}
+    (path / "summary.json").write_text(json.dumps(summary))
+    (run,) = find_runs([tmp_path])
+    assert run.values["cost.seconds"] == pytest.approx(total)
+    assert run.values["train.lr"] == 0.1 * 64 / 256  # not the setting, which has no effect beside lr_base
+
+
 def test_runs_are_filtered_sorted_and_printed(runs):
     status, out, _ = said_by(["runs", runs, "--where", "keep_fraction < 0.5", "--sort", "seed", "--json"])
     lines = [json.loads(line) for line in out.splitlines()]

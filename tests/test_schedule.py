@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -82,6 +82,7 @@ def by_torch(total: int, rise: float, peak: float, last: float) -> list[float]:
     return found
 
 
+@example(total=3, part=0.75, peak=1.0, last=0.0)
 @given(
     total=st.integers(3, 300),
     part=st.floats(0.05, 0.9),

@@ -59,6 +59,8 @@ def print_predictions(options: Namespace) -> int:
     """
     from kdprune.export.predict import predict
 
+    if "" in options.images:
+        raise ValueError("an empty name given, allowed are image files and folders")
     found = list(predict(options.run, [Path(image) for image in options.images], options.top))
     if options.json:
         for one in found:

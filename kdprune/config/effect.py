@@ -85,7 +85,8 @@ def in_words(unused: Mapping[str, str]) -> list[str]:
     """
     by_reason: dict[str, list[str]] = {}
     for name, reason in unused.items():
-        by_reason.setdefault(reason, []).append(f"--{name}")
+        if f"--{name}" not in reason:  # what is the reason for others has done its work
+            by_reason.setdefault(reason, []).append(f"--{name}")
     return [
         f"{', '.join(names)} {'has' if len(names) == 1 else 'have'} no effect: {reason}"
         for reason, names in by_reason.items()

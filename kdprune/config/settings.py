@@ -22,6 +22,7 @@ _SELECTION = (
     only(lambda s: not s.config.subset.file, _KEPT),
     only(lambda s: not s.draws_each_epoch, "--subset.dynamic {config.subset.dynamic} draws from all samples"),
 )
+_CHOSEN = only(lambda s: s.config.subset.keep_fraction < 1, "all samples are kept")
 _SCORED = only(lambda s: s.reads_scores, "selector {config.subset.selector} reads no scores")
 _STUDENT = only(lambda s: s.builds_student, "kdprune {command} builds no student")
 _STUDENT_ONLY = only(lambda s: s.trains_student, "kdprune {command} trains no student")
@@ -105,8 +106,8 @@ class SubsetConfig:
     features: str | None = setting(
         None, only(lambda s: s.reads_features, "selector {config.subset.selector} reads no features")
     )
-    balanced: bool = setting(False, *_SELECTION)
-    class_floor: float = setting(0, *_SELECTION)
+    balanced: bool = setting(False, *_SELECTION, _CHOSEN)
+    class_floor: float = setting(0, *_SELECTION, _CHOSEN)
     without_classes: list[int | str] | int | str = field(default_factory=list)
     file: str | None = None
     dynamic: str | None = setting(

@@ -20,11 +20,12 @@ from kdprune.data.framing import frame_image, framed_channels
 from kdprune.data.images import ImageError, open_image, to_array
 from kdprune.data.sources.folder import EXTENSIONS
 from kdprune.export.student import load_deployed
-from kdprune.models.inputs import Inputs
+from kdprune.models.inputs import Inputs, with_channels
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.outside import open_regular
 
 BATCH = 64
+GREY = ("1", "L", "LA", "I", "I;16", "I;16B", "I;16L")  # modes of Pillow's without colour
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,8 @@ def predict(run: str, images: Sequence[Path], top: int = 5) -> Iterator[Predicti
 
 def _files(given: Sequence[Path]) -> Iterator[Path]:
     for path in given:
+        if path == Path():
+            raise ValueError("no image is named by an empty text; the current folder is .")
         if path.is_dir():
             found = sorted(file for file in path.rglob("*") if file.suffix.lower() in EXTENSIONS and file.is_file())
             if not found:
@@ -114,8 +117,11 @@ def _pixels(file: Path, spec: InputSpec) -> np.ndarray | str:
         with open_regular(file) as opened:
             image = open_image(opened)
             image.load()
-            array = to_array(image, spec.channels)
+            # Scaled first and made grey then, as for evaluation.
+            array = to_array(image, 1 if image.mode in GREY else 3)
     except (ImageError, OSError, ValueError, SyntaxError) as error:  # Pillow raises many kinds on a damaged file
         return str(error)
     array = np.repeat(array, framed_channels(array.shape[2], spec) // array.shape[2], axis=2)
-    return frame_image(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), spec)
+    framed_HWC = frame_image(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array), spec)
+    images_NCHW = torch.from_numpy(framed_HWC).permute(2, 0, 1)[None]
+    return with_channels(images_NCHW, spec.channels)[0].permute(1, 2, 0).numpy()

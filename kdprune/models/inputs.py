@@ -47,7 +47,7 @@ class Inputs(nn.Module):
 
     def forward(self, views_NCHW: Tensor) -> Tensor:
         x = frame(views_NCHW, self.spec) if self.whole_images else _scaled(views_NCHW, self.spec)
-        x = _with_channels(x, self.spec.channels)
+        x = with_channels(x, self.spec.channels)
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
         x = x.float()
         return x.mul_(self.scale).add_(self.shift)
@@ -65,10 +65,11 @@ def _scaled(views_NCHW: Tensor, spec: InputSpec) -> Tensor:
     return resize(views_NCHW, Box(top, left, h, w), spec.size_HW, spec.interpolation)
 
 
-def _with_channels(x_NCHW: Tensor, channels: int) -> Tensor:
+def with_channels(x_NCHW: Tensor, channels: int) -> Tensor:
+    """uint8 images with one channel or three, grey by ITU-R BT.601, as Pillow's "L"."""
     if x_NCHW.shape[1] == channels:
         return x_NCHW
     if x_NCHW.shape[1] == 1:
         return x_NCHW.expand(-1, channels, -1, -1)
     red, green, blue = x_NCHW.float().split(1, dim=1)
-    return (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8)  # ITU-R BT.601, as Pillow's "L"
+    return (0.299 * red + 0.587 * green + 0.114 * blue).round().to(torch.uint8)

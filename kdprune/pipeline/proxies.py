@@ -50,8 +50,9 @@ def _check_parts(recipes: list[Config], config: Config, session: Session) -> Non
         times_N[load_subset(recipe.subset.file).ids] += 1
     times = np.delete(times_N, np.union1d(data.validation, data.train.unreadable))
     if lost := int(((times == 0) | (times == len(recipes))).sum()):
-        # of N samples that are in all parts with probability f^M, about a half is expected where f^M·N = 1/2
-        enough = math.ceil(math.log(2 * len(times)) / -math.log(max(config.record.train_fraction, 0.5)))
+        # A sample is in all parts with probability f^M and in none with (1-f)^M: let 1/50 of a sample be expected.
+        share = max(config.record.train_fraction, 1 - config.record.train_fraction)
+        enough = max(math.ceil(math.log(100 * len(times)) / -math.log(share)), len(recipes) + 1)
         raise ValueError(
             f"--record.repeats: {len(recipes)} given, with which {lost:,} of {len(times):,} samples would be part of "
             f"all trainings or of none, so that nothing could be said of them; about {enough} are enough for this data "

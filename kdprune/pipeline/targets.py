@@ -64,7 +64,7 @@ def open_caches(job: Job, teachers: list[Teacher]) -> list[TargetCache]:
     in_all = views * len(ids) * sum(cache.bytes_per_entry for cache in caches)
     what = f"cached targets of {views} views of {len(ids):,} samples"
     folders = ", ".join(str(cache.folder) for cache in caches)
-    log.info("%s: %s in all, %s of them to be added, in %s", what, in_bytes(in_all), in_bytes(required), folders)
+    log.info("%s: %s, for which the disk needs %s more, in %s", what, in_bytes(in_all), in_bytes(required), folders)
     advice = "use a smaller --teacher.views, --teacher.top_k, or another disk with --teacher.cache"
     check_space(caches[0].folder, required, what, advice)
     return caches

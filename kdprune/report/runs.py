@@ -97,6 +97,7 @@ def _values(path: Path) -> dict[str, Any]:
         "path": str(path),
         "state": state,
         **settings,
+        "train.lr": _rate(summary, settings["train.lr"]),
         "epoch": epoch,
         "test_top1": top1,
         **_models(summary),
@@ -121,13 +122,28 @@ def _models(summary: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _rate(summary: dict[str, Any], given: float) -> float:
+    """The learning rate that a run was trained with, which may follow from lr_base and the batch."""
+    place: Any = summary
+    for name in ("key", "train", "lr"):
+        place = place.get(name) if isinstance(place, dict) else None
+    return place if isinstance(place, int | float) else given
+
+
 def _total(summary: dict[str, Any], unit: str) -> float | None:
-    """Seconds, or samples that passed forwards and backwards, of all that a run cost."""
+    """Seconds, or samples that passed forwards and backwards, of all that a run cost.
+
+    What a kill made it do twice is in the cost of the training already, and is said once more as `lost`.
+    """
     parts = summary.get("cost")
     if not isinstance(parts, dict):
         return None
     counts = dotted(parts)
-    return sum(count for name, count in counts.items() if name.endswith(unit) and isinstance(count, int | float))
+    return sum(
+        count
+        for name, count in counts.items()
+        if name.endswith(unit) and ".lost." not in f".{name}" and isinstance(count, int | float)
+    )
 
 
 def _last_row(path: Path) -> tuple[float | None, float | None]:

@@ -95,6 +95,8 @@ def _read(text: str) -> Call:
         of_class = inspect.signature(get_optimizer_class(call.name, bind_defaults=False)).parameters
         takes = [name for name in (*of_class, *_of_timm()) if name not in _NOT_WRITTEN]
         for name in call.kwargs:
+            if name in ("lr", "weight_decay", "momentum"):
+                raise ValueError(f"{name}={call.kwargs[name]} given, which is --train.{name}")
             if name not in takes:
                 raise ValueError(unknown(f"argument of {call.name}", name, takes))
     return call

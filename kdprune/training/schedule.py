@@ -94,7 +94,8 @@ def one_cycle(step: float, total: int, rise: float, peak: float, last: float) ->
     top = max(0.0, rise - 1)
     if step < top:
         return _along_cosine(FIRST * peak, peak, step / top)
-    return _along_cosine(peak, last, min(1.0, (step - top) / max(1.0, total - 1 - top)))
+    fall = total - 1 - top  # none, where the peak is the last step or beyond it
+    return _along_cosine(peak, last, min(1.0, (step - top) / fall) if fall > 0 else 0.0)
 
 
 def _along_cosine(begin: float, end: float, part: float) -> float:
