@@ -108,9 +108,10 @@ def _of_module(module: Any, whose: str, config: Config, data: Data) -> BuiltMode
             f"--data.image_size: not given, and neither the {whose} {type(module).__name__} nor the images, which "
             "are of several sizes or larger than --data.memory_gb, say what size the module takes"
         )
-    check_finite(module, f"the weights of the {whose} {type(module).__name__}")
     spec = InputSpec(data.channels, size_of(size), data.mean, data.std)
-    return of_module(module, whose, data.num_classes, spec, data.classes)
+    built = of_module(module, whose, data.num_classes, spec, data.classes)
+    check_finite(module, f"the weights of the {whose} {type(module).__name__}")
+    return built
 
 
 def on_device(split: Split, device: torch.device) -> Split:
