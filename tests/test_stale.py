@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import multiprocessing
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,9 +16,11 @@ from helpers import config_of, restored_surroundings, train, unfinish
 from PIL import Image
 from safetensors.torch import load_file
 
-from kdprune.artefact import read_record
+from kdprune.artefact import key_hash, read_record
 from kdprune.data.sources import open_source
 from kdprune.models.saved import load_model, save_model
+from kdprune.models.spec import BuiltModel, InputSpec
+from kdprune.teachers.key import targets_key
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
 
@@ -297,3 +301,19 @@ def test_equal_contents_under_another_name_are_found(tmp_path):
     _, again = train(tmp_path / "runs", {**settings, "data.dataset": str(tmp_path / "images"), "seed": 5, **roles})
     assert again == first
     assert len(list((tmp_path / "runs").rglob("student.safetensors"))) == 2
+
+
+def test_targets_of_teachers_that_see_views_in_another_way_are_others():
+    """Weights alone do not say what a teacher answers."""
+    spec = InputSpec(1, 8, (0.5,), (0.5,))
+    views = SimpleNamespace(key=dict, recipe=SimpleNamespace(mixes=False))
+    engine = SimpleNamespace(route="folded", dtype=torch.float32)
+
+    def key_of(spec):
+        built = BuiltModel(torch.nn.Identity(), "net", 2, spec)
+        teacher = SimpleNamespace(built=built, weights_hash="w", engine=engine)
+        return key_hash(targets_key(teacher, "data", 10, views, "subset", SimpleNamespace(about="entries")))
+
+    others = [{"interpolation": "bicubic"}, {"size": (8, 9)}, {"mean": (0.4,)}, {"std": (0.4,)}]
+    assert len({key_of(spec), *(key_of(replace(spec, **other)) for other in others)}) == 5
+    assert key_of(replace(spec, crop_pct=0.9)) == key_of(spec)  # for whole images, which views are not
