@@ -10,7 +10,6 @@ import json
 import logging
 import math
 import shutil
-import statistics
 import tempfile
 import time
 from collections.abc import Mapping
@@ -195,7 +194,10 @@ def duration(graph: Graph, estimates: Mapping[str, Estimate], jobs: int) -> floa
 
 
 class _Clock(Observer):
-    """The time of a step: the median of the second half, after memory and kernels are warm."""
+    """The time of a step: the shortest of the second half, after memory and kernels are warm.
+
+    What else the machine does makes steps longer, and a few of them many times longer.
+    """
 
     def __init__(self) -> None:
         self._times: list[float] = []
@@ -208,7 +210,7 @@ class _Clock(Observer):
     @property
     def seconds(self) -> float:
         half = self._times[len(self._times) // 2 - 1 :]
-        return statistics.median(after - before for before, after in pairwise(half))
+        return min(after - before for before, after in pairwise(half))
 
 
 def free_bytes(folder: Path) -> int:
