@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
-from kdprune.cli import parsers
+from kdprune.cli import actions, parsers
 from kdprune.cli.config_file import check_words
 from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
 from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
@@ -95,7 +95,7 @@ def _say(text: str, status: int) -> int:
     An error that all processes meet is printed once. One that another process meets alone would be lost, so that
     process prints it, too, but waits first: if the main process met the same, the launcher ends this one meanwhile.
     """
-    if _is_main_process():
+    if actions.is_main_process():
         print(text, file=sys.stderr)
     elif status in (1, 2):
         time.sleep(MAIN_FIRST)
@@ -103,162 +103,36 @@ def _say(text: str, status: int) -> int:
     return status
 
 
-def _train(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.table import print_table
-    from kdprune.pipeline.train import run
-
-    with log_to_console():
-        results = run(options.config_object)
-    if _is_main_process():
-        print_table([result.summary for result in results])
-    return 0
-
-
-def _sweep(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.sweep import sweep
-
-    with log_to_console():
-        return sweep(options, options.config_object)
-
-
-def _cache(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.pipeline.cache import cache
-
-    with log_to_console():
-        cache(options.config_object, options.verify)
-    return 0
-
-
-def _record(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.pipeline.train import record
-
-    with log_to_console():
-        folders = record(options.kind, options.config_object)
-    if _is_main_process():
-        print(*folders, sep="\n")
-    return 0
-
-
-def _score(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.score import print_scores
-
-    with log_to_console():
-        print_scores(options.scorers, [Path(record) for record in options.records], options)
-    return 0
-
-
-def _evaluate(options: Namespace) -> int:
-    from kdprune.cli.evaluate import print_evaluation
-    from kdprune.cli.logging import log_to_console
-
-    with log_to_console():
-        print_evaluation(Path(options.run), options.json, options.class_mass)
-    return 0
-
-
-def _select(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.select import select_and_describe
-
-    with log_to_console():
-        select_and_describe(options)
-    return 0
-
-
-def _analyse(what: str) -> Callable[[Namespace], int]:
-    def run(options: Namespace) -> int:
-        from kdprune.cli import analyse
-        from kdprune.cli.logging import log_to_console
-
-        settings = [options.config_object] if hasattr(options, "config_object") else []
-        with log_to_console():
-            getattr(analyse, f"analyse_{what}")(options, *settings)
-        return 0
-
-    return run
-
-
-def _export(options: Namespace) -> int:
-    from kdprune.cli.export import print_export
-    from kdprune.cli.logging import log_to_console
-
-    with log_to_console():
-        print_export(options)
-    return 0
-
-
-def _predict(options: Namespace) -> int:
-    from kdprune.cli.export import print_predictions
-    from kdprune.cli.logging import log_to_console
-
-    with log_to_console():
-        return print_predictions(options)
-
-
-def _runs(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.runs import print_runs
-
-    with log_to_console():
-        print_runs(options)
-    return 0
-
-
-def _show(options: Namespace) -> int:
-    from kdprune.cli.lineage import print_lineage
-
-    print_lineage(Path(options.run))
-    return 0
-
-
-def _verify(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.verify import print_verified
-
-    with log_to_console():
-        return print_verified([Path(folder) for folder in options.folders])
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"
-
-
-def _list(options: Namespace) -> int:
-    from kdprune.cli.logging import log_to_console
-    from kdprune.cli.plugins import print_list
-    from kdprune.cli.unused import warn_of_unused
-    from kdprune.config.conditions import only
-
-    of_models = only(lambda options: options.kind in (None, "models"), "it is of models")
-    with log_to_console():
-        warn_of_unused(options, {"filter": (of_models,)})
-        print_list(options.kind, options.filter)
-    return 0
-
-
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
-    "train": (parsers.train, _train, "train a student on a kept subset, with a teacher"),
-    "sweep": (parsers.sweep, _sweep, "train a grid of runs, and what they share once"),
-    "cache": (parsers.cache, _cache, "fill the cached targets of a run ahead of it"),
-    "record": (parsers.record, _record, "record what scorers need: training dynamics, embeddings, gradients, …"),
-    "score": (parsers.score, _score, "score every sample by what was recorded"),
-    "evaluate": (parsers.evaluate, _evaluate, "accuracy and calibration of a run's student"),
-    "predict": (parsers.predict, _predict, "classes and probabilities of image files, by a run's student"),
-    "export": (parsers.export, _export, "a student as ONNX, as an exported program, or as a folder that timm reads"),
-    "select": (parsers.select, _select, "select subsets by a score file, and describe them"),
-    "analyse noise": (parsers.analyse_noise, _analyse("noise"), "find wrong labels, and test it on planted ones"),
-    "analyse ntk": (parsers.analyse_ntk, _analyse("ntk"), "how fast the kernel of easy and hard samples changes"),
-    "analyse barrier": (parsers.analyse_barrier, _analyse("barrier"), "error barrier of easy and hard samples"),
-    "analyse classes": (parsers.analyse_classes, _analyse("classes"), "what pruning does to each class"),
-    "runs": (parsers.runs, _runs, "find, compare and repeat runs"),
-    "show": (parsers.show, _show, "what a run was made of, as a tree"),
-    "verify": (parsers.verify, _verify, "check the files of runs, caches and decoded images"),
-    "list": (parsers.list, _list, "losses, scorers, selectors and models by name"),
+    "train": (parsers.train, actions.train, "train a student on a kept subset, with a teacher"),
+    "sweep": (parsers.sweep, actions.sweep, "train a grid of runs, and what they share once"),
+    "cache": (parsers.cache, actions.cache, "fill the cached targets of a run ahead of it"),
+    "record": (parsers.record, actions.record, "record what scorers need: training dynamics, embeddings, gradients, …"),
+    "score": (parsers.score, actions.score, "score every sample by what was recorded"),
+    "evaluate": (parsers.evaluate, actions.evaluate, "accuracy and calibration of a run's student"),
+    "predict": (parsers.predict, actions.predict, "classes and probabilities of image files, by a run's student"),
+    "export": (
+        parsers.export,
+        actions.export,
+        "a student as ONNX, exported program, or folder that timm reads",
+    ),
+    "select": (parsers.select, actions.select, "select subsets by a score file, and describe them"),
+    "analyse noise": (
+        parsers.analyse_noise,
+        actions.analyse("noise"),
+        "find wrong labels; test it on planted ones",
+    ),
+    "analyse ntk": (
+        parsers.analyse_ntk,
+        actions.analyse("ntk"),
+        "speed of the kernel of easy and hard samples",
+    ),
+    "analyse barrier": (parsers.analyse_barrier, actions.analyse("barrier"), "error barrier of easy and hard samples"),
+    "analyse classes": (parsers.analyse_classes, actions.analyse("classes"), "what pruning does to each class"),
+    "runs": (parsers.runs, actions.runs, "find, compare and repeat runs"),
+    "show": (parsers.show, actions.show, "what a run was made of, as a tree"),
+    "verify": (parsers.verify, actions.verify, "check the files of runs, caches and decoded images"),
+    "list": (parsers.list, actions.list_plugins, "losses, scorers, selectors and models by name"),
 }
 
 
