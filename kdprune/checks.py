@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,8 @@ def check(config: Config) -> None:
         )
     check_teachers(config.teacher)
     check_mean_teacher(config)
+    if config.track_energy and importlib.util.find_spec("codecarbon") is None:
+        raise ValueError("--track_energy: codecarbon is not installed: pip install 'kdprune[energy]'")
 
 
 def check_files(config: Config) -> None:

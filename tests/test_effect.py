@@ -92,6 +92,7 @@ CASES = [
     ("baseline", True, {}, "train"),
     ("baseline", True, {"teacher.models": RUN, "distill.alpha": 0.0}, "train"),
     ("log_with", ["tensorboard"], {"teacher.models": RUN}, "record embeddings"),
+    ("track_energy", True, {"teacher.models": RUN}, "record embeddings"),
 ]  # fmt: skip
 
 

@@ -19,7 +19,6 @@ from helpers import command, plain, start
 
 from kdprune.artefact import read_record
 from kdprune.sweep.journal import Journal
-from kdprune.sweep.local import device_of
 from kdprune.sweep.results import mean_and_sd
 
 TINY: dict[str, Any] = {
@@ -275,12 +274,6 @@ def test_a_journal_that_was_cut_goes_on(tmp_path):
     journal.write({"id": "a", "state": "finished", "path": str(tmp_path)})
     assert journal.last() == {"a": {"id": "a", "state": "finished", "path": str(tmp_path)}}
     assert journal.seen_finished() == set(), "its directory does not say so"
-
-
-def test_slots_share_gpus_in_turn():
-    assert [device_of(slot, ["4", "7"]) for slot in range(3)] == ["4", "7", "4"]
-    assert device_of(0, ["0"]) is None
-    assert device_of(0, [""]) is None
 
 
 def test_mean_and_sd():

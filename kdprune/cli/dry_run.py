@@ -23,6 +23,7 @@ def print_plan(plan: Plan, jobs: int, threads: int) -> None:
     """Print a plan.
 
     Args:
+        jobs: runs at a time.
         threads: that a run will have.
     """
     estimates = Estimator(threads).of_plan(plan)

@@ -50,7 +50,7 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
     if options.dry_run:
         from kdprune.cli.dry_run import print_plan
 
-        print_plan(plan, launcher.slots, launcher.threads)
+        print_plan(plan, launcher.at_once, launcher.threads)
         return 0
     view = View()
     sweep = Sweep(plan, Path(study.base.output) / FOLDER / study.name, options.retry, view.show)

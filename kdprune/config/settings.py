@@ -30,6 +30,7 @@ _GUIDED = (
     only(lambda s: s.config.teacher.models, "--teacher.models names no teacher"),
     only(lambda s: s.listens, "--distill.alpha is 0, with which a student learns nothing from a teacher"),
 )
+_TRAINS = only(lambda s: s.trainings, "kdprune {command} trains nothing")
 _DISTILLED = only(lambda s: s.distils, "kdprune {command} distils nothing")
 _SEVERAL = only(lambda s: len(s.config.teacher.models) > 1, "there is one teacher")
 _TAUGHT = only(lambda s: s.trains_teacher, "all teachers have weights, so none is trained here")
@@ -374,14 +375,16 @@ class Config:
         baseline: Also train the same student on the same subset without the teacher, for comparison.
         log_with: Accelerate trackers (tensorboard, wandb, …); metrics.csv is always written.
         remake: Train a finished run again if a file of it is missing or has changed, instead of refusing.
+        track_energy: Measure energy and CO₂ of each training by codecarbon, without a network; in summary.json.
     """
 
     seed: int = 0
     output: str = "runs"
     name: str | None = setting(None, _STUDENT_ONLY)
     baseline: bool = setting(False, _STUDENT_ONLY, *_GUIDED)
-    log_with: list[str] | str = setting(list, only(lambda s: s.trainings, "kdprune {command} trains nothing"))
+    log_with: list[str] | str = setting(list, _TRAINS)
     remake: bool = False
+    track_energy: bool = setting(False, _TRAINS)
     seeds: SeedConfig = field(default_factory=SeedConfig)
     data: DataConfig = setting(DataConfig, only(lambda s: s.opens_data, "kdprune {command} opens no data"))
     subset: SubsetConfig = setting(

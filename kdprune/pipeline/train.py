@@ -36,6 +36,7 @@ from kdprune.pipeline.targets import make_targets
 from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, given_teachers, load_teachers
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
+from kdprune.runs.energy import measured
 from kdprune.runs.naming import run_name
 from kdprune.runs.run_dir import RunDir, read_config
 from kdprune.runs.trackers import tracked
@@ -164,8 +165,12 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
 
 
 def _warn_of_trackers(config: Config, run: RunDir) -> None:
-    if config.log_with and config.seeds.role == "student":
+    if config.seeds.role != "student":
+        return
+    if config.log_with:
         log.warning("--log_with has no effect: %s is finished, and what it measured is in its metrics.csv", run.path)
+    if config.track_energy and "energy" not in run.summary:
+        log.warning("--track_energy has no effect: %s is finished, and was not measured", run.path)
 
 
 def _warn_of_other_record(config: Config, run: RunDir) -> None:
@@ -250,9 +255,9 @@ def fit(job: Job, teachers: list[Teacher], run: RunDir) -> None:
         found = search_alpha(job, run, teachers, weights)
         job = with_found(job, found)
     targets = None if job.loss is None else make_targets(job, teachers, weights)
-    with tracked(accelerator, run):
+    with tracked(accelerator, run), measured(config.track_energy, accelerator, run.checkpoints) as energy:
         state = train_student(job, run, targets)
-    summary = summarise(job, run, teachers, targets, state, found)
+    summary = summarise(job, run, teachers, targets, state, found) | energy.row
     if accelerator.is_main_process:
         run.finish(summary)
         Checkpoints(run.checkpoints, {}, 1).clear()

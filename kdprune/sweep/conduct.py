@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,10 +23,27 @@ LOGS = "logs"
 
 
 class Launcher(Protocol):
-    """Where tasks are done: at most as many at a time as are `free`."""
+    """Where tasks are done.
+
+    Attributes:
+        at_once: how many at a time.
+        threads: of each process of one.
+        free: how many more can be started.
+        remembered: ids of tasks that another process, which is gone, has started, and that are still under way; they
+            are started first, and found.
+    """
+
+    @property
+    def at_once(self) -> int: ...
+
+    @property
+    def threads(self) -> int: ...
 
     @property
     def free(self) -> int: ...
+
+    @property
+    def remembered(self) -> Collection[str]: ...
 
     def start(self, task: Task) -> None: ...
 
@@ -134,7 +151,8 @@ class Sweep:
             self._end(id, "lost", {"error": f"needs {self.status[cause].node.what}, which failed"})
         if lost:
             return self._begin(launcher)
-        for node in self.graph.ready(made, made | failed, begun)[: launcher.free]:
+        ready, remembered = self.graph.ready(made, made | failed, begun), launcher.remembered
+        for node in sorted(ready, key=lambda node: node.id not in remembered)[: launcher.free]:
             self._start(node, launcher)
         return None
 

@@ -10,37 +10,51 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from multiprocessing.connection import Connection, wait
 from multiprocessing.forkserver import ensure_running
 from typing import TYPE_CHECKING, Any
+
+from kdprune.sweep.share import Share, cores, gpus, shares, threads_given
 
 if TYPE_CHECKING:
     from kdprune.sweep.task import Event, Task
 
 PATIENCE = 60.0  # seconds for a task to write its checkpoint after it was asked to end
+LOOK_EVERY = 0.2  # seconds, at several processes of a run
 _IMPORTED_LATER = {"digits": ["sklearn.datasets"], "torch": ["torchvision.datasets"]}
 _FORKED = "forkserver" in multiprocessing.get_all_start_methods()
 
 
 class LocalLauncher:
-    """Runs up to `jobs` tasks at a time. Use it as a context: at its end no process is left.
+    """Runs as many tasks at a time as it has slots. Use it as a context: at its end no process is left.
 
     They end by themselves, with a checkpoint, when this process dies, whatever it dies of.
 
     Args:
+        jobs, processes, runs_per_gpu: see `shares`.
         dataset: that the tasks open; what reading it takes is imported once, too.
+        slots: the shares themselves, where somebody else has dealt them out.
 
     Raises:
-        ValueError: fewer than one job.
+        ValueError: see `shares`; of GPUs when the slots are first asked for.
     """
 
-    def __init__(self, jobs: int, dataset: str = "") -> None:
-        if jobs < 1:
-            raise ValueError(f"--jobs: {jobs} given, allowed is 1 or more")
-        self.slots = jobs
-        self.threads = _threads(jobs)
+    def __init__(
+        self,
+        jobs: int | None = None,
+        dataset: str = "",
+        processes: int = 1,
+        runs_per_gpu: int | None = None,
+        slots: Sequence[Share] | None = None,
+    ) -> None:
+        shares(jobs, cores(), (), processes, runs_per_gpu)  # a wrong number shows before anything is imported
+        self._dealt = slots
+        self._asked = jobs, processes, runs_per_gpu
         self._imports = ["kdprune.sweep.task", *_IMPORTED_LATER.get(dataset.partition("/")[0], [])]
         self._context: Any = multiprocessing.get_context("forkserver" if _FORKED else "spawn")
         self._tasks: dict[Connection, tuple[int, Any, Task]] = {}
@@ -59,16 +73,39 @@ class LocalLauncher:
             connection.close()
         self._tasks = {}
 
+    @cached_property
+    def slots(self) -> Sequence[Share]:
+        """What each task that is under way has."""
+        if self._dealt is not None:
+            return self._dealt
+        jobs, processes, runs_per_gpu = self._asked
+        return shares(jobs, cores(), gpus(), processes, runs_per_gpu, threads_given())
+
+    @property
+    def at_once(self) -> int:
+        """How many tasks are under way at a time."""
+        return len(self.slots)
+
+    @property
+    def threads(self) -> int:
+        """Of each process of a task."""
+        return self.slots[0].threads
+
     @property
     def free(self) -> int:
         """How many more tasks can be started."""
-        return self.slots - len(self._tasks)
+        return self.at_once - len(self._tasks)
+
+    @property
+    def remembered(self) -> frozenset[str]:
+        """Ids of tasks that have outlived another process: none here."""
+        return frozenset()
 
     def start(self, task: Task) -> None:
         """Begin a task."""
-        slot = min(set(range(self.slots)) - {taken for taken, _, _ in self._tasks.values()})
+        slot = min(set(range(len(self.slots))) - {taken for taken, _, _ in self._tasks.values()})
         ours, theirs = self._context.Pipe(duplex=False)
-        process = self._context.Process(target=_work, args=(theirs, task, self.threads, slot))
+        process = self._context.Process(target=_work, args=(theirs, task, self.slots[slot]))
         process.start()
         theirs.close()
         self._tasks[ours] = slot, process, task
@@ -101,22 +138,7 @@ class LocalLauncher:
         return [event]
 
 
-def cores() -> int:
-    """Of this machine, that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def device_of(slot: int, visible: Sequence[str]) -> str | None:
-    """Which GPU a slot computes on; None where there is nothing to choose from. Slots beyond the last share them."""
-    return visible[slot % len(visible)] if len(visible) > 1 else None
-
-
-def _threads(jobs: int) -> int:
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return int(given) if given.isdecimal() and int(given) else max(1, cores() // jobs)
-
-
-def _work(connection: Connection, task: Task, threads: int, slot: int) -> None:
+def _work(connection: Connection, task: Task, share: Share) -> None:
     """The process of a task."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # outside of training it is an interruption, too
     with contextlib.suppress(OSError):
@@ -126,22 +148,50 @@ def _work(connection: Connection, task: Task, threads: int, slot: int) -> None:
     with open(task.log, "ab", buffering=0) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.update(share.environment())
+    if share.cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, share.cores)
 
     import torch
 
     from kdprune.sweep.task import Event, perform, with_workers
 
-    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
-    if (gpu := device_of(slot, gpus)) is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    torch.set_num_threads(threads)
+    torch.set_num_threads(share.threads)
+    task = with_workers(task, share.threads)
     try:
-        event = perform(with_workers(task, threads), connection.send)
+        if share.processes > 1:
+            event = _by_several(task, share.processes, connection.send)
+        else:
+            event = perform(task, connection.send)
     except KeyboardInterrupt:
         event = Event(task.id, "failed", {"error": "it was interrupted"})
     with contextlib.suppress(OSError):
         connection.send(event)
+
+
+def _by_several(task: Task, processes: int, tell: Callable[[Event], None]) -> Event:
+    """Do a task by several processes, which this one follows until they have ended."""
+    from kdprune.sweep.apart import Files, Follower, command
+    from kdprune.sweep.task import Event, end_of
+
+    place = task.log.with_suffix("")
+    files = Files(place)
+    files.write(task)
+    follower, end = Follower(files), None
+    process, running = subprocess.Popen(command(place, processes), stdin=subprocess.DEVNULL), True
+    while running:
+        try:
+            running = process.poll() is None
+            for event in follower.events():
+                if event.state == "running":
+                    tell(event)
+                else:
+                    end = event  # told when all of its processes have ended
+            time.sleep(LOOK_EVERY if running else 0)
+        except KeyboardInterrupt:
+            process.terminate()  # torchrun hands it on, and waits for them
+    error = f"its processes died ({_reason(process.returncode)})"
+    return end or Event(task.id, "failed", {"error": error, "log": end_of(task.log)})
 
 
 def _end_with_parent() -> None:

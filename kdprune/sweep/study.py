@@ -21,7 +21,7 @@ SECTIONS = ("grid", "zip", "arms", "exclude", "tune")
 ARM = "arm"  # the coordinate of named arms
 
 # A sweep's own, or what its runs are named by: no result depends on them.
-_NO_AXES = {"output", "name", "baseline", "remake", "log_with", "seeds.role"}
+_NO_AXES = {"output", "name", "baseline", "remake", "log_with", "track_energy", "seeds.role"}
 
 Settings = dict[str, Any]
 

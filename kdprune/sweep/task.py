@@ -99,7 +99,7 @@ def _logged(tell: Callable[[dict[str, Any]], None]) -> Iterator[None]:
     log, handler = logging.getLogger("kdprune"), _Epochs(tell)
     handler.setFormatter(logging.Formatter("%(asctime)s  %(levelname)s  %(message)s", "%H:%M:%S"))
     before = log.level, log.propagate
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.ERROR)
     log.propagate = False
     log.addHandler(handler)
     try:
