@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from kdprune.pipeline.needs import Need
-from kdprune.sweep.apart import Files, Follower, command
+from kdprune.sweep.apart import Files, Follower
+from kdprune.sweep.job import command
 from kdprune.sweep.local import LocalLauncher
 from kdprune.sweep.share import Share, shares
 from kdprune.sweep.task import Event, Task

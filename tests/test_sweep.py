@@ -273,7 +273,7 @@ def test_a_journal_that_was_cut_goes_on(tmp_path):
         file.write(b'{"id": "b", "sta')
     journal.write({"id": "a", "state": "finished", "path": str(tmp_path)})
     assert journal.last() == {"a": {"id": "a", "state": "finished", "path": str(tmp_path)}}
-    assert journal.seen_finished() == set(), "its directory does not say so"
+    assert journal.seen_finished() == {}, "its directory does not say so"
 
 
 def test_mean_and_sd():

@@ -8,6 +8,7 @@ from jsonargparse import ArgumentParser
 
 from kdprune.cli.config_file import ConfigFile
 from kdprune.cli.help import SettingsParser
+from kdprune.cli.launchers import add_launchers
 from kdprune.config import Config
 
 
@@ -50,8 +51,7 @@ def sweep() -> ArgumentParser:
     )  # fmt: skip
     parser.add_argument("--tune_val_fraction", type=float, default=0.1, help="Part of the training set that judges.")
     parser.add_argument("--tune_seeds", type=int, default=1, help="Runs of an arm that try each value.")
-    parser.add_argument("--jobs", type=int, default=1, help="Runs at a time, each with its share of cores and GPUs.")
-    parser.add_argument("--launcher", choices=["local"], default="local", help="Where runs are started.")
+    add_launchers(parser)
     parser.add_argument("--retry", type=int, default=0, help="How often a run that failed is tried again.")
     parser.add_argument(
         "--dry_run", action="store_true",

@@ -11,15 +11,17 @@ from rich.console import Console
 from rich.table import Table
 
 from kdprune.checks import check_name
+from kdprune.cli.launchers import UNUSED, check_batches, check_place, launcher
 from kdprune.cli.study import name_of
 from kdprune.cli.under_way import View
+from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config
-from kdprune.sweep.local import LocalLauncher, cores
+from kdprune.sweep.share import cores
 from kdprune.sweep.study import SECTIONS, Study, read_study, words
 from kdprune.sweep.tuning import at_an_end, confounded
 
 if TYPE_CHECKING:
-    from kdprune.sweep.conduct import Status
+    from kdprune.sweep.conduct import Launcher, Status
     from kdprune.sweep.plan import Plan
 
 log = logging.getLogger("kdprune")
@@ -32,16 +34,18 @@ def sweep(options: Any, config: Config) -> int:
     if options.retry < 0:
         raise ValueError(f"--retry: {options.retry} given, allowed is 0 or more")
     study = read_study(name, config, {section: options[section] for section in SECTIONS})
-    study.runs()  # a mistake in any of them shows before anything is loaded
-    if options.jobs > cores():
-        log.warning("--jobs: %d given, and there are %d cores", options.jobs, cores())
-    with LocalLauncher(options.jobs, config.data.dataset) as launcher:
-        return _conduct(study, launcher, options)
+    runs = study.runs()  # a mistake in any of them shows before anything is loaded
+    warn_of_unused(options, UNUSED)
+    if options.launcher == "local" and (options.jobs or 1) > len(cores()):
+        log.warning("--jobs: %d given, and there are %d cores", options.jobs, len(cores()))
+    folder = Path(config.output) / "sweeps" / name
+    with launcher(options, config, folder) as started:
+        check_batches(runs, options.processes)
+        return _conduct(study, started, folder, options)
 
 
-def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
+def _conduct(study: Study, launcher: Launcher, folder: Path, options: Any) -> int:
     from kdprune.sweep.conduct import Sweep
-    from kdprune.sweep.journal import FOLDER
     from kdprune.sweep.plan import make_plan
     from kdprune.sweep.results import collect, save, table
 
@@ -52,8 +56,9 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
 
         print_plan(plan, launcher.at_once, launcher.threads)
         return 0
+    check_place(launcher, folder)
     view = View()
-    sweep = Sweep(plan, Path(study.base.output) / FOLDER / study.name, options.retry, view.show)
+    sweep = Sweep(plan, folder, options.retry, view.show)
     with sweep.journal.owned():
         try:
             with view.of(sweep):

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -75,11 +76,13 @@ def _start(accelerator: Accelerator) -> Any:
     try:
         from codecarbon import OfflineEmissionsTracker
 
-        tracker = OfflineEmissionsTracker(
-            tracking_mode="process",  # of the machine it would count what runs beside
-            gpu_ids=_gpu(accelerator), allow_multiple_runs=True, log_level="critical", save_to_file=False,
-            save_to_api=False, save_to_logger=False, save_to_prometheus=False, save_to_logfire=False,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of names that newer versions have for the same
+            tracker = OfflineEmissionsTracker(
+                tracking_mode="process",  # of the machine it would count what runs beside
+                gpu_ids=_gpu(accelerator), allow_multiple_runs=True, log_level="critical", save_to_file=False,
+                save_to_api=False, save_to_logger=False, save_to_prometheus=False, save_to_logfire=False,
+            )  # fmt: skip
         tracker.start()
         return tracker
     except Exception as error:  # of whatever it looks at in the machine

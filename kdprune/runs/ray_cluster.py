@@ -37,8 +37,7 @@ class RayCluster:
     """
 
     def __init__(self, address: str = "auto", at_once: int | None = None) -> None:
-        if importlib.util.find_spec("ray") is None:
-            raise ValueError("Ray is not installed: pip install 'kdprune[ray]', here and on all nodes")
+        check_installed()
         self.address, self.at_once = address, at_once
         self._connected = False
 
@@ -66,35 +65,61 @@ class RayCluster:
             waiting.extend(islice(started, 1))
 
     def _connect(self) -> None:
-        import ray
-
-        if ray.is_initialized():
-            return
-        own: dict[str, Any] = {}
-        if self.address == LOCAL:
-            own = {"num_cpus": self.at_once, "include_dashboard": False}
-            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has agreed to send them
-        try:
-            _check_listening(self.address)
-            ray.init(address=self.address, log_to_driver=False, logging_level=logging.WARNING, **own)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ValueError(
-                f"ray_address: no Ray cluster at {self.address!r} ({error}): start one by `ray start --head`, name "
-                "another, or take 'local'"
-            ) from None
-        self._connected = True
+        if connect(self.address, self.at_once):
+            self._connected = True
 
 
-def _check_listening(address: str) -> None:
+def check_installed() -> None:
+    """Refuse to go on without Ray.
+
+    Raises:
+        ValueError: it is not installed.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise ValueError("Ray is not installed: pip install 'kdprune[ray]', here and on all nodes")
+
+
+def connect(address: str, cpus: int | None = None) -> bool:
+    """Join a cluster, or start one; whether this was not done before.
+
+    Args:
+        address: see `RayCluster`.
+        cpus: of a cluster of its own (default: those of this machine).
+
+    Raises:
+        ValueError: there is no such cluster.
+    """
+    import ray
+
+    if ray.is_initialized():
+        return False
+    own: dict[str, Any] = {}
+    if address == LOCAL:
+        own = {"num_cpus": cpus, "include_dashboard": False}
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nobody has agreed to send them
+    try:
+        check_listening(address)
+        ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"ray_address: no Ray cluster at {address!r} ({error}): start one by `ray start --head`, name "
+            "another, or take 'local'"
+        ) from None
+    return True
+
+
+def check_listening(address: str) -> None:
     """Ray itself looks for a cluster at HOST:PORT for minutes.
 
     Raises:
-        ConnectionError: nobody is there.
+        ConnectionError: nobody is there, or answers in time.
     """
     host, _, port = address.rpartition(":")
     if host and port.isdecimal() and "/" not in host:
         try:
             socket.create_connection((host, int(port)), REACHED).close()
+        except TimeoutError:
+            raise ConnectionError(f"it does not answer in {REACHED:g} seconds") from None
         except (OSError, OverflowError) as error:
             raise ConnectionError(error) from None
 

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +91,6 @@ class Follower:
                 self._read += len(line)
                 with contextlib.suppress(ValueError):
                     yield _event(parse_json(line, str(self.files.events)))
-
-
-def command(place: Path, processes: int) -> list[str]:
-    """What does the task at a place. torchrun is what `accelerate launch` becomes for several processes of a machine,
-    and other than that it starts several on a CPU, too."""
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    return [sys.executable, *(torchrun if processes > 1 else []), "-m", "kdprune.cli.task", str(place)]
 
 
 def perform_at(place: Path, environment: Mapping[str, str] = os.environ) -> int:

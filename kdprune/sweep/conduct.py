@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdprune.config import Config
 from kdprune.runs.run_dir import read_summary
 from kdprune.sweep.graph import Graph, Node, without_needs
 from kdprune.sweep.journal import Journal
 from kdprune.sweep.plan import Plan
+from kdprune.sweep.seal import Fingerprints, prints_of, seal_of
 from kdprune.sweep.study import Settings, value_words, words
 from kdprune.sweep.task import Event, Task
 from kdprune.sweep.tuning import Choice, choose, chosen
@@ -90,7 +92,9 @@ class Sweep:
     ) -> None:
         self.plan, self.folder, self.retry, self.tell = plan, folder, retry, tell
         self.journal = Journal(folder)
-        self.graph: Graph = without_needs(plan.graph, self.journal.seen_finished())
+        self._before = self.journal.seen_finished()
+        self._prints = Fingerprints()
+        self.graph: Graph = without_needs(plan.graph, self._before)
         self.status = {name: Status(node) for name, node in self.graph.nodes.items()}
         self.choices: dict[str, Choice] = {}
 
@@ -100,6 +104,14 @@ class Sweep:
         Raises:
             Interrupted: by a signal; all tasks have ended, with their state on disk.
         """
+        try:
+            self._conduct(launcher)
+        finally:
+            for status in self.status.values():
+                if status.state == "running":  # an error ended this; the same command goes on with it
+                    status.state = "waiting"
+
+    def _conduct(self, launcher: Launcher) -> None:
         stopping = False
         with StopRequest() as stop:
             while True:
@@ -141,6 +153,7 @@ class Sweep:
         return [status for status in self.status.values() if status.state in ("failed", "lost")]
 
     def _begin(self, launcher: Launcher) -> None:
+        """Start what there is room for, and end what needs no start: what is lost, and what is there unchanged."""
         by_state: dict[str, set[str]] = {"waiting": set(), "running": set(), "finished": set(), "failed": set()}
         for name, status in self.status.items():
             by_state["failed" if status.state == "lost" else status.state].add(name)
@@ -149,29 +162,46 @@ class Sweep:
         lost = self.graph.lost(failed, begun)
         for id, cause in lost.items():
             self._end(id, "lost", {"error": f"needs {self.status[cause].node.what}, which failed"})
-        if lost:
-            return self._begin(launcher)
-        ready, remembered = self.graph.ready(made, made | failed, begun), launcher.remembered
-        for node in sorted(ready, key=lambda node: node.id not in remembered)[: launcher.free]:
-            self._start(node, launcher)
-        return None
+        ended, remembered = bool(lost), launcher.remembered
+        ready = self.graph.ready(made, made | failed, begun)
+        for node in sorted(ready, key=lambda node: node.id not in remembered):
+            work = node.need or self._config(node.id)
+            if work is None:
+                self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
+                ended = True
+            elif isinstance(work, Config) and self._is_unchanged(node.id, work):
+                ended = True
+            elif launcher.free > 0:
+                self._start(Task(node.id, work, self.log(node.id)), launcher)
+            elif not self._before:
+                break
+        if ended:
+            self._begin(launcher)
 
-    def _start(self, node: Node, launcher: Launcher) -> None:
-        status, work = self.status[node.id], node.need
-        if work is None:
-            run = self.plan.runs[node.id]
-            if node.id in self.plan.arm_of:
-                choice = self._choice(node.id)
-                if choice is None:
-                    return self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
-                run = chosen(run, choice.values)
-            task = Task(node.id, run.config, self.log(node.id))
-        else:
-            task = Task(node.id, work, self.log(node.id))
+    def _start(self, task: Task, launcher: Launcher) -> None:
+        status = self.status[task.id]
         status.state, status.attempt, status.begun = "running", status.attempt + 1, time.monotonic()
         launcher.start(task)
         self.tell(status)
-        return None
+
+    def _config(self, id: str) -> Config | None:
+        """The settings of a run, with what was chosen for its arm; None where nothing could be chosen."""
+        run = self.plan.runs[id]
+        if id not in self.plan.arm_of:
+            return run.config
+        choice = self._choice(id)
+        return None if choice is None else chosen(run, choice.values).config
+
+    def _is_unchanged(self, id: str, config: Config) -> bool:
+        """Whether a run was found finished before, and nothing has changed since; then it is, and is no task."""
+        entry = self._before.pop(id, {})  # asked once: a run that has changed is a task
+        prints = self._prints.of(config) if "seal" in entry else None
+        if prints is None or seal_of(config, Path(entry["path"]), prints) != entry["seal"]:
+            return False
+        status = self.status[id]
+        status.state, status.details = "finished", {"path": entry["path"]}
+        self.tell(status)
+        return True
 
     def _choice(self, id: str) -> Choice | None:
         """What is chosen for the arm of a final run."""
@@ -214,6 +244,15 @@ class Sweep:
         place = {} if run is None else {"coordinates": {n: value_words(v) for n, v in run.coordinates.items()}}
         choice = self.choices.get(status.node.id)
         tuned = {} if choice is None else {"tuned": choice.values, "curve": list(choice.curve)}
+        tuned |= self._sealed(status.node.id) if run is not None and state == "finished" else {}
         entry = {"id": status.node.id, "what": status.node.what, **place, "state": state, "attempt": status.attempt}
         clock = {"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(status.seconds, 3)}
         self.journal.write({**entry, **clock, **tuned, **details})
+
+    def _sealed(self, id: str) -> dict[str, str]:
+        """By what a finished run is known as it is next time."""
+        config, path = self._config(id), self.path(id)
+        if config is None or path is None:
+            return {}
+        seal = seal_of(config, path, prints_of(read_summary(path)))
+        return {} if seal is None else {"seal": seal}

@@ -31,10 +31,12 @@ class Graph:
     """Nodes by id, each after those that it needs."""
 
     nodes: dict[str, Node] = field(default_factory=dict)
+    _waiting: dict[str, int] = field(default_factory=dict, repr=False, compare=False)  # as long as none is added
 
     def add(self, node: Node) -> None:
         """Add a node; another one of the same id is the same."""
         self.nodes.setdefault(node.id, node)
+        self._waiting.clear()
 
     def ready(self, made: Collection[str], ended: Collection[str], begun: Collection[str]) -> list[Node]:
         """Nodes that can be begun, those first that most others wait for.
@@ -44,29 +46,32 @@ class Graph:
             ended: of what is there, or failed for good.
             begun: of these, and of what is under way.
         """
+        made, ended = set(made), set(ended)
         free = [
-            node
-            for node in self.nodes.values()
-            if node.id not in begun and node.needs <= set(made) and node.after <= set(ended)
+            node for node in self.nodes.values() if node.id not in begun and node.needs <= made and node.after <= ended
         ]
         waiting = self.waiting_for()
         return sorted(free, key=lambda node: -waiting[node.id])
 
     def lost(self, failed: Collection[str], begun: Collection[str]) -> dict[str, str]:
         """Nodes that can never be begun, each with what failed and is needed by it."""
+        failed = set(failed)
         return {
-            node.id: next(iter(sorted(node.needs & set(failed))))
+            node.id: min(node.needs & failed)
             for node in self.nodes.values()
-            if node.id not in begun and node.needs & set(failed)
+            if node.id not in begun and node.needs & failed
         }
 
     def waiting_for(self) -> dict[str, int]:
         """How many nodes need each node, directly or not."""
+        if self._waiting:
+            return self._waiting
         above: dict[str, set[str]] = {name: set() for name in self.nodes}
         for node in reversed(self.nodes.values()):
             for needed in node.needs | node.after:
                 above[needed] |= above[node.id] | {node.id}
-        return {name: len(others) for name, others in above.items()}
+        self._waiting.update({name: len(others) for name, others in above.items()})
+        return self._waiting
 
 
 def shared(runs: Mapping[str, Iterable[Need]]) -> tuple[list[Need], dict[str, frozenset[str]]]:

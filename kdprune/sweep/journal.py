@@ -64,9 +64,9 @@ class Journal:
                         entries[entry["id"]] = entry
         return entries
 
-    def seen_finished(self) -> set[str]:
-        """Ids of runs that were finished last time and whose directories say so still."""
-        return {id for id, entry in self.last().items() if entry.get("state") == "finished" and _is_there(entry)}
+    def seen_finished(self) -> dict[str, dict[str, Any]]:
+        """Entries, by their ids, of runs that were finished last time and whose directories say so still."""
+        return {id: entry for id, entry in self.last().items() if entry.get("state") == "finished" and _is_there(entry)}
 
 
 def _is_there(entry: dict[str, Any]) -> bool:

@@ -171,7 +171,8 @@ def _work(connection: Connection, task: Task, share: Share) -> None:
 
 def _by_several(task: Task, processes: int, tell: Callable[[Event], None]) -> Event:
     """Do a task by several processes, which this one follows until they have ended."""
-    from kdprune.sweep.apart import Files, Follower, command
+    from kdprune.sweep.apart import Files, Follower
+    from kdprune.sweep.job import command
     from kdprune.sweep.task import Event, end_of
 
     place = task.log.with_suffix("")

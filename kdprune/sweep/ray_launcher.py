@@ -1,0 +1,313 @@
+"""Tasks on a Ray cluster (Moritz et al. 2018): each in a place that holds the CPUs and GPUs that a run asks for.
+
+A place is an actor on some node, with a local launcher of one slot: it forks a process for each task, so that bits,
+logs, signals and checkpoints are those of a sweep on one machine. A place goes on to the next task at once, with all
+that is imported, or is given back to the cluster. All nodes need this package, and the same paths for all files.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from kdprune.messages import listed
+from kdprune.runs.ray_cluster import check_installed, check_listening, connect
+from kdprune.sweep.local import LocalLauncher
+from kdprune.sweep.share import Share
+from kdprune.sweep.task import Event, Task, end_of
+
+ANSWERED = 120.0  # seconds for a node to start a process and import this package
+LOOK_EVERY = 1.0  # seconds that a place waits for something to happen
+HEAD_EVERY = 5.0  # seconds between looks at the head node
+
+log = logging.getLogger("kdprune")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a run asks the cluster for.
+
+    Attributes:
+        cpus, gpus: of all of its processes together; less than a GPU where several runs share one.
+        processes: of a run.
+    """
+
+    cpus: int
+    gpus: float
+    processes: int = 1
+
+
+class RayLauncher:
+    """Runs tasks on a cluster. Use it as a context: it joins the cluster, and at the end leaves nothing there.
+
+    Args:
+        address: see `RayCluster`.
+        jobs: at a time (default: as many as the cluster has room for).
+        cpus: of a run (default: one for each process).
+        gpus: of a run (default: one for each process, if the cluster has any).
+        processes: of a run, on one node.
+        runs_per_gpu: so many runs share a GPU.
+        dataset: see `LocalLauncher`.
+
+    Raises:
+        ValueError: Ray is not installed, a number out of range; at the beginning of the context, no such cluster, or
+            none of its nodes has what a run asks for.
+        ConnectionError: from `events`, the head node is gone.
+    """
+
+    def __init__(
+        self,
+        address: str = "auto",
+        jobs: int | None = None,
+        *,
+        cpus: int | None = None,
+        gpus: int | None = None,
+        processes: int = 1,
+        runs_per_gpu: int | None = None,
+        dataset: str = "",
+    ) -> None:
+        for option, number, least in (
+            ("jobs", jobs, 1), ("cpus", cpus, 1), ("gpus", gpus, 0), ("processes", processes, 1),
+            ("runs_per_gpu", runs_per_gpu, 1),
+        ):  # fmt: skip
+            if number is not None and number < least:
+                raise ValueError(f"--{option}: {number} given, allowed is {least} or more")
+        check_installed()
+        self.address, self.dataset, self._jobs = address, dataset, jobs
+        self._numbers = cpus, gpus, processes, runs_per_gpu
+        self._under_way: dict[Any, tuple[Any, Task]] = {}  # by the answer that is waited for
+        self._idle: list[Any] = []
+        self._head, self._seen_at, self._is_own = "", 0.0, False
+
+    def __enter__(self) -> RayLauncher:
+        import ray
+
+        self._is_own = connect(self.address)
+        self._head = ray.get_runtime_context().gcs_address
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        self.asked = asked(nodes, *self._numbers)
+        self.at_once = self._jobs or room(nodes, self.asked)
+        self._place = ray.remote(num_cpus=self.asked.cpus, num_gpus=self.asked.gpus, max_restarts=0)(_Place)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        import ray
+
+        for place, _ in self._under_way.values():
+            ray.kill(place)  # its task notices, and ends with a checkpoint
+        self._under_way = {}
+        if self._is_own:
+            ray.shutdown()
+
+    @property
+    def threads(self) -> int:
+        """Of each process of a run."""
+        return max(1, self.asked.cpus // self.asked.processes)
+
+    @property
+    def free(self) -> int:
+        """How many more tasks can be started."""
+        return self.at_once - len(self._under_way)
+
+    @property
+    def remembered(self) -> frozenset[str]:
+        """Ids of tasks that have outlived another process: none here."""
+        return frozenset()
+
+    def check_shared(self, folder: Path) -> None:
+        """Refuse a folder that the nodes do not all see.
+
+        Raises:
+            ValueError: naming it, and the nodes.
+        """
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        folder.mkdir(parents=True, exist_ok=True)
+        token, file = uuid.uuid4().hex, folder / f".shared-{uuid.uuid4().hex}.tmp"
+        file.write_text(token)
+        try:
+            look = ray.remote(num_cpus=0, max_retries=0)(_look)
+            answers = {
+                f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})": look.options(
+                    scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+                ).remote(os.getcwd(), str(file), token, version("kdprune"))
+                for node in ray.nodes()
+                if node["Alive"]
+            }
+            until = time.monotonic() + ANSWERED
+            problems = {name: _answer(one, until - time.monotonic()) for name, one in answers.items()}
+        finally:
+            file.unlink(missing_ok=True)
+        refuse(folder, problems)
+
+    def start(self, task: Task) -> None:
+        """Begin a task, as soon as a node has room for it."""
+        place = self._idle.pop() if self._idle else self._place.remote(os.getcwd(), self.dataset, self.asked)
+        place.start.remote(task)
+        self._ask(place, task)
+
+    def events(self, timeout: float) -> list[Event]:
+        """What has happened since, waited for up to `timeout` seconds if nothing has."""
+        import ray
+
+        for place in self._idle:  # nothing was there for them to go on with
+            ray.kill(place)
+        self._idle = []
+        self._look_at_head()
+        answers = list(self._under_way)
+        if not answers:
+            return []
+        ready, _ = ray.wait(answers, num_returns=len(answers), timeout=timeout)
+        return [event for answer in ready for event in self._read(answer)]
+
+    def stop(self) -> None:
+        """Ask all tasks to end at the next step; they tell when they have."""
+        import ray
+
+        places = {place.is_there.remote(): place for place, _ in self._under_way.values()}
+        begun, _ = ray.wait(list(places), num_returns=len(places), timeout=3 * LOOK_EVERY) if places else ([], [])
+        for answer, place in places.items():
+            if answer in begun:
+                place.stop.remote()
+            else:
+                ray.kill(place)  # it waits for room, and has no task yet
+
+    def _ask(self, place: Any, task: Task) -> None:
+        self._under_way[place.events.remote(LOOK_EVERY)] = place, task
+
+    def _read(self, answer: Any) -> list[Event]:
+        import ray
+
+        place, task = self._under_way.pop(answer)
+        try:
+            found: list[Event] = ray.get(answer)
+        except ray.exceptions.RayError as error:
+            what = f"its worker or node was lost ({_first_line(error)})"
+            return [Event(task.id, "failed", {"error": what, "log": end_of(task.log)})]
+        if any(event.state != "running" for event in found):
+            self._idle.append(place)
+        else:
+            self._ask(place, task)
+        return found
+
+    def _look_at_head(self) -> None:
+        if time.monotonic() - self._seen_at < HEAD_EVERY:
+            return
+        try:
+            check_listening(self._head)
+        except ConnectionError as error:
+            raise ConnectionError(
+                f"the head node of the Ray cluster, {self._head}, is gone ({error}); the runs end with a checkpoint, "
+                "and the same command goes on, on this cluster or another"
+            ) from None
+        self._seen_at = time.monotonic()
+
+
+def asked(
+    nodes: list[dict[str, float]], cpus: int | None, gpus: int | None, processes: int, runs_per_gpu: int | None
+) -> Asked:
+    """What a run asks for.
+
+    Args:
+        nodes: what each has, by Ray's names.
+
+    Raises:
+        ValueError: no node has it.
+    """
+    most = {name: max((node.get(name, 0.0) for node in nodes), default=0.0) for name in ("CPU", "GPU")}
+    wanted_gpus = float(processes if most["GPU"] else 0) if gpus is None else float(gpus)
+    wanted = Asked(cpus or processes, wanted_gpus / (runs_per_gpu or 1), processes)
+    for option, number, name in (("cpus", wanted.cpus, "CPU"), ("gpus", wanted.gpus, "GPU")):
+        if number > most[name]:
+            raise ValueError(
+                f"--{option}: {number:g} for a run, and no node of the cluster has more than {most[name]:g}"
+            )
+    if wanted.gpus > 1 and runs_per_gpu not in (None, 1):
+        raise ValueError(f"--runs_per_gpu: {runs_per_gpu} given, allowed is 1 for runs of several GPUs")
+    return wanted
+
+
+def room(nodes: list[dict[str, float]], wanted: Asked) -> int:
+    """How many runs the nodes have room for at once."""
+    found = 0
+    for node in nodes:
+        by_cpus = int(node.get("CPU", 0.0) // wanted.cpus)
+        found += min(by_cpus, int(node.get("GPU", 0.0) / wanted.gpus + 1e-6)) if wanted.gpus else by_cpus
+    return max(1, found)
+
+
+def refuse(folder: Path, problems: Mapping[str, str]) -> None:
+    """Refuse a folder with which nodes have problems.
+
+    Args:
+        problems: by the node; empty where there is none.
+
+    Raises:
+        ValueError: one has.
+    """
+    found = [f"{name}: {problem}" for name, problem in problems.items() if problem]
+    if found:
+        raise ValueError(
+            f"--output: {folder} must be on storage that all nodes of the Ray cluster see under the same path, and is "
+            f"not on {len(found)} of {len(problems)} ({listed(found, 3)})"
+        )
+
+
+class _Place:
+    """Room for one task at a time on a node, as an actor. Its tasks end, with a checkpoint, when it is gone."""
+
+    def __init__(self, folder: str, dataset: str, asked: Asked) -> None:
+        import ray
+
+        os.chdir(folder)  # settings may name files relative to it
+        threads, gpus = max(1, asked.cpus // asked.processes), tuple(map(str, ray.get_gpu_ids()))
+        self._launcher = LocalLauncher(dataset=dataset, slots=[Share(threads, asked.processes, gpus=gpus)])
+        self._launcher.__enter__()
+
+    def is_there(self) -> bool:
+        return True
+
+    def start(self, task: Task) -> None:
+        self._launcher.start(task)
+
+    def events(self, timeout: float) -> list[Event]:
+        return self._launcher.events(timeout)
+
+    def stop(self) -> None:
+        self._launcher.stop()
+
+
+def _look(folder: str, file: str, token: str, here: str) -> str:
+    """What is wrong with a node, as that node sees it; empty if nothing is."""
+    try:
+        os.chdir(folder)
+        if Path(file).read_text() != token:
+            return "another folder is there"
+    except OSError as error:
+        return f"{error.strerror}: {error.filename}"
+    there = version("kdprune")
+    return "" if there == here else f"it has kdprune {there}, and here is {here}"
+
+
+def _answer(reference: Any, seconds: float) -> str:
+    import ray
+
+    try:
+        return ray.get(reference, timeout=max(0.0, seconds))
+    except ray.exceptions.GetTimeoutError:
+        return f"it does not answer in {ANSWERED:g} seconds"
+    except ray.exceptions.RayError as error:
+        return f"kdprune cannot be used there, {_first_line(error)}"
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0] if lines else ''}"
