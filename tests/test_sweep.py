@@ -6,6 +6,7 @@ import contextlib
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -118,14 +119,27 @@ def test_a_sweep_makes_every_run_and_what_they_share_once(undisturbed):
 
 
 @pytest.mark.slow
-def test_the_same_sweep_again_finds_everything(undisturbed):
+def test_the_same_sweep_again_finds_everything(undisturbed, tmp_path):
     file, first = undisturbed
+    written = entries(file)
     before = {path: path.stat().st_mtime_ns for path in (file.parent / "out").rglob("summary.json")}
     again = command(*words(file))
     assert (again.returncode, again.stdout) == (0, first.stdout)
     assert {path: path.stat().st_mtime_ns for path in (file.parent / "out").rglob("summary.json")} == before
     assert "8 runs" in again.stderr
     assert "shared" not in again.stderr, "nothing that finished runs share is looked for"
+    assert entries(file) == written, "nothing was a task"
+    copy = tmp_path / "copy"
+    shutil.copytree(file.parent / "out", copy)  # other times of the files: they are read, and found as they were
+    shutil.rmtree(copy / "sweeps/tiny/logs")
+    rewritten = (copy / "sweeps/tiny/journal.jsonl").read_text().replace(str(file.parent / "out"), str(copy))
+    (copy / "sweeps/tiny/journal.jsonl").write_text(rewritten)
+    weights = Path(results(file)[0]["run"]) / "student.safetensors"
+    (copy / weights.relative_to(file.parent / "out")).write_bytes(weights.read_bytes()[:-1] + b"x")
+    damaged = command(*[copy if word == file.parent / "out" else word for word in words(file)])
+    assert damaged.returncode == 1
+    assert "--remake true" in damaged.stderr
+    assert damaged.stderr.count("finished: arm") == 7
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ Where anything differs, the run is found, and its files are read, as always. `kd
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import logging
@@ -59,10 +60,11 @@ def seal_of(config: Config, path: Path, prints: Prints) -> str | None:
         record = read_record(path)
         if record is None or "files" not in record:
             return None
-        files = [path / FILE, *(below(path, name) for name in record["files"]), *_named(config)]
+        settings = to_dict(config)
+        files = [path / FILE, *(below(path, name) for name in record["files"]), *_named(settings)]
         content = {
-            "versions": [version("kdprune"), version("torch"), VERSION],
-            "settings": {**to_dict(config), "output": os.path.abspath(config.output)},
+            "versions": _versions(),
+            "settings": {**settings, "output": os.path.abspath(config.output)},
             "precision": resolve_precision(config.train.precision),
             "data": list(prints),
             "files": [_looks(file) for file in files],
@@ -76,9 +78,15 @@ def prints_of(summary: dict[str, Any]) -> Prints:
     return summary["dataset_fingerprint"], summary["inputs"].get("test_data")
 
 
-def _named(config: Config) -> Iterator[Path]:
+@functools.cache
+def _versions() -> list[Any]:
+    """Of the code that a result depends on."""
+    return [version("kdprune"), version("torch"), VERSION]
+
+
+def _named(settings: dict[str, Any]) -> Iterator[Path]:
     """Files that settings name: of a directory, such as a teacher's run, what says what it holds."""
-    for text in _texts(to_dict(config)):
+    for text in _texts(settings):
         place = Path(text.rpartition("@")[0] or text)
         if os.sep in text or place.suffix:
             yield place / FILE if place.is_dir() else place

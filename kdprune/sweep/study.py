@@ -56,7 +56,7 @@ class Run:
         """Its coordinates but for the seeds."""
         return {name: value for name, value in self.coordinates.items() if not is_seed(name)}
 
-    @property
+    @cached_property
     def id(self) -> str:
         """Equal for runs of equal settings."""
         return f"run-{config_hash(self.config)}"
