@@ -81,6 +81,7 @@ def two_nodes():
     with pytest.MonkeyPatch.context() as patch:  # nodes find what this process finds
         patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_register_timeout_seconds", "300")
         nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
         second = nodes.add_node(**node)
     yield nodes, second
@@ -150,14 +151,15 @@ def test_what_a_run_asks_a_cluster_for():
 
 
 def test_a_folder_that_nodes_do_not_share_is_refused(tmp_path):
-    from kdprune.sweep.ray_launcher import _look, refuse, version
+    from kdprune.sweep.node import look, version
+    from kdprune.sweep.ray_launcher import refuse
 
     (tmp_path / "token").write_text("a")
     here = os.getcwd()
-    assert _look(here, str(tmp_path / "token"), "a", version("kdprune")) == ""
-    assert "another" in _look(here, str(tmp_path / "token"), "b", version("kdprune"))
-    assert "kdprune" in _look(here, str(tmp_path / "token"), "a", "0.0")
-    missing = _look(here, str(tmp_path / "none"), "a", version("kdprune"))
+    assert look(here, str(tmp_path / "token"), "a", version("kdprune")) == ""
+    assert "another" in look(here, str(tmp_path / "token"), "b", version("kdprune"))
+    assert "kdprune" in look(here, str(tmp_path / "token"), "a", "0.0")
+    missing = look(here, str(tmp_path / "none"), "a", version("kdprune"))
     assert "none" in missing
     refuse(tmp_path, {"one": "", "other": ""})
     with pytest.raises(ValueError, match=r"--output: .*under the same path.*1 of 2 \(other: No such"):

@@ -165,6 +165,8 @@ class Sweep:
         ended, remembered = bool(lost), launcher.remembered
         ready = self.graph.ready(made, made | failed, begun)
         for node in sorted(ready, key=lambda node: node.id not in remembered):
+            if launcher.free <= 0 and node.id not in self._before:
+                continue
             work = node.need or self._config(node.id)
             if work is None:
                 self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
@@ -173,8 +175,6 @@ class Sweep:
                 ended = True
             elif launcher.free > 0:
                 self._start(Task(node.id, work, self.log(node.id)), launcher)
-            elif not self._before:
-                break
         if ended:
             self._begin(launcher)
 

@@ -20,10 +20,11 @@ from typing import Any
 from kdprune.messages import listed
 from kdprune.runs.ray_cluster import check_installed, check_listening, connect
 from kdprune.sweep.local import LocalLauncher
+from kdprune.sweep.node import look
 from kdprune.sweep.share import Share
 from kdprune.sweep.task import Event, Task, end_of
 
-ANSWERED = 120.0  # seconds for a node to start a process and import this package
+ANSWERED = 300.0  # seconds for a node to start a process; a busy one takes its time
 LOOK_EVERY = 1.0  # seconds that a place waits for something to happen
 HEAD_EVERY = 5.0  # seconds between looks at the head node
 
@@ -134,9 +135,9 @@ class RayLauncher:
         token, file = uuid.uuid4().hex, folder / f".shared-{uuid.uuid4().hex}.tmp"
         file.write_text(token)
         try:
-            look = ray.remote(num_cpus=0, max_retries=0)(_look)
+            looked = ray.remote(num_cpus=0, max_retries=0)(look)
             answers = {
-                f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})": look.options(
+                f"{node['NodeManagerHostname']} ({node['NodeID'][:8]})": looked.options(
                     scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
                 ).remote(os.getcwd(), str(file), token, version("kdprune"))
                 for node in ray.nodes()
@@ -283,18 +284,6 @@ class _Place:
 
     def stop(self) -> None:
         self._launcher.stop()
-
-
-def _look(folder: str, file: str, token: str, here: str) -> str:
-    """What is wrong with a node, as that node sees it; empty if nothing is."""
-    try:
-        os.chdir(folder)
-        if Path(file).read_text() != token:
-            return "another folder is there"
-    except OSError as error:
-        return f"{error.strerror}: {error.filename}"
-    there = version("kdprune")
-    return "" if there == here else f"it has kdprune {there}, and here is {here}"
 
 
 def _answer(reference: Any, seconds: float) -> str:
