@@ -18,7 +18,13 @@ def test_each_question_has_a_size_for_digits_and_one_for_a_gpu():
     assert {recipe.stem for recipe in RECIPES} == expected
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.stem)
+def cases():
+    """All of them, of which one is quick enough for every day."""
+    for recipe in RECIPES:
+        yield pytest.param(recipe, id=recipe.stem, marks=() if recipe.stem == "sweep_ensembles" else pytest.mark.slow)
+
+
+@pytest.mark.parametrize("recipe", cases())
 def test_a_dry_run_of_a_recipe_prints_what_its_head_says(recipe, monkeypatch, tmp_path):
     """Of how long steps take nothing is asked here, nor of data that has to be fetched."""
     monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000))
