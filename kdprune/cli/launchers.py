@@ -88,11 +88,10 @@ def launcher(options: Any, config: Config, folder: Path) -> contextlib.AbstractC
     if options.launcher == "ray":
         from kdprune.sweep.ray_launcher import RayLauncher
 
-        with about("--launcher"):
-            return RayLauncher(
-                options.ray_address or "auto", options.jobs, cpus=options.cpus, gpus=options.gpus,
-                processes=options.processes, runs_per_gpu=options.runs_per_gpu, dataset=config.data.dataset,
-            )  # fmt: skip
+        return RayLauncher(
+            options.ray_address or "auto", options.jobs, cpus=options.cpus, gpus=options.gpus,
+            processes=options.processes, runs_per_gpu=options.runs_per_gpu, dataset=config.data.dataset,
+        )  # fmt: skip
     from kdprune.sweep.slurm import Asked, SlurmLauncher
 
     asked = Asked(

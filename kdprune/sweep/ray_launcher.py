@@ -7,7 +7,7 @@ that is imported, or is given back to the cluster. All nodes need this package, 
 
 from __future__ import annotations
 
-import logging
+import atexit
 import os
 import time
 import uuid
@@ -17,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from kdprune.messages import listed
+from kdprune.messages import about, listed
 from kdprune.runs.ray_cluster import check_installed, check_listening, connect
 from kdprune.sweep.local import LocalLauncher
 from kdprune.sweep.node import look
@@ -27,8 +27,6 @@ from kdprune.sweep.task import Event, Task, end_of
 ANSWERED = 300.0  # seconds for a node to start a process; a busy one takes its time
 LOOK_EVERY = 1.0  # seconds that a place waits for something to happen
 HEAD_EVERY = 5.0  # seconds between looks at the head node
-
-log = logging.getLogger("kdprune")
 
 
 @dataclass(frozen=True)
@@ -80,12 +78,14 @@ class RayLauncher:
         ):  # fmt: skip
             if number is not None and number < least:
                 raise ValueError(f"--{option}: {number} given, allowed is {least} or more")
-        check_installed()
+        with about("--launcher"):
+            check_installed()
         self.address, self.dataset, self._jobs = address, dataset, jobs
         self._numbers = cpus, gpus, processes, runs_per_gpu
         self._under_way: dict[Any, tuple[Any, Task]] = {}  # by the answer that is waited for
         self._idle: list[Any] = []
-        self._head, self._seen_at, self._is_own = "", 0.0, False
+        self._head, self._seen_at = "", 0.0
+        self._is_own = self._is_lost = False
 
     def __enter__(self) -> RayLauncher:
         import ray
@@ -101,6 +101,9 @@ class RayLauncher:
     def __exit__(self, *error: object) -> None:
         import ray
 
+        if self._is_lost:  # to take leave of a head that is gone would take minutes, at the end of the process, too
+            atexit.unregister(ray.shutdown)
+            return
         for place, _ in self._under_way.values():
             ray.kill(place)  # its task notices, and ends with a checkpoint
         self._under_way = {}
@@ -205,6 +208,7 @@ class RayLauncher:
         try:
             check_listening(self._head)
         except ConnectionError as error:
+            self._is_lost = True
             raise ConnectionError(
                 f"the head node of the Ray cluster, {self._head}, is gone ({error}); the runs end with a checkpoint, "
                 "and the same command goes on, on this cluster or another"
