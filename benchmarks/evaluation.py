@@ -4,8 +4,9 @@
 
 Photos of a parquet file (column `image` as the Hugging Face hub has it) go through `timm.data.create_transform` one by
 one, and through kdprune twice: decoded by workers, and, cut to squares of 256 px, from a store. The models have random
-weights, so that no download decides. Prints a table in Markdown: the share of values that differ by a level or more, the
-largest difference in levels of 255, and the norm of the logits' difference over that of timm's logits.
+weights, so that no download decides. Prints a table in Markdown: the share of values that differ by a level or more,
+the largest difference in levels of 255, and the norm of the logits' difference over that of timm's logits.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +30,8 @@ from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec, own_spec
 
 MODELS = ["resnet50.a1_in1k", "resnet18.tv_in1k", "vit_small_patch16_224.augreg_in21k_ft_in1k",
-          "convnext_tiny.fb_in1k", "convnext_tiny.fb_in22k_ft_in1k_384", "efficientnet_b0.ra_in1k", "mobilenetv3_large_100.ra_in1k",
-          "swin_tiny_patch4_window7_224.ms_in1k", "inception_v3.tv_in1k",
+          "convnext_tiny.fb_in1k", "convnext_tiny.fb_in22k_ft_in1k_384", "efficientnet_b0.ra_in1k",
+          "mobilenetv3_large_100.ra_in1k", "swin_tiny_patch4_window7_224.ms_in1k", "inception_v3.tv_in1k",
           "mixer_b16_224.goog_in21k_ft_in1k"]  # fmt: skip
 STORED = 256  # px
 
