@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from kdprune.training.schedule import make_scheduler
 from kdprune.training.state import Stateful, TrainState
 from kdprune.training.step import DistillStep
 from kdprune.training.task import Task, check_batch
+from kdprune.training.update import Update, seed_generators
 from kdprune.training.watch import Watch
 
 log = logging.getLogger("kdprune")
@@ -56,6 +56,7 @@ class Trainer:
             model.compile()
         prepare = self.accelerator.prepare
         self.prepared, self.optimizer = prepare(model, optimizer)
+        self.update = Update(self.accelerator, self.optimizer)
         if distillation is not None and extra:
             distillation = replace(distillation, loss=prepare(distillation.loss))
         self.compute = DistillStep(
@@ -127,21 +128,20 @@ class Trainer:
         """One optimizer step; nothing in it waits for the device."""
         accum, step = self.settings.grad_accum, self.state.step
         self.scheduler.step_update(self._schedule(step))
-        torch.manual_seed(key(self.task.seed, "dropout", step, self.accelerator.process_index))
+        seed_generators(key(self.task.seed, "dropout", step, self.accelerator.process_index), self.accelerator.device)
         seen = []
         for part in range(accum):
             waits = part < accum - 1
             with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
                 batch = next(batches)
                 result = self.compute(batch, self._alpha(step))
-                self.accelerator.backward(result.loss / accum)
+                self.update.backward(result.loss / accum)
             watch.note(result.loss, step)
             seen.append((batch, result))
         if self.settings.clip_grad is not None:
             trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             self.accelerator.clip_grad_norm_(trained, self.settings.clip_grad)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        self.update.step()
         self.state.step += 1
         for observer in self.observers:  # only now, so that a step that fails in its second part leaves no trace
             for batch, result in seen:
