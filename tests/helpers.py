@@ -102,7 +102,7 @@ def restored_surroundings() -> Iterator[None]:
 def command(*words: object, launcher: tuple[str, ...] = (), **environment: str) -> subprocess.CompletedProcess[str]:
     """`train.py` (or another module or script named first) as a user starts it, waited for."""
     return subprocess.run(
-        [sys.executable, *launcher, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=400,
+        [sys.executable, *launcher, *map(str, words)], cwd=REPO, capture_output=True, text=True, timeout=200,
         env={**os.environ, **environment},
     )  # fmt: skip
 
