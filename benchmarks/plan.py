@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("file", type=Path, help="A line for each run.")
     parser.add_argument("--seconds", type=float, default=500, help="After which no further run is begun.")
     parser.add_argument("--output", default="runs/plan_cases", help="Folder of the runs.")
-    parser.add_argument("--mnist", help="Folder of parquet files; its arms are left out without it.")
+    parser.add_argument("--mnist", help="As for --data.dataset, such as torch/MNIST; its arms are left out without it.")
     options = parser.parse_args()
     if options.what == "train":
         train(options)

@@ -1,8 +1,8 @@
 """What a plan chooses from: a recipe at some keep fractions, teachers and α, each of any length. Pure.
 
 A run is as long as its budget allows, so an arm says nothing of its length. Its schedule shrinks and grows with the
-run: warm-up and milestones stay the same share of it. What it is made of, such as a teacher that is trained here, keeps the
-length that the recipe gives it.
+run: warm-up and milestones stay the same share of it. What it is made of, such as a teacher that is trained here, keeps
+the length that the recipe gives it.
 """
 
 from __future__ import annotations
