@@ -54,8 +54,7 @@ def literal(steps: list[int], top1: list[float], count: int, noise: Noise, at: i
             if below >= share:
                 ends.setdefault(share, value)
     low, middle, high = (ends[share] for share in sorted(ends))
-    ends_of = (middle + curve.WIDENED * (end - middle) for end in (high, low))
-    return (1 / (1 + math.exp(middle)), *(1 / (1 + math.exp(end)) for end in ends_of))
+    return (1 / (1 + math.exp(middle)), 1 / (1 + math.exp(high)), 1 / (1 + math.exp(low)))
 
 
 @pytest.mark.parametrize("at", [90, 270, 2700])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from kdprune.messages import shown
 from kdprune.planning.budget import Budget, parse
 
 if TYPE_CHECKING:
-    from kdprune.planning.planner import Outcome
+    from kdprune.planning.planner import Outcome, Planner
 
 log = logging.getLogger("kdprune")
 
@@ -71,13 +70,17 @@ def _plan(name: str, budget: Budget, options: Any, config: Config) -> int:
     return _print_outcome(outcome, budget)
 
 
-def _print_design(planner: Any) -> None:
+def _print_design(planner: Planner) -> None:
+    from kdprune.planning.design import REPEATS
+
     design, budget = planner.design, planner.budget
-    table = Table(title=f"{sum(map(len, design.lengths.values())) * 2} pilots for {len(design.lengths)} arms")
+    table = Table(title=f"{REPEATS * sum(map(len, design.lengths.values()))} pilots for {len(design.lengths)} arms")
     for title in ("arm", "steps of its pilots", "finished runs"):
         table.add_column(title, justify="left" if title == "arm" else "right")
     for name, lengths in design.lengths.items():
-        table.add_row(name, ", ".join(f"2 × {steps:,}" for steps in lengths) or "-", str(len(planner.found[name])))
+        table.add_row(
+            name, ", ".join(f"{REPEATS} × {steps:,}" for steps in lengths) or "-", str(len(planner.found[name]))
+        )
     _console().print(table)
     _print_dropped(design.dropped)
     print(planner.words())
@@ -130,9 +133,8 @@ def _check(path: Path) -> int:
     if content["state"] != "planned":
         raise ValueError(f"--check: {path} holds no prediction yet: the command that made it goes on")
     content = compared(content)
-    folder = path if path.is_dir() else path.parent
     if path.is_dir() or path.name == FILE:
-        save(folder, content)
+        save(path if path.is_dir() else path.parent, content)
     compared_arms = [arm for arm in content["arms"] if arm["result"] is not None]
     if not compared_arms:
         print(f"no run of this plan is finished in {content['output']}; the recommended one:")
@@ -176,6 +178,3 @@ def _look_back(output: Path) -> int:
 
 def _console() -> Console:
     return Console(width=None if Console().is_terminal else WIDTH)
-
-
-__all__: Sequence[str] = ("add_arguments", "plan")

@@ -23,8 +23,6 @@ import numpy as np
 from scipy.special import expit, logit, stdtrit
 
 LEVEL = 0.9  # of the intervals
-WIDENED = 1.0
-"""By which the distance of both ends from the median is multiplied, in log-odds (docs/plan.md)."""
 DRIFT = 0.1
 """Standard deviation of what the curve misses at e times more or fewer steps than the longest run's, in log-odds."""
 SEEDS = 0.05  # of what seeds add to the noise of counting, in log-odds
@@ -143,7 +141,6 @@ class Curve:
         """What a run of `steps` steps will reach; see `distribution`."""
         odds, below = self.distribution(steps, count)
         middle, low, high = np.interp([0.5, (1 - level) / 2, (1 + level) / 2], below, odds)
-        low, high = middle + WIDENED * (low - middle), middle + WIDENED * (high - middle)
         return Prediction(float(expit(-middle)), float(expit(-high)), float(expit(-low)))
 
     def _shapes(self, steps_O: np.ndarray) -> np.ndarray:

@@ -52,8 +52,7 @@ def make_design(
     Raises:
         ValueError: the budget is too small for any pilots, and how much is the least.
     """
-    if not 0 <= share <= MOST_SHARE:
-        raise ValueError(f"--pilot_share: {share} given, allowed is [0, {MOST_SHARE}]")
+    check_share(share)
     dropped = _beyond(budget, parts)
     names = [name for name in prices if name not in dropped]
     if not names:
@@ -80,6 +79,16 @@ def make_design(
             "of it and leave too little for a run; take a smaller --pilot_share or fewer arms (--grid.…)"
         )
     return Design(lengths, dropped, pilots, made)
+
+
+def check_share(share: float) -> None:
+    """Refuse a share of the budget that would leave too little for the run.
+
+    Raises:
+        ValueError: outside [0, 0.5].
+    """
+    if not 0 <= share <= MOST_SHARE:
+        raise ValueError(f"--pilot_share: {share} given, allowed is [0, {MOST_SHARE}]")
 
 
 def left_for_the_run(budget: Budget, spent: float) -> float:

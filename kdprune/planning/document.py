@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from kdprune.outside import (
     read_json,
     whole,
 )
-from kdprune.planning.pilots import run_of
+from kdprune.planning.pilots import finished, run_of
 
 FOLDER, FILE, FORMAT = "plans", "plan.json", "kdprune plan 1"
 
 Document = dict[str, Any]
+Runs = Sequence[tuple[Path, dict[str, Any]]]
 
 _SHARE = Kind("a number in [0, 1]", lambda value: is_number(value) and 0 <= value <= 1)
 _PREDICTED = having({"median": _SHARE, "low": _SHARE, "high": _SHARE})
@@ -66,12 +67,12 @@ def load(path: Path) -> Document:
 
 def compared(content: Document) -> Document:
     """The plan with what its runs came to, of all arms that were trained as it says; earlier results stay."""
-    arms = [{**arm, "result": arm["result"] or _result(arm, Path(content["output"]))} for arm in content["arms"]]
-    return {**content, "arms": arms}
+    runs = list(finished(Path(content["output"])))
+    return {**content, "arms": [{**arm, "result": arm["result"] or _result(arm, runs)} for arm in content["arms"]]}
 
 
-def _result(arm: Document, output: Path) -> Document | None:
-    found = run_of(output, arm["config_hash"], arm["steps"])
+def _result(arm: Document, runs: Runs) -> Document | None:
+    found = run_of(runs, arm["config_hash"], arm["steps"])
     if found is None:
         return None
     path, summary = found

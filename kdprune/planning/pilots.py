@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,13 +95,13 @@ def finished(output: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             log.warning("%s is left out: %s", file.parent, error)
 
 
-def run_of(output: Path, wanted: str, steps: int) -> tuple[Path, dict[str, Any]] | None:
-    """The finished run whose settings have this hash.
+def run_of(runs: Iterable[tuple[Path, dict[str, Any]]], wanted: str, steps: int) -> tuple[Path, dict[str, Any]] | None:
+    """The run whose settings have this hash, of finished ones with their summaries.
 
     Args:
-        steps: that it has.
+        steps: that it has, by which most others are passed over unread.
     """
-    for path, summary in finished(output):
+    for path, summary in runs:
         config = _config(path) if summary["steps"] == steps else None
         if config is not None and config_hash(config) == wanted:
             return path, summary

@@ -23,7 +23,7 @@ from kdprune.data.dataset import open_data
 from kdprune.planning.arms import Arm, Sizes
 from kdprune.planning.budget import PASSES, Budget
 from kdprune.planning.curve import LEVEL
-from kdprune.planning.design import Design, left_for_the_run, make_design
+from kdprune.planning.design import REPEATS, Design, check_share, left_for_the_run, make_design
 from kdprune.planning.document import FILE, FOLDER, Document, compared, load, save
 from kdprune.planning.figure import draw
 from kdprune.planning.forecast import Forecast, forecasts
@@ -61,7 +61,7 @@ class Planner:
         threads: that a run will have.
 
     Raises:
-        ValueError: GPU-hours where there is no GPU; data without labels.
+        ValueError: a share that is none; GPU-hours where there is no GPU.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Planner:
     ) -> None:  # fmt: skip
         if budget.on_gpu and not torch.cuda.is_available():
             raise ValueError(f"--budget: {budget.text} given, and there is no GPU here; allowed are a time and passes")
+        check_share(share)
         self.name, self.base, self.arms, self.budget, self.share = name, base, list(arms), budget, share
         self.output = Path(base.output)
         self.estimator = Estimator(threads)
@@ -120,7 +121,7 @@ class Planner:
     def words(self) -> str:
         """What is going to be spent before there is a prediction."""
         design, budget = self.design, self.budget
-        count = 2 * sum(map(len, design.lengths.values()))
+        count = REPEATS * sum(map(len, design.lengths.values()))
         return (
             f"{count} pilots will take about {budget.words(design.pilots)} of {budget.text}, and what they and the run "
             f"are made of {budget.words(design.parts)}"
