@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,17 +57,36 @@ def observations(output: Path, arms: Sequence[Arm], sizes: Sizes) -> dict[str, l
     by_identity = {arm.identity(sizes.kept(arm.config)): arm.name for arm in arms}
     found: dict[str, list[Observation]] = {arm.name: [] for arm in arms}
     students = {arm.config.student.model for arm in arms}
+    arm_of: dict[str, str | None] = {}  # to read the settings of one run of each kind, which takes longest
     for path, summary in finished(output):
         if summary.get("dataset_fingerprint") != sizes.fingerprint or summary["student"]["name"] not in students:
             continue
         if not isinstance(summary.get(sizes.judge), float):
             continue
-        config = _config(path)
-        name = None if config is None else by_identity.get(identity(config, summary["kept"]))
+        kind = _kind(summary) or str(path)
+        if kind not in arm_of:
+            config = _config(path)
+            arm_of[kind] = None if config is None else by_identity.get(identity(config, summary["kept"]))
+        name = arm_of[kind]
         if name is not None:
             run = Observation(summary["steps"], summary[sizes.judge], summary["train_seconds"], str(path))
             found[name].append(run)
     return found
+
+
+def _kind(summary: Mapping[str, Any]) -> str | None:
+    """Equal for runs whose keys differ in length and seeds only, and that so are of one arm; None without a key."""
+    key = summary.get("key")
+    if not isinstance(key, dict) or not isinstance(key.get("train"), dict):
+        return None
+    train = {name: value for name, value in key["train"].items() if name not in ("steps", "epochs")}
+    try:
+        warmup, milestones = train.pop("warmup_epochs"), train.pop("decay_milestones")
+        epochs = summary["epochs"]
+        shares = [round(warmup / epochs, 2), [round(milestone / epochs, 2) for milestone in milestones]]
+    except (KeyError, TypeError, ZeroDivisionError):
+        return None
+    return json.dumps([{**key, "train": train, "seeds": None}, shares, summary["kept"]], sort_keys=True)
 
 
 def is_known(runs: Sequence[Observation], longest: int) -> bool:
