@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from kdprune.config import Config, config_hash, from_dict
 from kdprune.pipeline.recipes import teacher_training
 from kdprune.planning import budget as budgets
+from kdprune.planning import pilots
 from kdprune.planning.arms import Sizes, identity, read_arms
 from kdprune.planning.budget import Budget
 from kdprune.planning.design import (
@@ -214,6 +215,19 @@ def test_runs_of_an_arm_are_known_whatever_their_length_and_seeds_and_those_of_o
         assert known not in (identity(longer_warmup, kept), identity(other_rate, kept))
 
 
+def test_runs_whose_keys_differ_in_length_and_seeds_alone_are_of_one_kind():
+    def kind(steps: int = 100, lr: float = 0.1, warmup: float = 0.1, **changes: Any) -> str | None:
+        epochs = steps * 64 / 300
+        train = {"steps": steps, "epochs": 30.0, "lr": lr, "warmup_epochs": warmup * epochs, "decay_milestones": []}
+        key = {"train": train, "seeds": {"data": steps}, "subset": "a", **changes}
+        return pilots._kind({"key": key, "epochs": epochs, "kept": 300})
+
+    assert kind() == kind(steps=333) is not None
+    for other in (kind(lr=0.2), kind(warmup=0.2), kind(subset="b"), kind(teachers=["t"])):
+        assert other not in (kind(), None)
+    assert pilots._kind({"key": 3}) is None
+
+
 def test_pilots_are_the_runs_of_a_study():
     base = recipe()
     study, arms = read_arms("x", base, {"grid": {"subset.keep_fraction": [0.25], "teacher.models": [None, "mlp_64"]}})
@@ -364,9 +378,9 @@ def predictions(document: dict[str, Any]) -> list[Any]:
 def test_a_plan_names_a_run_within_its_budget_and_what_it_will_reach(undisturbed):
     outcome, launcher, _ = undisturbed
     document = outcome.document
-    pilots = [task for task in launcher.done if isinstance(task.work, Config)]
-    assert len(pilots) == 2 * LENGTHS * REPEATS
-    assert len(launcher.done) == len(pilots) + 1, "and one teacher for all of them"
+    short = [task for task in launcher.done if isinstance(task.work, Config)]
+    assert len(short) == 2 * LENGTHS * REPEATS
+    assert len(launcher.done) == len(short) + 1, "and one teacher for all of them"
     assert {path.name for path in outcome.paths} == {"plan.json", "plan.png", "command.sh"}
     assert load(outcome.paths[0].parent) == json.loads((outcome.paths[0].parent / "plan.json").read_text())
     assert document["recommended"] == document["arms"][0]["name"]

@@ -83,7 +83,7 @@ def _kind(summary: Mapping[str, Any]) -> str | None:
     try:
         warmup, milestones = train.pop("warmup_epochs"), train.pop("decay_milestones")
         epochs = summary["epochs"]
-        shares = [round(warmup / epochs, 2), [round(milestone / epochs, 2) for milestone in milestones]]
+        shares = [round(warmup / epochs, 4), [round(milestone / epochs, 4) for milestone in milestones]]
     except (KeyError, TypeError, ZeroDivisionError):
         return None
     return json.dumps([{**key, "train": train, "seeds": None}, shares, summary["kept"]], sort_keys=True)
