@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 
 from kdprune.checks import check_name
+from kdprune.cli.console import console
 from kdprune.cli.study import name_of
 from kdprune.cli.under_way import View
 from kdprune.config import Config
@@ -89,7 +89,7 @@ def _print_table(lines: list[list[str]], title: str) -> None:
         table.add_column(name, justify="right" if index >= len(lines[0]) - 2 else "left")
     for line in lines[1:]:
         table.add_row(*line)
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console().print(table)
 
 
 def _print_failure(status: Status, file: Path) -> None:
