@@ -28,11 +28,14 @@ def literal(steps: list[int], top1: list[float], count: int, noise: Noise, at: i
     """Median and ends for a run of `at` steps, shape by shape and quantile by quantile."""
     atoms = []
     longest = max(steps)
-    odds = [math.log(((1 - p) * count + 0.5) / (p * count + 0.5)) for p in top1]
+    lengths = sorted(set(steps))
+    measured = [math.log(((1 - p) * count + 0.5) / (p * count + 0.5)) for p in top1]
+    odds = [statistics.mean(y for s, y in zip(steps, measured, strict=True) if s == length) for length in lengths]
+    runs, steps = [steps.count(length) for length in lengths], lengths
     error = [1 / (1 + math.exp(-y)) for y in odds]
     spread = [1 / ((count + 1) * e * (1 - e)) + curve.SEEDS**2 for e in error]
     drift = [(curve.DRIFT * math.log(s / longest)) ** 2 for s in steps]
-    weights = [1 / (noise.scale * v + d) for v, d in zip(spread, drift, strict=True)]
+    weights = [1 / (noise.scale * v / n + d) for v, n, d in zip(spread, runs, drift, strict=True)]
     for share in np.linspace(0, 1, 17):
         for exponent in np.geomspace(0.1, 2.5, 17):
             shape = [math.log(share + (1 - share) * (s / longest) ** -exponent) for s in steps]
@@ -102,6 +105,12 @@ def test_other_samples_widen_the_interval_by_their_counting_and_no_more():
     same, few, many = (found.predict(810, count) for count in (None, 50, 10**9))
     assert few.high - few.low > same.high - same.low
     assert many.high - many.low == pytest.approx(same.high - same.low, rel=1e-3)
+
+
+def test_ever_more_seeds_do_not_make_a_curve_certain_of_its_shape():
+    top1 = [0.5, 0.5, 0.68, 0.68, 0.8, 0.8]
+    few, many = (Curve(STEPS * times, top1 * times, 500, QUIET).predict(8100) for times in (1, 200))
+    assert many.high - many.low > 0.8 * (few.high - few.low)
 
 
 def test_one_length_is_no_curve():

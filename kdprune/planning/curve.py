@@ -11,7 +11,8 @@ arXiv 2103.10948). Short runs say little of r, which decides what long ones reac
 shape of a grid is weighed by how well it fits (Domhan et al. 2015, with the level integrated out instead of sampled),
 and a prediction is the mixture of all.
 
-Shapes: O observed runs, R asymptotes × Q exponents = K shapes, T quantiles of a t-distribution, A arms, Y log-odds.
+Shapes: O observed runs, L lengths of them, R asymptotes × Q exponents = K shapes, T quantiles of a t-distribution, A
+arms, Y log-odds.
 """
 
 from __future__ import annotations
@@ -106,15 +107,15 @@ class Curve:
             raise ValueError(f"a curve needs runs of two lengths or more, {len(set(steps))} given")
         self.count, self.noise, self.longest = count, noise, max(steps)
         self._quantiles_T = stdtrit(noise.freedom, _TAILS_T)
-        steps_O = np.array(steps, dtype=float)
-        odds_O = log_odds(np.array(top1), count)
-        weights_O = 1 / (noise.scale * variance(odds_O, count) + self._drift(steps_O))
-        shapes_OK = self._shapes(steps_O)
-        above_OK = odds_O[:, None] - shapes_OK
-        self.level_K = weights_O @ above_OK / weights_O.sum()
-        self.level_variance = float(1 / weights_O.sum())
-        misfit_K = weights_O @ (above_OK - self.level_K) ** 2
-        fit_K = -0.5 * (noise.freedom + len(steps_O)) * np.log1p(misfit_K / noise.freedom) + _log_prior()
+        steps_L, length_O, runs_L = np.unique(steps, return_inverse=True, return_counts=True)
+        odds_L = np.bincount(length_O, log_odds(np.array(top1), count)) / runs_L
+        # More seeds of a length say nothing more of what the curve misses there, so that is no part of their noise.
+        weights_L = 1 / (noise.scale * variance(odds_L, count) / runs_L + self._drift(steps_L))
+        above_LK = odds_L[:, None] - self._shapes(steps_L)
+        self.level_K = weights_L @ above_LK / weights_L.sum()
+        self.level_variance = float(1 / weights_L.sum())
+        misfit_K = weights_L @ (above_LK - self.level_K) ** 2
+        fit_K = -0.5 * (noise.freedom + len(steps_L)) * np.log1p(misfit_K / noise.freedom) + _log_prior()
         likely_K = np.exp(fit_K - fit_K.max())
         self._kept = likely_K > _NEGLIGIBLE
         self.weights_K = likely_K[self._kept] / likely_K[self._kept].sum()
@@ -143,11 +144,11 @@ class Curve:
         middle, low, high = np.interp([0.5, (1 - level) / 2, (1 + level) / 2], below, odds)
         return Prediction(float(expit(-middle)), float(expit(-high)), float(expit(-low)))
 
-    def _shapes(self, steps_O: np.ndarray) -> np.ndarray:
-        """Log-odds above those of the longest run, for every shape; O×K."""
-        power_OQ = (steps_O[:, None] / self.longest) ** -_EXPONENTS_Q
-        share_ORQ = _ASYMPTOTES_R[:, None] + (1 - _ASYMPTOTES_R[:, None]) * power_OQ[:, None, :]
-        return np.log(share_ORQ).reshape(len(steps_O), -1)
+    def _shapes(self, steps_L: np.ndarray) -> np.ndarray:
+        """Log-odds above those of the longest run, for every shape; L×K."""
+        power_LQ = (steps_L[:, None] / self.longest) ** -_EXPONENTS_Q
+        share_LRQ = _ASYMPTOTES_R[:, None] + (1 - _ASYMPTOTES_R[:, None]) * power_LQ[:, None, :]
+        return np.log(share_LRQ).reshape(len(steps_L), -1)
 
     def _drift(self, steps: np.ndarray) -> np.ndarray:
         return (DRIFT * np.log(steps / self.longest)) ** 2
