@@ -175,7 +175,7 @@ class Planner:
             "left": left, "recommended": made[0].arm.name, "unknown": {**self.design.dropped, **unknown},
             "arms": [_described(one) for one in made],
         }  # fmt: skip
-        (self.folder / COMMAND).write_text(f"{document['arms'][0]['command']}\n")
+        write_text(self.folder / COMMAND, f"{document['arms'][0]['command']}\n")
         return document
 
     def _pilots(self, arms: Sequence[Arm], launcher: Launcher, about: Document) -> float:
