@@ -15,7 +15,7 @@ from kdprune.messages import shown
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets", "records", "scores", "sweeps")  # folders in the output
+RESERVED = ("teachers", "targets", "records", "scores", "sweeps", "plans")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 LARGEST_SEED = 10**18 - 1
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it

@@ -24,6 +24,7 @@ LAYERS = [
     {"pipeline"},
     {"analysis"},
     {"sweep", "report", "export"},
+    {"planning"},
     {"cli", "__main__", "api", "__init__"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.

@@ -33,6 +33,14 @@ def sweep(options: Namespace) -> int:
         return run_sweep(options, options.config_object)
 
 
+def plan(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.plan import plan as make_plan
+
+    with log_to_console():
+        return make_plan(options, options.config_object)
+
+
 def cache(options: Namespace) -> int:
     from kdprune.cli.logging import log_to_console
     from kdprune.pipeline.cache import cache as fill

@@ -27,7 +27,7 @@ RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs
 MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 _MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)  # of who typed
-CONFIGURED = ("train", "cache", "record", "analyse noise", "sweep")  # take all settings
+CONFIGURED = ("train", "cache", "record", "analyse noise", "sweep", "plan")  # take all settings
 SEVERAL_PROCESSES = ("train", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
 
 
@@ -106,6 +106,7 @@ def _say(text: str, status: int) -> int:
 COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], int], str]] = {
     "train": (parsers.train, actions.train, "train a student on a kept subset, with a teacher"),
     "sweep": (parsers.sweep, actions.sweep, "train a grid of runs, and what they share once"),
+    "plan": (parsers.plan, actions.plan, "what to train for a budget, with the accuracy that is to be expected"),
     "cache": (parsers.cache, actions.cache, "fill the cached targets of a run ahead of it"),
     "record": (parsers.record, actions.record, "record what scorers need: training dynamics, embeddings, gradients, …"),
     "score": (parsers.score, actions.score, "score every sample by what was recorded"),
@@ -179,7 +180,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         }
         if command in CONFIGURED:
             options.config_object = _config(options)
-            if command != "sweep":  # whose recipe may be a whole one only with what the axes add
+            if command not in ("sweep", "plan"):  # whose recipe may be a whole one only with what the axes add
                 check(options.config_object)
             options.given |= {f"--{name}": value for name, value in dotted(to_dict(options.config_object)).items()}
     except ArgumentError as error:
@@ -195,8 +196,9 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
 
 
 def _names_data(options: list[str]) -> bool:
-    """Whether options say what is to be trained on, or ask for help; else it is the demonstration that they change."""
-    return any(word.partition("=")[0] in ("--config", "--data", "--data.dataset", "-h", "--help") for word in options)
+    """Whether options say what is to be trained on, ask for help, or look back; else they change the demonstration."""
+    names = ("--config", "--data", "--data.dataset", "-h", "--help", "--check", "--history")
+    return any(word.partition("=")[0] in names for word in options)
 
 
 def named(arguments: list[str]) -> tuple[str, list[str]]:

@@ -60,6 +60,24 @@ def sweep() -> ArgumentParser:
     return parser
 
 
+def plan() -> ArgumentParser:
+    from kdprune.cli.plan import add_arguments
+    from kdprune.cli.study import StudyParser
+
+    parser = StudyParser(
+        description="Say what to train for a budget, by short runs and the curves through them, with an interval.",
+        exit_on_error=False, allow_abbrev=False,
+        usage="%(prog)s [--config RECIPE.yaml] --budget 2h [--grid.SETTING A,B ...] [--SETTING VALUE ...]",
+    )  # fmt: skip
+    train_options(parser)
+    parser.add_argument("--grid", type=Any, help="Axes: settings with the values that all others are combined with.")
+    parser.add_argument("--zip", type=Any, help="Settings whose values go together, the first with the first, …")
+    parser.add_argument("--arms", type=Any, help="An axis of named arms, each with its settings.")
+    parser.add_argument("--exclude", type=Any, help="Coordinates that are left out.")
+    add_arguments(parser)
+    return parser
+
+
 def cache() -> ArgumentParser:
     parser = train()
     parser.description = "Fill the cached targets that training with the same settings would read."

@@ -26,6 +26,8 @@ class StudyParser(SettingsParser):
             raise ArgumentError(None, str(error)) from None
         parsed = super().parse_args(others, *rest, **options)
         for name, said in sections.items():
+            if name not in parsed:
+                raise ArgumentError(None, f"--{name}: {self.prog} has no such option")
             parsed[name] = _together(parsed[name], said)
         return parsed
 

@@ -43,12 +43,18 @@ def command_of(path: Path) -> str:
     Raises:
         FileNotFoundError, ValueError: no run directory; a run on objects that were given in Python.
     """
-    settings = dotted(to_dict(read_config(path)))
+    config = read_config(path)
+    config.name = None
+    if objects := [name for name, value in dotted(to_dict(config)).items() if GIVEN in str(value)]:
+        raise ValueError(f"{path}: {', '.join(objects)} was an object of a Python program, which no command can name")
+    return command_for(config)
+
+
+def command_for(config: Config) -> str:
+    """The command that trains by these settings, with every one that differs from the defaults."""
+    settings = dotted(to_dict(config))
     # The data is always named, since without it the command is the demonstration.
     given = {name: value for name, value in settings.items() if value != _DEFAULTS[name] or name == "data.dataset"}
-    given.pop("name", None)
-    if objects := [name for name, value in given.items() if GIVEN in str(value)]:
-        raise ValueError(f"{path}: {', '.join(objects)} was an object of a Python program, which no command can name")
     options = [f"--{name} {shlex.quote(_written(value))}" for name, value in given.items()]
     return " ".join(["kdprune train", *options])
 

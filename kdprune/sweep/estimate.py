@@ -63,11 +63,13 @@ class Measured:
         step: seconds of one, without its teachers.
         teachers: seconds of their part of a step.
         weights: bytes of the student's weights.
+        beside: seconds of the run that were not of its steps.
     """
 
     step: float
     teachers: float
     weights: int
+    beside: float
 
 
 @dataclass
@@ -122,6 +124,10 @@ class Estimator:
         seconds = budget.steps * step + evaluated * FORWARD * measured.step / config.train.batch_size
         return Estimate(seconds, (2 + teachers) * images + evaluated, measured.weights)
 
+    def beside(self, config: Config) -> float:
+        """Seconds that a run takes beside its steps; of the first that is measured, with what is prepared once."""
+        return self._measure(config).beside
+
     def _size(self, config: Config) -> tuple[int, int, int, int]:
         """Kept and all samples, classes, held-out samples."""
         name = json.dumps(asdict(config.data), sort_keys=True)
@@ -135,7 +141,7 @@ class Estimator:
     def _measure(self, config: Config) -> Measured:
         plain = self._steps(without_teacher(config))
         both = self._steps(config) if config.teacher.models else plain
-        return Measured(plain.step, max(0.0, both.step - plain.step), plain.weights)
+        return Measured(plain.step, max(0.0, both.step - plain.step), plain.weights, plain.beside)
 
     def _steps(self, config: Config) -> Measured:
         """A few steps of a run with these settings, in a folder that is removed."""
@@ -150,8 +156,10 @@ class Estimator:
             try:
                 with tempfile.TemporaryDirectory() as folder:
                     short.output = folder
+                    begun = time.perf_counter()
                     path = run(short, observers=[clock])[0].path
-                    self._measured[kind] = Measured(clock.seconds, 0.0, (path / WEIGHTS).stat().st_size)
+                    beside = max(0.0, time.perf_counter() - begun - STEPS * clock.seconds)
+                    self._measured[kind] = Measured(clock.seconds, 0.0, (path / WEIGHTS).stat().st_size, beside)
             finally:
                 log.setLevel(level)
                 torch.set_num_threads(threads)

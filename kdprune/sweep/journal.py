@@ -55,14 +55,16 @@ class Journal:
 
     def last(self) -> dict[str, dict[str, Any]]:
         """The latest entry for each id; lines that are no entries are passed over."""
-        entries: dict[str, dict[str, Any]] = {}
+        return {entry["id"]: entry for entry in self.entries()}
+
+    def entries(self) -> Iterator[dict[str, Any]]:
+        """All entries; lines that are none are passed over."""
         with contextlib.suppress(FileNotFoundError), open_regular(self.folder / FILE) as file:
             for line in file:
                 with contextlib.suppress(ValueError):
                     entry = parse_json(line, str(self.folder / FILE))
                     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
-                        entries[entry["id"]] = entry
-        return entries
+                        yield entry
 
     def seen_finished(self) -> dict[str, dict[str, Any]]:
         """Entries, by their ids, of runs that were finished last time and whose directories say so still."""

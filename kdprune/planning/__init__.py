@@ -1,0 +1,1 @@
+"""What to train for a budget, by short runs and curves that are fitted to them."""
