@@ -20,6 +20,7 @@ import torch
 
 from kdprune.config import Config, config_hash, to_dict
 from kdprune.data.dataset import open_data
+from kdprune.files import write_text
 from kdprune.planning.arms import Arm, Sizes
 from kdprune.planning.budget import PASSES, Budget
 from kdprune.planning.curve import LEVEL
