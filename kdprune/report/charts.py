@@ -5,7 +5,7 @@ Of everything that stands for arms the `series` is said: the index of its toggle
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 # Told apart by most eyes on white and on black; after the last, other line styles.
@@ -99,7 +99,7 @@ class Panel:
     """One pair of axes.
 
     Attributes:
-        ticks: of the x axis: where, if not everywhere.
+        ticks: of the x axis: where, if not everywhere, and what is written there.
         names: of the y axis: what stands at 0, 1, …; a panel of many is higher.
     """
 
@@ -108,7 +108,7 @@ class Panel:
     y: str
     marks: Sequence[Mark]
     log_x: bool = False
-    ticks: Sequence[float] | None = None
+    ticks: Mapping[float, str] | None = None
     names: Sequence[str] = ()
 
 
@@ -150,6 +150,14 @@ class Charts:
             self.charts.append(one)
         else:
             self.missing.append(one)
+
+
+def in_units(count: float) -> str:
+    """'270k', '11.2M'."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:.3g}"
 
 
 def colour_of(series: int) -> str:

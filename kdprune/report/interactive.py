@@ -56,11 +56,10 @@ def _figure(panel: Panel, chart: Chart) -> dict[str, Any]:
     x: dict[str, Any] = {"title": {"text": said(panel.x), "standoff": 8}, "zeroline": False, "automargin": True}
     y: dict[str, Any] = {"title": {"text": said(panel.y), "standoff": 8}, "zeroline": False, "automargin": True}
     if panel.log_x:
-        x |= {"type": "log", "dtick": 1, "minor": {"dtick": "D1", "ticks": "outside"}}
+        x |= {"type": "log", "dtick": "D2" if _decades(panel) < 3 else 1}
     if panel.ticks is not None:
-        x |= {"tickmode": "array", "tickvals": list(panel.ticks), "ticktext": [f"{tick:g}" for tick in panel.ticks]}
+        x |= {"tickmode": "array", "tickvals": list(panel.ticks), "ticktext": list(panel.ticks.values())}
         x.pop("dtick", None)
-        x.pop("minor", None)
     if panel.names:
         y |= {
             "tickmode": "array",
@@ -89,6 +88,12 @@ def _figure(panel: Panel, chart: Chart) -> dict[str, Any]:
             "yanchor": "top",
         }
     return {"data": traces, "layout": layout, "label": f"{chart.title}. {panel.title}"}
+
+
+def _decades(panel: Panel) -> float:
+    """How many powers of ten the x axis of a panel spans."""
+    places = [x for mark in panel.marks if isinstance(mark, Line | Points) for x in mark.x if x > 0]
+    return math.log10(max(places) / min(places)) if places else 0.0
 
 
 def _traces(mark: Mark) -> list[Trace]:
@@ -177,7 +182,7 @@ def _heat(mark: Heat) -> list[Trace]:
 
 def _cell_words(mark: Heat) -> list[dict[str, Any]]:
     return [
-        {"x": mark.x[c], "y": mark.y[r], "text": said(word), "showarrow": False}
+        {"x": c, "y": r, "text": said(word), "showarrow": False}  # names that are numbers would be taken for places
         for r, row in enumerate(mark.words)
         for c, word in enumerate(row)
         if word

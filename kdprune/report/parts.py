@@ -188,7 +188,7 @@ def _strip(strip: Strip, name: str) -> str:
     told = text(f"{name}, {strip.kind}: {', '.join(strip.names)}")
     return (
         f'<span class="strip" style="--count:{len(strip.is_kept)}"><img src="{strip.picture}" alt="{told}" '
-        f'title="{told}" loading="lazy">{lines}</span>'
+        f'title="{told}">{lines}</span>'
     )
 
 

@@ -107,7 +107,7 @@ def _values(path: Path, summary: dict[str, Any], finished: bool) -> dict[str, An
     settings = dotted(to_dict(read_config(path)))
     results = dotted({name: part for name, part in summary.items() if name not in _LEFT_OUT})
     epoch, top1 = _last_row(path)
-    state = "finished" if finished else ("running" if _locked(path) else "unfinished")
+    state = "finished" if finished else ("running" if is_locked(path) else "unfinished")
     return {
         "run": path.name,
         "path": str(path),
@@ -175,7 +175,7 @@ def _last_row(path: Path) -> tuple[float | None, float | None]:
         raise ValueError(f"{path / 'metrics.csv'} is damaged: {error}") from None
 
 
-def _locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process works in a run directory now."""
     if not (path / LOCK).exists():
         return False

@@ -61,7 +61,7 @@ def _draw(axes: Axes, panel: Panel) -> None:
     for mark in panel.marks:
         bottoms = _mark(axes, mark, bottoms)
     if panel.ticks is not None:
-        axes.set_xticks(list(panel.ticks), [f"{tick:g}" for tick in panel.ticks])
+        axes.set_xticks(list(panel.ticks), list(panel.ticks.values()))
         axes.minorticks_off()
     if panel.names:
         axes.set_yticks(range(len(panel.names)), [_plain(short(name)) for name in panel.names])

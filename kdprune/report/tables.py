@@ -103,7 +103,7 @@ def reading_words(section: Section) -> str:
         "each keep fraction."
     ]
     if section.baselines:
-        names = list(dict.fromkeys(section.arms[base].label for base in section.baselines.values()))
+        names = list(dict.fromkeys(section.series[section.arms[base].series] for base in section.baselines.values()))
         shown = ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
         words.append(
             f"Δ: mean difference in points to the baseline of the same keep fraction ({shown}), paired by "

@@ -3,8 +3,7 @@
   const data = JSON.parse(document.getElementById("data").textContent);
   const plots = [...document.querySelectorAll(".plot")];
   const dark = matchMedia("(prefers-color-scheme: dark)");
-  const CONFIG = { displaylogo: false, responsive: true, showSendToCloud: false,
-    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "toImage"] };
+  const CONFIG = { displayModeBar: false, responsive: true };  // a drag zooms, a double click goes back
   const stored = (name) => { try { return JSON.parse(sessionStorage.getItem(data.id + name)); } catch { return null; } };
   const store = (name, value) => { try { sessionStorage.setItem(data.id + name, JSON.stringify(value)); } catch { /* a page from disk may have no storage */ } };
 
@@ -15,7 +14,6 @@
     return { paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: colour("--ink"), family: getComputedStyle(document.body).fontFamily, size: 12 },
       hoverlabel: { bgcolor: colour("--card"), bordercolor: colour("--line"), font: { color: colour("--ink") } },
-      modebar: { bgcolor: "rgba(0,0,0,0)", color: colour("--soft"), activecolor: colour("--accent") },
       xaxis: { ...layout.xaxis, ...axis }, yaxis: { ...layout.yaxis, ...axis } };
   };
 
@@ -44,6 +42,7 @@
     for (const gd of plots) {
       const figure = data.figures[+gd.dataset.figure];
       gd.section = +gd.dataset.section;
+      gd.style.height = figure.layout.height + "px";
       gd.setAttribute("role", "img");
       gd.setAttribute("aria-label", figure.label);
       for (const trace of figure.data) {
@@ -59,11 +58,10 @@
   dark.addEventListener("change", retheme);
 
   // Paper is white and of a width of its own.
-  const widths = new Map();
   addEventListener("beforeprint", () => plots.forEach((gd) => {
     if (!gd.data) return;
     const single = gd.closest(".wide, .single") !== null;
-    Plotly.relayout(gd, { ...themed(gd.layout), "font.color": "#16181d", width: single ? 960 : 470 });
+    Plotly.relayout(gd, { ...themed(gd.layout), width: single ? 960 : 470 });
   }));
   addEventListener("afterprint", () => plots.forEach((gd) => gd.data && Plotly.relayout(gd, { ...themed(gd.layout), width: null, autosize: true })));
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdprune.report.bills import Bill
-from kdprune.report.charts import Bars, Chart, Line, Mark, Missing, Panel, Points, Rule, percent
+from kdprune.report.charts import Bars, Chart, Line, Mark, Missing, Panel, Points, Rule, in_units, percent
 from kdprune.report.figures.apart import apart
 from kdprune.report.sections import Arm, Section, title_of
 from kdprune.report.statistics import mean_and_sd, pareto_front
@@ -29,7 +29,13 @@ def against_keep(section: Section) -> Chart | Missing:
             marks.append(Line([_keep(arm) for arm in arms], means, text, series, spreads, label))
     about = "Means over seeds at the last epoch; the bands are ± one standard deviation."
     wide = max(keeps) / min(keeps) > 8
-    return Chart("keep", title, about, [Panel("", "keep fraction", TOP1, marks, wide, keeps)], wide=True)
+    return Chart(
+        "keep",
+        title,
+        about,
+        [Panel("", "keep fraction", TOP1, marks, wide, {keep: f"{keep:g}" for keep in keeps})],
+        wide=True,
+    )
 
 
 def against_teacher(section: Section) -> Chart | Missing:
@@ -63,7 +69,9 @@ def against_teacher(section: Section) -> Chart | Missing:
         student = sizes.pop() if len(sizes) == 1 else None
         if isinstance(student, int):
             marks.append(Rule(student, "student"))
-        panels.append(Panel(", ".join([f"keep {key[0]}", *key[1:]]), "parameters of the teacher", TOP1, marks, True))
+        ticks = {_parameters(arm): in_units(_parameters(arm)) for arm in arms}
+        title_of_panel = ", ".join([f"keep {key[0]}", *key[1:]])
+        panels.append(Panel(title_of_panel, "parameters of the teacher", TOP1, marks, True, ticks))
     about = "Where few samples are kept, a smaller teacher may be the better one. Bars: ± one standard deviation; level line: no teacher."
     return Chart("teacher", title, about, panels)
 

@@ -24,16 +24,16 @@ def training_curves(section: Section) -> Chart | Missing:
     title = "Training curves"
     keeps = sorted({arm.keep for arm in section.arms if arm.keep is not None})
     shown = keeps if len(keeps) <= MOST else [keeps[round(i * (len(keeps) - 1) / (MOST - 1))] for i in range(MOST)]
+    curves = {i: _curves(arm) for i, arm in enumerate(section.arms) if arm.keep in shown}
     panels = []
-    for keep in shown:
-        curves = {i: _curves(arm) for i, arm in enumerate(section.arms) if arm.keep == keep}
-        for column, word, factor in (("test_top1", "top-1, %", 100.0), ("train_loss", "training loss", 1.0)):
-            marks = [
-                mark
+    for column, word, factor in (("test_top1", "top-1, %", 100.0), ("train_loss", "training loss", 1.0)):
+        for keep in shown:
+            lines = [
+                _line(section.arms[index], [one[column] for one in of_runs], factor)
                 for index, of_runs in curves.items()
-                if (mark := _line(section.arms[index], [one[column] for one in of_runs], factor)) is not None
+                if section.arms[index].keep == keep
             ]
-            if marks:
+            if marks := [line for line in lines if line is not None]:
                 panels.append(Panel(f"keep {keep:g}", "epoch", word, marks))
     if not panels:
         return Missing(title, "no run has a metrics.csv yet")
