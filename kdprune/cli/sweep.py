@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from kdprune.checks import check_name
 from kdprune.cli.study import name_of
@@ -43,7 +46,7 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
     from kdprune.sweep.conduct import Sweep
     from kdprune.sweep.journal import FOLDER
     from kdprune.sweep.plan import make_plan
-    from kdprune.sweep.results import collect, save, table
+    from kdprune.sweep.record import write_study
 
     plan = make_plan(study, options.tune_val_fraction, options.tune_seeds)
     _warn(plan)
@@ -54,18 +57,16 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
         return 0
     view = View()
     sweep = Sweep(plan, Path(study.base.output) / FOLDER / study.name, options.retry, view.show)
-    with sweep.journal.owned():
-        try:
+    with contextlib.ExitStack() as stack:
+        with sweep.journal.owned():
+            write_study(plan, sweep.folder)
+            stack.callback(_save, sweep.folder)  # whatever ends it, and when nobody leads it any more
             with view.of(sweep):
                 sweep.conduct(launcher)
-        finally:
-            rows = collect(sweep)
-            paths = save(sweep, rows)
     for arm, choice in sweep.chosen():
         for warning in at_an_end(study, choice):
             log.warning("%s: %s", words(arm) or "tuning", warning)
-    _print_table(table(sweep, rows), f"{study.name}: top-1 at the last epoch, mean ± sd over seeds")
-    print(*paths, sep="\n")
+    _print_tables(sweep.folder)
     for status in sweep.failed:
         _print_failure(status, sweep.log(status.node.id))
     return 0 if sweep.complete else 1
@@ -83,13 +84,28 @@ def _warn(plan: Plan) -> None:
         )
 
 
-def _print_table(lines: list[list[str]], title: str) -> None:
-    table = Table(title=title)
-    for index, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if index >= len(lines[0]) - 2 else "left")
-    for line in lines[1:]:
-        table.add_row(*line)
-    Console(width=None if Console().is_terminal else 160).print(table)
+def _save(folder: Path) -> None:
+    from kdprune.report.report import make_report, save_tables
+
+    save_tables(make_report([folder]), folder)
+
+
+def _print_tables(folder: Path) -> None:
+    """The arms of the study, and where to find more."""
+    from kdprune.report.report import make_report
+    from kdprune.report.tables import CSV, MARKDOWN, NUMBERS, arm_table, cost_words
+
+    report = make_report([folder])
+    for section, bill in zip(report.sections, report.bills, strict=True):
+        head, *lines = arm_table(section, bill)
+        table = Table(title=f"{report.title}: top-1 at the last epoch, mean ± sd over seeds", caption=cost_words(bill))
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index >= len(head) - NUMBERS else "left")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        Console(width=None if Console().is_terminal else 160).print(table)
+    print(folder / CSV, folder / MARKDOWN, sep="\n")
+    print(f"figures: kdprune report {shlex.quote(str(folder))}")
 
 
 def _print_failure(status: Status, file: Path) -> None:

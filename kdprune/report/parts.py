@@ -103,7 +103,8 @@ def arms_card(section: Section, bill: Bill, index: int) -> str:
 def chart_card(chart: Chart, section: int, figures: Iterable[int]) -> str:
     """A figure's title, how to read it, a place for each panel."""
     places = "".join(f'<div class="plot" data-figure="{figure}" data-section="{section}"></div>' for figure in figures)
-    size = "wide" if chart.wide else "many" if len(chart.panels) > 1 else "single"
+    sizes = {1: "wide" if chart.wide else "single", 2: "two", 3: "many"}
+    size = sizes.get(len(chart.panels), "many long")
     left = f'<p class="about">Left out: {text(chart.left_out)}.</p>' if chart.left_out else ""
     return (
         f'<div class="card {size}" id="{chart.id}-{section}"><h3>{text(chart.title)}</h3>'
@@ -123,7 +124,7 @@ def gallery_card(gallery: Gallery, section: int) -> str:
     left = f" Shown are {text(gallery.left_out)}." if gallery.left_out else ""
     series = text(json.dumps(list(gallery.series)))
     return (
-        f'<div class="card many" id="gallery-{section}" data-of="{section}" data-series="{series}">'
+        f'<div class="card many long" id="gallery-{section}" data-of="{section}" data-series="{series}">'
         f"<h3>Images: {text(gallery.label)}</h3>"
         f'<p class="about">A <span class="kept-key">coloured</span> line stands under what was kept.{left}</p>'
         f'<div class="scroll"><table class="gallery"><thead><tr><td></td>{head}</tr></thead><tbody>{"".join(rows)}'

@@ -60,8 +60,8 @@
   // Paper is white and of a width of its own.
   addEventListener("beforeprint", () => plots.forEach((gd) => {
     if (!gd.data) return;
-    const single = gd.closest(".wide, .single") !== null;
-    Plotly.relayout(gd, { ...themed(gd.layout), width: single ? 960 : 470 });
+    const width = gd.closest(".wide, .single") ? 960 : gd.closest(".two") ? 470 : 310;
+    Plotly.relayout(gd, { ...themed(gd.layout), width });
   }));
   addEventListener("afterprint", () => plots.forEach((gd) => gd.data && Plotly.relayout(gd, { ...themed(gd.layout), width: null, autosize: true })));
 
