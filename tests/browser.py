@@ -100,7 +100,9 @@ class Browser:
         return [one["request"]["url"] for one in sent]
 
     def screenshot(self, path: Path, whole: bool = True) -> None:
-        told = self.call("Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._page()} if whole else {}))
+        told = self.call(
+            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._page()} if whole else {})
+        )
         path.write_bytes(base64.b64decode(told["data"]))
 
     def print(self, path: Path) -> None:

@@ -56,7 +56,9 @@ def test_the_paired_difference_is_students(arm, baseline):
     assert found.half_width == pytest.approx(half, abs=1e-9)
     if variance > 1e-6:
         of_scipy = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
-        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(tuple(of_scipy), abs=1e-6)
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+            tuple(of_scipy), abs=1e-6
+        )
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -110,9 +112,7 @@ def test_shared_things_are_counted_once_in_a_sum_and_in_full_alone():
 
 def test_recordings_are_shared_by_what_was_observed():
     scores = {"scorer": "el2n", "origin": {"observed": ["x"]}}
-    one, other = (
-        summary(key, {}, 1.0, inputs={"teachers": [], "scores": scores}) for key in ("a", "b")
-    )
+    one, other = (summary(key, {}, 1.0, inputs={"teachers": [], "scores": scores}) for key in ("a", "b"))
     for run in (one, other):
         run["cost"]["observation"] = {"seconds": 50.0, "forward_samples": 5, "backward_samples": 5}
     assert total([*items_of(one, {}), *items_of(other, {})]).stages == {"recording": 50.0, "training": 2.0}
@@ -387,5 +387,3 @@ def test_a_report_of_a_thousand_runs_takes_seconds():
     assert measured["seconds"] < 20
     assert measured["peak_bytes"] < 1e9
     assert measured["html_bytes"] < 10e6
-
-

@@ -57,12 +57,11 @@ def _conduct(study: Study, launcher: LocalLauncher, options: Any) -> int:
         return 0
     view = View()
     sweep = Sweep(plan, Path(study.base.output) / FOLDER / study.name, options.retry, view.show)
-    with contextlib.ExitStack() as stack:
-        with sweep.journal.owned():
-            write_study(plan, sweep.folder)
-            stack.callback(_save, sweep.folder)  # whatever ends it, and when nobody leads it any more
-            with view.of(sweep):
-                sweep.conduct(launcher)
+    with contextlib.ExitStack() as stack, sweep.journal.owned():
+        write_study(plan, sweep.folder)
+        stack.callback(_save, sweep.folder)  # whatever ends it, and when nobody leads it any more
+        with view.of(sweep):
+            sweep.conduct(launcher)
     for arm, choice in sweep.chosen():
         for warning in at_an_end(study, choice):
             log.warning("%s: %s", words(arm) or "tuning", warning)

@@ -19,14 +19,14 @@ class Line:
     """Points joined by a line, with a band of ± sd where there are any.
 
     Attributes:
-        text: of each point, shown where the pointer is.
+        text: of each point, shown where the pointer is; or one for all, shown with the point's place.
         series: None for what no toggle hides.
         faint: a thin line behind the others, without markers.
     """
 
     x: Sequence[float]
     y: Sequence[float]
-    text: Sequence[str]
+    text: Sequence[str] | str
     series: int | None = None
     sd: Sequence[float] | None = None
     name: str = ""

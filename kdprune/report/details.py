@@ -20,7 +20,7 @@ _RESULTS = (
 
 
 def details_of(sections: Sequence[Section]) -> dict[str, Any]:
-    """`runs` in the order of the sections' entries that have a directory, `common` settings, different `environments`."""
+    """`runs` in the order of the entries that have a directory, settings in `common`, different `environments`."""
     runs: list[dict[str, Any]] = []
     common: list[dict[str, Any]] = []
     environments: list[Any] = []

@@ -131,8 +131,8 @@ def gather(sources: Sequence[Path]) -> Gathered:
                          "(OUTPUT/sweeps/NAME), run directories and folders of them")  # fmt: skip
     entries = _once(entries)
     notes += [
-        f"{study.name} was made by a version that did not write down what its runs share: the seconds of filling cached "
-        "targets are in no arm's cost."
+        f"{study.name} was made by a version that did not write down what its runs share: the seconds of filling "
+        "cached targets are in no arm's cost."
         for study in studies
         if not study.complete_record and any(id.startswith("targets-") for id in study.journal)
     ]

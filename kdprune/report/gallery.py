@@ -65,7 +65,7 @@ class Galleries:
         chosen = _chosen(selections)
         if not chosen:
             return [], "all runs keep all samples"
-        found = []
+        found: list[Gallery] = []
         for selection in chosen[:MOST]:
             id = f"{selection.subset.hash} {'' if selection.scores is None else selection.scores.hash}"
             try:

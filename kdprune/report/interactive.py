@@ -117,7 +117,12 @@ def _line(mark: Line) -> list[Trace]:
         "line": {"color": colour, "width": 1 if mark.faint else 2, "dash": "dot" if mark.faint else style},
         "marker": {"size": 7}, "meta": meta, **_HOVER,
     }  # fmt: skip
-    line |= {"hoverinfo": "skip"} if mark.faint else {"text": list(map(said, mark.text))}
+    if mark.faint:
+        line["hoverinfo"] = "skip"
+    elif isinstance(mark.text, str):
+        line |= {"text": said(mark.text), "hoverinfo": "text+x+y"}
+    else:
+        line["text"] = list(map(said, mark.text))
     if mark.sd is None or not any(mark.sd):
         return [line]
     above = [value + sd for value, sd in zip(y, mark.sd, strict=True)]

@@ -66,8 +66,8 @@ def toggles(section: Section, index: int, hidden: Iterable[int]) -> str:
         else ""
     )
     return (
-        f'<fieldset class="toggles"><legend>Arms on {text(section.title)}</legend><div class="all">{buttons}</div>{find}'
-        f"{boxes}</fieldset>"
+        f'<fieldset class="toggles"><legend>Arms on {text(section.title)}</legend><div class="all">{buttons}</div>'
+        f"{find}{boxes}</fieldset>"
     )
 
 
@@ -94,7 +94,8 @@ def arms_card(section: Section, bill: Bill, index: int) -> str:
     titles = head if len(head) > NUMBERS else ["arm", *head]
     legend = "".join(f"<span>{_swatch(s)} {text(label)}</span>" for s, label in enumerate(section.series))
     return (
-        f'<div class="card table" id="arms-{index}"><h3>Arms</h3><div class="scroll">{_table(titles, rows, NUMBERS)}</div>'
+        f'<div class="card table" id="arms-{index}"><h3>Arms</h3>'
+        f'<div class="scroll">{_table(titles, rows, NUMBERS)}</div>'
         f'<p class="about">{text(reading_words(section))}</p><p class="about">{text(cost_words(bill))}</p></div>'
         f'<div class="printed">{legend}</div>'
     )
@@ -144,7 +145,8 @@ def runs_card(section: Section, index: int, first: int) -> str:
                 cells.append("<td>-</td>")
             else:
                 cells.append(
-                    f'<td><button type="button" class="run" data-run="{number}">{text(entry.run.path.name)}</button></td>'
+                    f'<td><button type="button" class="run" data-run="{number}">{text(entry.run.path.name)}</button>'
+                    "</td>"
                 )
                 number += 1
             cells.append(f'<td><span class="state {text(entry.state)}">{text(entry.state)}</span></td>')
@@ -156,8 +158,8 @@ def runs_card(section: Section, index: int, first: int) -> str:
             rows.append(f'<tr data-of="{index}" data-series="[{arm.series}]">{"".join(cells)}</tr>')
     opened = " open" if len(rows) <= 60 else ""
     return (
-        f'<details class="card runs" id="runs-{index}"{opened}><summary>Runs: {len(rows):,}, each with its settings and '
-        f'surroundings</summary><div class="scroll">{_table(columns, rows, 5, last_text=True)}</div></details>'
+        f'<details class="card runs" id="runs-{index}"{opened}><summary>Runs: {len(rows):,}, each with its settings '
+        f'and surroundings</summary><div class="scroll">{_table(columns, rows, 5, last_text=True)}</div></details>'
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +109,7 @@ def _values(path: Path, summary: dict[str, Any], finished: bool) -> dict[str, An
     results = dotted({name: part for name, part in summary.items() if name not in _LEFT_OUT})
     epoch, top1 = _last_row(path)
     state = "finished" if finished else ("running" if is_locked(path) else "unfinished")
-    return {
+    found = {
         "run": path.name,
         "path": str(path),
         "state": state,
@@ -121,6 +122,7 @@ def _values(path: Path, summary: dict[str, Any], finished: bool) -> dict[str, An
         "cost.seconds": _total(summary, "seconds"),
         "cost.samples": _total(summary, "samples"),
     }
+    return {sys.intern(name): value for name, value in found.items()}  # thousands of runs have the same names
 
 
 def _models(summary: dict[str, Any]) -> dict[str, Any]:

@@ -48,7 +48,8 @@ def selections_of(section: Section, left_out: list[str]) -> list[Selection]:
         for entry in arm.finished[:1]:
             if float(entry.summary.get("keep_fraction", 1.0)) < 1.0:
                 groups.setdefault(_key(entry, arm.keep), []).append((arm.series, entry))
-    found, files = [], {}
+    found: list[Selection] = []
+    files: dict[str, Scores] = {}
     for key, members in groups.items():
         entry = members[0][1]
         assert entry.run is not None

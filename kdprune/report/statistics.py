@@ -6,7 +6,6 @@ Shapes: n repetitions, or pairs of them.
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,7 +33,10 @@ def mean_and_sd(values: Sequence[float]) -> tuple[float | None, float | None]:
     """The mean, and the standard deviation of a sample (n - 1) where there are two or more."""
     if not values:
         return None, None
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+    mean = math.fsum(values) / len(values)
+    if len(values) == 1:
+        return mean, None
+    return mean, math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (len(values) - 1))
 
 
 def paired_difference(

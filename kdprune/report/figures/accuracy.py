@@ -72,7 +72,10 @@ def against_teacher(section: Section) -> Chart | Missing:
         ticks = {_parameters(arm): in_units(_parameters(arm)) for arm in arms}
         title_of_panel = ", ".join([f"keep {key[0]}", *key[1:]])
         panels.append(Panel(title_of_panel, "parameters of the teacher", TOP1, marks, True, ticks))
-    about = "Where few samples are kept, a smaller teacher may be the better one. Bars: ± one standard deviation; level line: no teacher."
+    about = (
+        "Where few samples are kept, a smaller teacher may be the better one. Bars: ± one standard deviation; level "
+        "line: no teacher."
+    )
     return Chart("teacher", title, about, panels)
 
 

@@ -13,7 +13,7 @@ Key = tuple[str, ...]
 
 
 def alpha_by_keep(section: Section) -> Chart | Missing:
-    """Colours are points below the best α of the same keep fraction, since the keep fraction itself matters far more."""
+    """Colours are points below the best α of the same keep fraction, since the keep fraction matters far more."""
     title = "α × keep fraction"
     arms = [arm for arm in section.arms if arm.top1 and arm.keep is not None]
     guided = [arm for arm in arms if arm.guided]
@@ -48,12 +48,13 @@ def _heat(arms: list[Arm], plain: list[Arm]) -> Heat:
     keeps = sorted({keep for _, keep in cells} & {arm.keep or 0.0 for arm in arms})
     alphas = sorted({alpha for alpha, _ in cells})
     means = [[cells[a, k].mean_and_sd[0] if (a, k) in cells else None for k in keeps] for a in alphas]
-    best = [max((row[c] for row in means if row[c] is not None), default=None) for c in range(len(keeps))]
-    marked = [next((r, c) for r, row in enumerate(means) if row[c] == top) for c, top in enumerate(best) if top]
+    columns = [[m for row in means if (m := row[c]) is not None] for c in range(len(keeps))]
+    best = [max(column, default=0.0) for column in columns]
+    marked = [next((r, c) for r, row in enumerate(means) if row[c] == best[c]) for c in range(len(keeps)) if columns[c]]
     return Heat(
         [f"{keep:g}" for keep in keeps],
         [f"{alpha:g}" for alpha in alphas],
-        [[None if m is None else m - (best[c] or 0.0) for c, m in enumerate(row)] for row in means],
+        [[None if m is None else m - best[c] for c, m in enumerate(row)] for row in means],
         [["" if m is None else f"{m:.2f}" for m in row] for row in means],
         [[_text(cells.get((a, k))) for k in keeps] for a in alphas],
         [[cells[a, k].series if (a, k) in cells else None for k in keeps] for a in alphas],

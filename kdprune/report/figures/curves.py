@@ -38,7 +38,13 @@ def training_curves(section: Section) -> Chart | Missing:
     if not panels:
         return Missing(title, "no run has a metrics.csv yet")
     left_out = f"{len(keeps) - len(shown)} further keep fractions" if len(keeps) > len(shown) else ""
-    return Chart("curves", title, "Means over the seeds that reached an epoch.", panels, left_out)
+    return Chart(
+        "curves",
+        title,
+        "Means over the seeds that reached an epoch.",
+        panels,
+        left_out,
+    )
 
 
 def read_curves(path: Path, columns: Sequence[str]) -> dict[str, Curve]:
@@ -66,12 +72,6 @@ def _line(arm: Arm, curves: Sequence[Mapping[float, float]], factor: float) -> M
         return None
     step = max(1, math.ceil(len(epochs) / POINTS))
     chosen = sorted({*epochs[::step], epochs[-1]})
-    y, text = [], []
-    for epoch in chosen:
-        values = [factor * curve[epoch] for curve in curves if epoch in curve]
-        mean, sd = mean_and_sd(values)
-        assert mean is not None
-        y.append(float(f"{mean:.5g}"))
-        spread = "" if sd is None else f" ± {sd:.3g}"
-        text.append(f"{arm.label}, epoch {epoch:g}: {mean:.4g}{spread} (n = {len(values)})")
-    return Line(chosen, y, text, arm.series, name=arm.label, markers=len(chosen) == 1)
+    means = [mean_and_sd([factor * curve[epoch] for curve in curves if epoch in curve])[0] for epoch in chosen]
+    y = [float(f"{mean or 0.0:.4g}") for mean in means]
+    return Line(chosen, y, arm.label, arm.series, name=arm.label, markers=len(chosen) == 1)
