@@ -71,7 +71,7 @@ class Browser:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 90) -> None:
+    def wait(self, expression: str, seconds: float = 240) -> None:
         until = time.monotonic() + seconds
         while not self.ask(expression):
             assert time.monotonic() < until, f"not so after {seconds} s: {expression}; {self.complaints}"
@@ -116,7 +116,7 @@ class Browser:
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:
-            ready, _, _ = select.select([self._from], [], [], 120)
+            ready, _, _ = select.select([self._from], [], [], 240)
             assert ready, "the browser says nothing"
             part = os.read(self._from, 2**20)
             assert part, "the browser has ended"

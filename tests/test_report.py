@@ -294,7 +294,7 @@ def test_a_run_at_several_coordinates_is_one_row(runs, tmp_path):
 ])  # fmt: skip
 def test_a_damaged_study_is_named(tmp_path, damage):
     folder = as_sweep(tmp_path / "s", {}, **damage)
-    with pytest.raises(ValueError, match="study.json"):
+    with pytest.raises(ValueError, match=r"study\.json"):
         read_sweep(folder)
 
 
@@ -349,7 +349,7 @@ def test_settings_read_in_parts_are_those_read_whole(tmp_path_factory, settings)
     try:
         whole = parse_yaml(text)
     except ValueError:
-        with pytest.raises(ValueError, match="settings.yaml"):
+        with pytest.raises(ValueError, match=r"settings\.yaml"):
             read_yaml(file)
         return
     assert read_yaml(file) == whole
@@ -365,7 +365,7 @@ def test_odd_settings_read_in_parts_are_those_read_whole(tmp_path, text):
     try:
         whole = parse_yaml(text)
     except ValueError:
-        with pytest.raises(ValueError, match="settings.yaml"):
+        with pytest.raises(ValueError, match=r"settings\.yaml"):
             read_yaml(file)
         return
     assert read_yaml(file) == whole

@@ -57,7 +57,8 @@ def page(tmp_path_factory):
             paths = [train(runs, {**common, **taught, "subset.keep_fraction": keep, "seed": s})[1] for s in (0, 1)]
             planned[series, keep] = paths
     (planned[SERIES[1], 0.25][0] / "analysis").mkdir()
-    rows = f'class,samples,kept,kept_share,full,pruned,difference\n"{CLASS.replace(chr(34), chr(34) * 2)}",24,6,0.25,0.9,0.5,-0.4\n'
+    quoted = CLASS.replace('"', '""')
+    rows = f'class,samples,kept,kept_share,full,pruned,difference\n"{quoted}",24,6,0.25,0.9,0.5,-0.4\n'
     (planned[SERIES[1], 0.25][0] / "analysis" / "classes.csv").write_text(rows)
     summary = planned[ARM, 0.25][0] / "summary.json"
     summary.write_text(json.dumps({**json.loads(summary.read_text()), "energy": {"kwh": 0.001, "co2_kg": 0.0004,
@@ -145,6 +146,7 @@ def test_figures_are_what_plotly_takes(page):
 
 @needs_browser
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_page_in_a_browser(page):
     """No error, everything drawn, toggles, sorting and details work, by mouse and keyboard; nothing is fetched."""
     path, _ = page
