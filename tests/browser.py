@@ -99,20 +99,14 @@ class Browser:
         sent = [event["params"] for event in self.events if event.get("method") == "Network.requestWillBeSent"]
         return [one["request"]["url"] for one in sent]
 
-    def screenshot(self, path: Path, whole: bool = True) -> None:
-        told = self.call(
-            "Page.captureScreenshot", captureBeyondViewport=whole, **({"clip": self._page()} if whole else {})
-        )
-        path.write_bytes(base64.b64decode(told["data"]))
+    def screenshot(self, path: Path) -> None:
+        """The part of the page that is in the window."""
+        path.write_bytes(base64.b64decode(self.call("Page.captureScreenshot")["data"]))
 
     def print(self, path: Path) -> None:
         """The page as it is printed, a PDF."""
         told = self.call("Page.printToPDF", preferCSSPageSize=True, printBackground=False)
         path.write_bytes(base64.b64decode(told["data"]))
-
-    def _page(self) -> dict[str, float]:
-        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        return {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 16000), "scale": 1}
 
     def _read(self) -> dict[str, Any]:
         while b"\0" not in self._rest:

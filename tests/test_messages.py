@@ -45,6 +45,24 @@ def test_an_option_is_known_by_its_last_part_and_by_near_spelling(given, hint):
     assert explain(f"unrecognized arguments: {given}", OPTIONS, given.split()).endswith(f"; did you mean {hint}")
 
 
+def test_a_group_alone_makes_no_option_near():
+    said = explain("unrecognized arguments: --train.nesterov true", OPTIONS, ["--train.nesterov"])
+    assert said == "unrecognized arguments: --train.nesterov true"
+
+
+@pytest.mark.parametrize(("words", "status"), [(["analyse"], 2), (["analyse", "--help"], 0)])
+def test_analyse_names_all_that_it_does(words, status):
+    code, out, err = said_by(words)
+    assert code == status
+    assert all(f"analyse {what} " in (out if status == 0 else err) for what in ("noise", "ntk", "barrier", "classes"))
+
+
+def test_scores_go_into_a_folder(tmp_path):
+    code, _, err = said_by(["score", "el2n", "--from", str(tmp_path), "--output", "scores.parquet"])
+    assert code == 2
+    assert "--output: scores.parquet given" in err
+
+
 def test_words_without_an_option(tmp_path):
     run = tmp_path / "run"
     run.mkdir()
@@ -203,7 +221,7 @@ def kdprune(*words: str, **pipes):
     return subprocess.Popen([sys.executable, "-m", "kdprune", *words], env=environment, text=True, cwd=REPO, **pipes)
 
 
-@pytest.mark.parametrize("words", [["list", "models"], ["train", "--help"]])
+@pytest.mark.parametrize("words", [["list"], ["list", "models"], ["train", "--help"]])
 def test_a_reader_who_leaves_is_no_error(words):
     running = kdprune(*words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     running.stdout.close()

@@ -20,9 +20,9 @@ from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.locate import snapshots
-from kdprune.pipeline.memorization import COLUMNS as COUNTS
-from kdprune.pipeline.memorization import record_counts
-from kdprune.pipeline.record import OF_TEACHER
+from kdprune.pipeline.recording.memorization import COLUMNS as COUNTS
+from kdprune.pipeline.recording.memorization import record_counts
+from kdprune.pipeline.recording.teacher import OF_TEACHER
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.train import record
 from kdprune.records.rows import About, Column, RowFiles, RowRecord

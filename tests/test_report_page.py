@@ -201,6 +201,9 @@ def test_the_page_in_a_browser(page):
         for kind in ("keyDown", "keyUp"):
             tab.call("Input.dispatchKeyEvent", type=kind, key="Escape", code="Escape", windowsVirtualKeyCode=27)
         tab.wait("!document.querySelector('dialog').open")
+        tab.screenshot(path.with_suffix(".png"))
+        with Image.open(path.with_suffix(".png")) as picture:
+            assert len(picture.convert("RGB").getcolors(2**24)) > 50
         # Dark, and printed.
         light = tab.ask("getComputedStyle(document.body).backgroundColor")
         tab.dark(True)

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from rich.console import Console
 from rich.table import Table
 
 from kdprune.analysis.barrier import error_barriers
@@ -19,6 +18,7 @@ from kdprune.analysis.detect import SHARE, Detected, detect
 from kdprune.analysis.noise import Suspects, hardest_share
 from kdprune.analysis.velocity import velocities
 from kdprune.cli import plots
+from kdprune.cli.console import console
 from kdprune.config import Config
 from kdprune.config.situation import FROM_SCORES
 from kdprune.data.scores import load_scores
@@ -105,7 +105,7 @@ def analyse_classes(options: Any) -> None:
         if not PartialState().is_main_process:
             continue
         _print_table(effect.rows[:50], f"{effect.run.name}: effect on each class, the worst hit first")
-        Console().print(
+        console().print(
             f"kept share and change of accuracy: Pearson {effect.pearson:.3f}, Spearman {effect.spearman:.3f}; "
             f"accuracy of the worst class {100 * effect.worst[0]:.1f}% → {100 * effect.worst[1]:.1f}%"
         )
@@ -129,7 +129,7 @@ def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
         table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(_cell(value) for value in row.values()))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console().print(table)
 
 
 def _print_suspects(found: Suspects, name: str, source: Source | None = None) -> None:

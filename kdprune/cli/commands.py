@@ -152,6 +152,11 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         sys.exit(0)
     command, rest = named(arguments)
     if command not in COMMANDS:
+        if of_two := [name for name in COMMANDS if name.startswith(f"{command} ")]:
+            lines = [f"  {name:16} {COMMANDS[name][2]}" for name in of_two]
+            asked = bool({"-h", "--help"}.intersection(rest))
+            print(*(f"usage: kdprune {command} WHAT …", "", *lines), sep="\n", file=sys.stdout if asked else sys.stderr)
+            sys.exit(0 if asked else 2)
         from kdprune.messages import unknown
 
         sys.exit(_say(f"error: {unknown('command', command, COMMANDS)}", 2))

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 from rich.tree import Tree
 
+from kdprune.cli.console import console
 from kdprune.cli.under_way import clock
 from kdprune.files import in_bytes
 from kdprune.sweep.estimate import Estimate, Estimator, duration, free_bytes
@@ -26,18 +26,18 @@ def print_plan(plan: Plan, jobs: int, threads: int) -> None:
         threads: that a run will have.
     """
     estimates = Estimator(threads).of_plan(plan)
-    console = Console(width=None if Console().is_terminal else 160)
-    console.print(_runs(plan, estimates))
-    console.print(_parts(plan.graph, estimates))
+    out = console()
+    out.print(_runs(plan, estimates))
+    out.print(_parts(plan.graph, estimates))
     total = sum(estimates.values(), Estimate())
     free = free_bytes(Path(plan.study.base.output))
-    console.print(
+    out.print(
         f"about {clock(duration(plan.graph, estimates, jobs))} with {jobs} at a time ({clock(total.seconds)} of runs), "
         f"{total.passes:,} sample passes, {in_bytes(total.bytes)} on disk ({in_bytes(free)} are free)",
         highlight=False,
     )
     if total.bytes > free:
-        console.print("the disk cannot hold it: take --teacher.views, --teacher.top_k, or another --output")
+        out.print("the disk cannot hold it: take --teacher.views, --teacher.top_k, or another --output")
 
 
 def _runs(plan: Plan, estimates: Mapping[str, Estimate]) -> Table:

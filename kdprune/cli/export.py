@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kdprune.cli.console import console
 
 KINDS = ("onnx", "torch-export", "hub-folder")
 
@@ -71,5 +72,5 @@ def print_predictions(options: Namespace) -> int:
         for one in found:
             said = "   ".join(f"{name} {p:.1%}" for name, p in zip(one.classes, one.probabilities, strict=True))
             table.add_row(Text(str(one.path)), Text(one.error, style="red") if one.error else Text(said))
-        Console(width=None if Console().is_terminal else 120).print(table)
+        console(120).print(table)
     return int(any(one.error for one in found))

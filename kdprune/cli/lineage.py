@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from kdprune.cli.console import console
 from kdprune.pipeline.lineage import Node, lineage
 
 
@@ -16,7 +16,7 @@ def print_lineage(run: Path) -> None:
     node = lineage(run)
     tree = Tree(_label(node))
     _grow(tree, node)
-    Console(width=None if Console().is_terminal else 110).print(tree)
+    console(110).print(tree)
 
 
 def _grow(tree: Tree, node: Node) -> None:

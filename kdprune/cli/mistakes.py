@@ -17,6 +17,7 @@ from kdprune.messages import did_you_mean, shown, wrong_value
 from kdprune.typed import types_of
 
 NEAR = 3  # names that are offered
+ALIKE = 0.6  # of 1, as difflib has it
 
 
 def explain(message: str, options: Sequence[str], words: Sequence[str] = ()) -> str:
@@ -92,8 +93,7 @@ def _type_of(name: str) -> Any:
 
 
 def _unknown_setting(name: str, options: Sequence[str]) -> str:
-    hint = did_you_mean(name, [option.removeprefix("--") for option in options], write=str)
-    return f"unknown setting {name!r}{hint}"
+    return f"unknown setting {name!r}{_near_name(name, [option.removeprefix('--') for option in options])}"
 
 
 def _unrecognized(text: str, options: Sequence[str], words: Sequence[str]) -> str:
@@ -127,4 +127,14 @@ def _near_option(given: str, options: Sequence[str]) -> str:
             depth = min(name.count(".") for name in named)
             best = [name for name in named if name in MOST_NEEDED] or [n for n in named if n.count(".") == depth]
             return f"; did you mean {' or '.join(f'--{name}' for name in best[:NEAR])}?"
-    return did_you_mean(f"--{asked}", options, write=str)
+    return _near_name(f"--{asked}", options)
+
+
+def _near_name(given: str, options: Sequence[str]) -> str:
+    """A hint at the option whose whole name is near, and whose own part of it is, too: groups alone make all alike."""
+
+    def own(name: str) -> str:
+        return name.rpartition(".")[2]
+
+    alike = [name for name in options if difflib.SequenceMatcher(None, own(given), own(name)).ratio() >= ALIKE]
+    return did_you_mean(given, alike, write=str)

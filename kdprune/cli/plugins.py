@@ -9,9 +9,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from kdprune.cli.console import console
 from kdprune.messages import unknown
 from kdprune.registry import KINDS, get, names
 from kdprune.scorers.common.apply import declared
@@ -106,7 +106,7 @@ def _print_plugins(kind: str) -> None:
         ) as error:  # of another package: show the rest
             row = [name, str(error)]
         table.add_row(f"  {row[0]}", *row[1:])
-    Console(width=None if Console().is_terminal else WIDTH).print(table, highlight=False)
+    console(WIDTH).print(table, highlight=False)
 
 
 def _of_plugin(kind: str, name: str) -> list[str]:

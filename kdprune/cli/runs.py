@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from kdprune.cli.console import console
 
 log = logging.getLogger("kdprune")
 
@@ -87,13 +88,13 @@ def _sorted(runs: Sequence[Any], name: str) -> list[Any]:
 def _print_table(runs: Sequence[Any], asked: Sequence[str], total: int) -> None:
     from kdprune.report.compare import differing
 
-    console = Console(width=None if Console().is_terminal else WIDTH)
+    out = console(WIDTH)
     columns = {"run": [Text(run.path.name) for run in runs], "state": [_state(run.values) for run in runs]}
     differ = [name for name in differing(runs) if name not in asked]
     left_out = []
     for name in dict.fromkeys(["test_top1", *asked, *differ]):
         cells = [_cell(name, run.values.get(name)) for run in runs]
-        if name in differ and _width({**columns, name: cells}) > console.width:
+        if name in differ and _width({**columns, name: cells}) > out.width:
             left_out.append(name)
         else:
             columns[name] = cells
@@ -104,7 +105,7 @@ def _print_table(runs: Sequence[Any], asked: Sequence[str], total: int) -> None:
         table.add_column(_title(name), justify="left" if name in ("run", "state") else "right", overflow="fold")
     for row in zip(*columns.values(), strict=True):
         table.add_row(*row)
-    console.print(table)
+    out.print(table)
 
 
 def _width(columns: dict[str, list[Text]]) -> int:
@@ -136,11 +137,11 @@ def _print_comparison(first: Path, second: Path) -> None:
     for name in [*differing([one, other]), *results]:
         if one.values.get(name) != other.values.get(name):
             table.add_row(name, *(_cell(name, run.values.get(name)) for run in (one, other)))
-    console = Console(width=None if Console().is_terminal else WIDTH)
+    out = console(WIDTH)
     if table.row_count:
-        console.print(table)
+        out.print(table)
     inputs = differing_inputs(first, second)
-    console.print("\n".join(["contents that differ:", *inputs]) if inputs else "equal keys: one run", markup=False)
+    out.print("\n".join(["contents that differ:", *inputs]) if inputs else "equal keys: one run", markup=False)
 
 
 def _cell(name: str, value: Any) -> Text:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from kdprune.checks import check_seed
+from kdprune.cli.console import console
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config.conditions import Condition, only
 from kdprune.data.scores import Scores, load_scores
@@ -26,6 +26,11 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
         records: folders of one record.
         options: `scores`, `seed`, `output`, `workers`, `launcher` and `ray_address`.
     """
+    if Path(options.output).suffix in (".parquet", ".csv", ".json"):
+        raise ValueError(
+            f"--output: {options.output} given, which looks like a file; it is a folder, one for each score file in "
+            "it, named by its scorer and what it was made of"
+        )
     workers = launched(options.launcher, options.workers, options.ray_address)
     check_seed(options.seed, "--seed")
     warn_of_unused(options, conditions(scorers))
@@ -38,7 +43,7 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
         table.add_column(column, justify="right")
     for path in paths:
         _row(table, load_scores(path))
-    Console(width=None if Console().is_terminal else 160).print(table)
+    console().print(table)
     print(*paths, sep="\n")  # below the table, in its order, where no column cuts them
 
 

@@ -270,15 +270,16 @@ def _print_matrix(title: str, names: Sequence[str], values: Any, beside: Any) ->
 
 
 def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 110)
+    from kdprune.cli.console import console
+
+    out = console(110)
     table = Table(columns[0])
     for column in columns[1:]:
         table.add_column(column, justify="right")
     for row in rows:
         table.add_row(*row)
     if title:
-        console.print(f"\n{title}", highlight=False)
-    console.print(table)
+        out.print(f"\n{title}", highlight=False)
+    out.print(table)

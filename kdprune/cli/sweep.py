@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from kdprune.checks import check_name
+from kdprune.cli.console import console
 from kdprune.cli.study import name_of
 from kdprune.cli.under_way import View
 from kdprune.config import Config
@@ -102,7 +102,7 @@ def _print_tables(folder: Path) -> None:
             table.add_column(name, justify="right" if index >= len(head) - NUMBERS else "left")
         for line in lines:
             table.add_row(*map(Text, line))
-        Console(width=None if Console().is_terminal else 160).print(table)
+        console().print(table)
     print(folder / CSV, folder / MARKDOWN, sep="\n")
     print(f"figures: kdprune report {shlex.quote(str(folder))}")
 

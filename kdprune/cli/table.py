@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
+from kdprune.cli.console import console
 from kdprune.messages import counted
 
 
@@ -30,7 +30,7 @@ def print_table(summaries: list[dict[str, Any]]) -> None:
         student = summary["student"]
         kd = f" with KD (α = {summary['alpha']:.3g})" if summary["teacher"] else " without KD"
         _row(table, f"student {student['name']}{kd}", {**summary, "parameters": student["parameters"]})
-    Console(width=None if Console().is_terminal else 110).print(table)
+    console(110).print(table)
 
 
 def _row(table: Table, name: str, values: dict[str, Any]) -> None:

@@ -21,8 +21,10 @@ from kdprune.geometry.rows import Mapper
 from kdprune.messages import about, listed
 from kdprune.pipeline.dynamic import needs_scores, redraws
 from kdprune.pipeline.job import make_job
-from kdprune.pipeline.record import observed_recipe, record, record_embeddings
+from kdprune.pipeline.record import record
 from kdprune.pipeline.recorder import recorded_epochs
+from kdprune.pipeline.recording.dynamics import observed_recipe
+from kdprune.pipeline.recording.embeddings import record_embeddings
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
 from kdprune.records.rows import RowRecord

@@ -9,6 +9,7 @@ Shapes: N samples of the unpruned training set, P of them that some model saw.
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,15 +29,34 @@ from kdprune.files import load_array, write_whole
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.evaluation import student_logits
 from kdprune.passes.predict import predict
-from kdprune.pipeline.row_record import make_rows, pass_batch
+from kdprune.pipeline.proxies import train_on_parts
+from kdprune.pipeline.recording.recorded import Recorded, cost_of, model_of
+from kdprune.pipeline.recording.rows import make_rows, pass_batch
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
+from kdprune.pipeline.teachers import Train
 from kdprune.records.rows import Column, RowFiles
 from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_summary
 from kdprune.training.interrupt import Interrupted, StopRequest
 
+log = logging.getLogger("kdprune")
+
 COLUMNS = ("trained", "untrained", "right_trained", "right_untrained")
 PARTIAL = ".counts.npy"  # in the folder of a record that is not finished
+
+
+def record_memorization(config: Config, session: Session, train: Train) -> Recorded:
+    """Whether each of M models that saw a part of the data is right about each sample, and whether it saw it."""
+    repeats, fraction = config.record.repeats, config.record.train_fraction
+    if repeats < 4:
+        raise ValueError(
+            f"--record.repeats: {repeats} given, and memorization compares models that saw a sample with models that "
+            "did not: allowed are 4 and more (Feldman & Zhang 2020 took 2,000 for ImageNet, 4,000 for CIFAR-100)"
+        )
+    log.info("memorization: %d trainings on %.0f%% of the data each, or found", repeats, 100 * fraction)
+    runs = train_on_parts(config, session, train)
+    folder = record_counts(runs, partial(model_of, session=session), config, session)
+    return Recorded([folder], cost_of(runs, forward=len(runs) * len(session.data.train)))
 
 
 def record_counts(runs: Sequence[Path], load: Callable[[Path], BuiltModel], config: Config, session: Session) -> Path:
