@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import html
 import json
 import re
 import time
@@ -17,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdprune import __version__
 from kdprune.files import write_text
 from kdprune.report.charts import Chart, Charts
 from kdprune.report.details import details_of
@@ -127,9 +125,7 @@ def _nav(report: Report, charts: Sequence[Charts], galleries: Sequence[Sequence[
 
 def _footer(report: Report) -> str:
     notes = "".join(f"<li>{text(note)}</li>" for note in report.notes)
-    return (
-        f'<ul class="plain">{notes}</ul>' if notes else ""
-    ) + f"<p>Written by kdprune {html.escape(__version__)}.</p>"
+    return (f'<ul class="plain">{notes}</ul>' if notes else "") + "<p>Written by kdprune.</p>"
 
 
 def _plotly() -> str:
