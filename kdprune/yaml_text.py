@@ -7,6 +7,8 @@ can follow. The parser is the one in Python, which can be bounded and is slow, s
 
 from __future__ import annotations
 
+import copy
+import functools
 import re
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from kdprune.messages import shown
 from kdprune.outside import DEEPEST, first_repeated, read_bytes
 
 LONGEST = 2**15  # bytes; the settings of a run take about 4,000
+_PART = re.compile(r"^(?=[A-Za-z_]\w*:)", re.MULTILINE)
 
 
 class YamlError(yaml.YAMLError, ValueError):
@@ -36,9 +39,28 @@ def read_yaml(path: str | Path) -> Any:
     """
     content = read_bytes(path, LONGEST)
     try:
-        return parse_yaml(content.decode())
+        text = content.decode()
+        in_parts = _parse_in_parts(text)
+        return parse_yaml(text) if in_parts is None else in_parts
     except ValueError as error:
         raise ValueError(f"{path} is not valid YAML: {error}") from None
+
+
+def _parse_in_parts(text: str) -> dict[str, Any] | None:
+    """A mapping entry by entry; None where a text is no sequence of whole entries.
+
+    The settings of a thousand runs differ in few entries, and each different one is parsed once.
+    """
+    found: dict[str, Any] = {}
+    for part in filter(None, _PART.split(text)):
+        try:
+            entry = _parse_part(part)
+        except YamlError:
+            return None  # the whole text says where it is wrong
+        if not isinstance(entry, dict) or len(entry) != 1 or found.keys() & entry.keys():
+            return None
+        found |= copy.deepcopy(entry)
+    return found or None
 
 
 def parse_yaml(text: str) -> Any:
@@ -58,6 +80,11 @@ def parse_yaml(text: str) -> Any:
         raise YamlError(f"{error.problem or error.context}{place}") from None
     except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as error:
         raise YamlError(str(error)) from None
+
+
+@functools.lru_cache(maxsize=4096)
+def _parse_part(text: str) -> Any:
+    return parse_yaml(text)
 
 
 def check_bounds(text: str) -> None:

@@ -19,8 +19,9 @@ import yaml
 from helpers import command, plain, start
 
 from kdprune.artefact import read_record
+from kdprune.report.statistics import mean_and_sd
+from kdprune.report.tables import mean_words
 from kdprune.sweep.journal import Journal
-from kdprune.sweep.results import mean_and_sd
 
 TINY: dict[str, Any] = {
     "data": {"augment": "crop(1)"},
@@ -114,7 +115,7 @@ def test_a_sweep_makes_every_run_and_what_they_share_once(undisturbed):
         assert bool(summary["cost"]["target_caching"]["forward_samples"]) == of_its_own
     of_half = [100 * float(row["test_top1"]) for row in rows if row["arm"] == "half"]
     for table in (done.stdout, (file.parent / "out/sweeps/tiny/results.md").read_text()):
-        assert mean_and_sd(of_half) in table
+        assert mean_words(*mean_and_sd(of_half)) in table
     assert "without a teacher" in plain(done.stderr), "arms that need other learning rates are warned of"
 
 
@@ -288,9 +289,3 @@ def test_a_journal_that_was_cut_goes_on(tmp_path):
     journal.write({"id": "a", "state": "finished", "path": str(tmp_path)})
     assert journal.last() == {"a": {"id": "a", "state": "finished", "path": str(tmp_path)}}
     assert journal.seen_finished() == {}, "its directory does not say so"
-
-
-def test_mean_and_sd():
-    assert mean_and_sd([1.0, 2.0, 3.0]) == "2.00 ± 1.00"
-    assert mean_and_sd([1.0]) == "1.00"
-    assert mean_and_sd([]) == "-"

@@ -127,6 +127,15 @@ def runs(options: Namespace) -> int:
     return 0
 
 
+def report(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.report import write_report
+
+    with log_to_console():
+        write_report(options)
+    return 0
+
+
 def show(options: Namespace) -> int:
     from kdprune.cli.lineage import print_lineage
 

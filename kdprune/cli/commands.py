@@ -131,6 +131,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "analyse barrier": (parsers.analyse_barrier, actions.analyse("barrier"), "error barrier of easy and hard samples"),
     "analyse classes": (parsers.analyse_classes, actions.analyse("classes"), "what pruning does to each class"),
     "runs": (parsers.runs, actions.runs, "find, compare and repeat runs"),
+    "report": (parsers.report, actions.report, "what sweeps and runs came to: one page with all figures, and tables"),
     "show": (parsers.show, actions.show, "what a run was made of, as a tree"),
     "verify": (parsers.verify, actions.verify, "check the files of runs, caches and decoded images"),
     "list": (parsers.list, actions.list_plugins, "losses, scorers, selectors and models by name"),

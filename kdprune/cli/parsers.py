@@ -226,6 +226,17 @@ def runs() -> ArgumentParser:
     return parser
 
 
+def report() -> ArgumentParser:
+    from kdprune.cli.report import add_arguments
+
+    parser = _parser(
+        "Write what sweeps and runs came to: one page with all figures that opens without a network, tables as CSV, "
+        "parquet and Markdown."
+    )
+    add_arguments(parser)
+    return parser
+
+
 def show() -> ArgumentParser:
     parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
     parser.add_argument("run", type=str, help="Run directory.")

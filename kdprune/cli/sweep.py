@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
+from rich.text import Text
 
 from kdprune.checks import check_name
 from kdprune.cli.console import console
@@ -47,7 +50,7 @@ def sweep(options: Any, config: Config) -> int:
 def _conduct(study: Study, launcher: Launcher, folder: Path, options: Any) -> int:
     from kdprune.sweep.conduct import Sweep
     from kdprune.sweep.plan import make_plan
-    from kdprune.sweep.results import collect, save, table
+    from kdprune.sweep.record import write_study
 
     plan = make_plan(study, options.tune_val_fraction, options.tune_seeds)
     _warn(plan)
@@ -59,18 +62,15 @@ def _conduct(study: Study, launcher: Launcher, folder: Path, options: Any) -> in
     check_place(launcher, folder)
     view = View()
     sweep = Sweep(plan, folder, options.retry, view.show)
-    with sweep.journal.owned():
-        try:
-            with view.of(sweep):
-                sweep.conduct(launcher)
-        finally:
-            rows = collect(sweep)
-            paths = save(sweep, rows)
+    with contextlib.ExitStack() as stack, sweep.journal.owned():
+        write_study(plan, folder)
+        stack.callback(_save, folder)  # whatever ends it, and when nobody leads it any more
+        with view.of(sweep):
+            sweep.conduct(launcher)
     for arm, choice in sweep.chosen():
         for warning in at_an_end(study, choice):
             log.warning("%s: %s", words(arm) or "tuning", warning)
-    _print_table(table(sweep, rows), f"{study.name}: top-1 at the last epoch, mean ± sd over seeds")
-    print(*paths, sep="\n")
+    _print_tables(sweep.folder)
     for status in sweep.failed:
         _print_failure(status, sweep.log(status.node.id))
     return 0 if sweep.complete else 1
@@ -88,13 +88,28 @@ def _warn(plan: Plan) -> None:
         )
 
 
-def _print_table(lines: list[list[str]], title: str) -> None:
-    table = Table(title=title)
-    for index, name in enumerate(lines[0]):
-        table.add_column(name, justify="right" if index >= len(lines[0]) - 2 else "left")
-    for line in lines[1:]:
-        table.add_row(*line)
-    console().print(table)
+def _save(folder: Path) -> None:
+    from kdprune.report.report import make_report, save_tables
+
+    save_tables(make_report([folder]), folder)
+
+
+def _print_tables(folder: Path) -> None:
+    """The arms of the study, and where to find more."""
+    from kdprune.report.report import make_report
+    from kdprune.report.tables import CSV, MARKDOWN, NUMBERS, arm_table, cost_words
+
+    report = make_report([folder])
+    for section, bill in zip(report.sections, report.bills, strict=True):
+        head, *lines = arm_table(section, bill)
+        table = Table(title=f"{report.title}: top-1 at the last epoch, mean ± sd over seeds", caption=cost_words(bill))
+        for index, name in enumerate(head):
+            table.add_column(name, justify="right" if index >= len(head) - NUMBERS else "left")
+        for line in lines:
+            table.add_row(*map(Text, line))
+        console().print(table)
+    print(folder / CSV, folder / MARKDOWN, sep="\n")
+    print(f"figures: kdprune report {shlex.quote(str(folder))}")
 
 
 def _print_failure(status: Status, file: Path) -> None:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import csv
 import logging
+import sys
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,16 +36,21 @@ class Run:
     Attributes:
         path: the directory.
         values: by name; what an unfinished run has no value of is None.
+        summary: all of summary.json; of an unfinished run, nothing.
     """
 
     path: Path
     values: dict[str, Any]
+    summary: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
-def find_runs(folders: Iterable[Path]) -> list[Run]:
+def find_runs(folders: Iterable[Path], left_out: list[str] | None = None) -> list[Run]:
     """All runs in folders and in the folders below them, by path: students, teachers and proxies.
 
     Runs that cannot be read are named in a warning and left out.
+
+    Args:
+        left_out: is given the same messages.
 
     Raises:
         FileNotFoundError: no such folder.
@@ -57,10 +63,25 @@ def find_runs(folders: Iterable[Path]) -> list[Run]:
             path = settings.parent
             try:
                 if path not in found and read_record(path) is not None:
-                    found[path] = Run(path, _values(path))
+                    found[path] = read_run(path)
             except (ValueError, OSError) as error:
                 log.warning("%s is left out: %s", path, error)
+                if left_out is not None:
+                    left_out.append(f"{path} is left out: {error}")
     return list(found.values())
+
+
+def read_run(path: Path) -> Run:
+    """A run directory, finished or not.
+
+    Raises:
+        FileNotFoundError, ValueError: no run directory; damaged files.
+    """
+    finished = (path / SUMMARY).is_file() and "files" in (read_record(path) or {})
+    summary = read_json(path / SUMMARY) if finished else {}
+    if not isinstance(summary, dict):
+        raise ValueError(f"{path / SUMMARY} is damaged: it holds no summary")
+    return Run(path, _values(path, summary, finished), summary)
 
 
 def full_name(given: str, runs: Sequence[Run]) -> str:
@@ -83,16 +104,12 @@ def full_name(given: str, runs: Sequence[Run]) -> str:
     return shortest[0]
 
 
-def _values(path: Path) -> dict[str, Any]:
+def _values(path: Path, summary: dict[str, Any], finished: bool) -> dict[str, Any]:
     settings = dotted(to_dict(read_config(path)))
-    finished = (path / SUMMARY).is_file() and "files" in (read_record(path) or {})
-    summary = read_json(path / SUMMARY) if finished else {}
-    if not isinstance(summary, dict):
-        raise ValueError(f"{path / SUMMARY} is damaged: it holds no summary")
     results = dotted({name: part for name, part in summary.items() if name not in _LEFT_OUT})
     epoch, top1 = _last_row(path)
-    state = "finished" if finished else ("running" if _locked(path) else "unfinished")
-    return {
+    state = "finished" if finished else ("running" if is_locked(path) else "unfinished")
+    found = {
         "run": path.name,
         "path": str(path),
         "state": state,
@@ -105,6 +122,7 @@ def _values(path: Path) -> dict[str, Any]:
         "cost.seconds": _total(summary, "seconds"),
         "cost.samples": _total(summary, "samples"),
     }
+    return {sys.intern(name): value for name, value in found.items()}  # thousands of runs have the same names
 
 
 def _models(summary: dict[str, Any]) -> dict[str, Any]:
@@ -159,7 +177,7 @@ def _last_row(path: Path) -> tuple[float | None, float | None]:
         raise ValueError(f"{path / 'metrics.csv'} is damaged: {error}") from None
 
 
-def _locked(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process works in a run directory now."""
     if not (path / LOCK).exists():
         return False

@@ -53,10 +53,6 @@ class Journal:
             file.flush()
             os.fsync(file.fileno())
 
-    def last(self) -> dict[str, dict[str, Any]]:
-        """The latest entry for each id; lines that are no entries are passed over."""
-        return {entry["id"]: entry for entry in self.entries()}
-
     def entries(self) -> Iterator[dict[str, Any]]:
         """All entries; lines that are none are passed over."""
         with contextlib.suppress(FileNotFoundError), open_regular(self.folder / FILE) as file:
@@ -65,6 +61,10 @@ class Journal:
                     entry = parse_json(line, str(self.folder / FILE))
                     if isinstance(entry, dict) and isinstance(entry.get("id"), str):
                         yield entry
+
+    def last(self) -> dict[str, dict[str, Any]]:
+        """The latest entry for each id."""
+        return {entry["id"]: entry for entry in self.entries()}
 
     def seen_finished(self) -> dict[str, dict[str, Any]]:
         """Entries, by their ids, of runs that were finished last time and whose directories say so still."""

@@ -1,0 +1,254 @@
+"""The rows of a report: runs with the arm and the seed that they stand for, from sweeps and from folders of runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from kdprune.report.compare import differing
+from kdprune.report.runs import Run, find_runs, read_run
+from kdprune.report.study import Planned, Study, is_sweep, read_sweep
+from kdprune.sweep.study import is_seed, value_words
+
+log = logging.getLogger("kdprune")
+
+STUDY = "study"  # the coordinate that tells several sweeps of one report apart
+ABOUT_TEACHER = ("teacher.", "distill.")
+
+Words = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that tried a choice of settings.
+
+    Attributes:
+        id: in its study.
+        path: of its directory; None where it failed.
+        caching: seconds of filling its cached targets ahead of it.
+        lost: seconds that a failure took.
+    """
+
+    id: str
+    path: Path | None
+    caching: float = 0.0
+    lost: float = 0.0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A run of a report.
+
+    Attributes:
+        coordinates: what its arm is, in words; all but the seeds.
+        seeds: that tell it apart from other runs of the arm.
+        state: finished, running, unfinished, waiting, failed, lost.
+        run: its directory, where there is one.
+        tuned: settings that were chosen for it, in words.
+        trials: the runs that chose them.
+        caching: seconds of filling its cached targets ahead of it, which no summary has.
+    """
+
+    coordinates: Words
+    seeds: Words
+    state: str
+    run: Run | None
+    error: str = ""
+    tuned: Words = field(default_factory=dict)
+    trials: tuple[Trial, ...] = ()
+    caching: float = 0.0
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """Settings and results by dotted names; nothing of a run without a directory."""
+        return {} if self.run is None else self.run.values
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        return {} if self.run is None else self.run.summary
+
+    @property
+    def finished(self) -> bool:
+        return self.state == "finished" and self.run is not None
+
+    @property
+    def top1(self) -> float | None:
+        """At the last epoch, of a finished run, in percent."""
+        top1 = self.values.get("test_top1") if self.finished else None
+        return 100 * top1 if isinstance(top1, int | float) else None
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What a report is of.
+
+    Attributes:
+        entries: in the order in which they were found.
+        studies: the sweeps among the sources.
+        notes: what a reader should know: what was left out, what the studies warn of.
+        axis_of: names that change together with each name.
+    """
+
+    entries: list[Entry]
+    studies: list[Study]
+    notes: list[str]
+    axis_of: Mapping[str, frozenset[str]]
+    warnings: list[str] = field(default_factory=list)
+
+
+def gather(sources: Sequence[Path]) -> Gathered:
+    """Find the runs of sweeps and folders.
+
+    Args:
+        sources: folders of sweeps (`<output>/sweeps/NAME`), run directories, folders of them.
+
+    Raises:
+        FileNotFoundError: no such folder.
+        ValueError: no run at all; a damaged study.json.
+    """
+    for source in sources:
+        if not source.is_dir():
+            raise FileNotFoundError(f"no such folder: {source}")
+    studies = [read_sweep(source) for source in sources if is_sweep(source)]
+    entries = [entry for study in studies for entry in _of_study(study, len(studies) > 1)]
+    notes: list[str] = []
+    known = {entry.run.path.resolve() for entry in entries if entry.run is not None}
+    folders = [source for source in sources if not is_sweep(source)]
+    loose = [run for run in find_runs(folders, notes) if run.path.resolve() not in known]
+    students = [run for run in loose if run.values.get("seeds.role") == "student"]
+    if students or entries:
+        if left := len(loose) - len(students):
+            notes.append(f"{left:,} teachers and proxies in the folders are no rows of their own.")
+        loose = students
+    mixed = bool(entries)
+    for runs in _by_data(loose):
+        entries += _loose(runs, mixed)
+    if not entries:
+        raise ValueError(f"{', '.join(map(str, sources))}: no run there; allowed are folders of sweeps "
+                         "(OUTPUT/sweeps/NAME), run directories and folders of them")  # fmt: skip
+    entries = _once(entries)
+    notes += [
+        f"{study.name} was made by a version that did not write down what its runs share: the seconds of filling "
+        "cached targets are in no arm's cost."
+        for study in studies
+        if not study.complete_record and any(id.startswith("targets-") for id in study.journal)
+    ]
+    warnings = list(dict.fromkeys(warning for study in studies for warning in study.warnings))
+    axis_of = {name: frozenset(axis) for study in studies for axis in study.axes for name in axis}
+    return Gathered(entries, studies, notes, axis_of, warnings)
+
+
+def _of_study(study: Study, several: bool) -> Iterable[Entry]:
+    """A row for each run that was planned, in the order of the study.
+
+    One that stands at several coordinates, such as a run without a teacher at every α, has those that they share.
+    """
+    place = {STUDY: study.name} if several else {}
+    for planned in _merged(study.runs):
+        entry = study.journal.get(planned.id, {})
+        state, error = study.state(planned)
+        run = _read(str(entry.get("path", ""))) if state == "finished" else None
+        if state == "finished" and run is None:
+            state, error = "lost", f"{entry.get('path')} is not there, or cannot be read"
+        coordinates = place | {n: w for n, w in planned.coordinates.items() if not is_seed(n)}
+        seeds = {n: w for n, w in planned.coordinates.items() if is_seed(n)}
+        chosen = entry.get("tuned")
+        tuned = {name: value_words(chosen[name]) for name in chosen} if isinstance(chosen, dict) else {}
+        trials = tuple(_trial(study, id) for id in planned.tried)
+        caching = _caching(study, planned.needs, run.values if run is not None else {})
+        yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching)
+
+
+def _merged(runs: Iterable[Planned]) -> Iterable[Planned]:
+    groups: dict[str, list[Planned]] = {}
+    for run in runs:
+        groups.setdefault(run.id, []).append(run)
+    for first, *others in groups.values():
+        shared = {n: w for n, w in first.coordinates.items() if all(o.coordinates.get(n) == w for o in others)}
+        yield replace(first, coordinates=shared)
+
+
+def _trial(study: Study, id: str) -> Trial:
+    entry = study.journal.get(id, {})
+    if entry.get("state") != "finished" or not isinstance(entry.get("path"), str):
+        return Trial(id, None, lost=_seconds(entry) if entry.get("state") == "failed" else 0.0)
+    needs = study.nodes.get(id, {}).get("needs", ())
+    return Trial(id, Path(entry["path"]), _caching(study, needs, {}))
+
+
+def _caching(study: Study, needs: Iterable[str], values: Mapping[str, Any]) -> float:
+    """Seconds of filling cached targets. Where one pass filled those of several teachers, a run has its own part."""
+    teachers = values.get("teacher.models")
+    count = len(teachers) if isinstance(teachers, list) else 1
+    found = 0.0
+    for id in study.all_needs(needs):
+        node = study.nodes.get(id, {})
+        if node.get("kind") == "targets":
+            several = node.get("teachers")
+            share = min(1.0, count / several) if isinstance(several, int) and several > 0 else 1.0
+            found += share * _seconds(study.journal.get(id, {}))
+    return found
+
+
+def _seconds(entry: Mapping[str, Any]) -> float:
+    seconds = entry.get("seconds")
+    return float(seconds) if isinstance(seconds, int | float) else 0.0
+
+
+def _loose(runs: Sequence[Run], mixed: bool) -> list[Entry]:
+    """Runs of no sweep: an arm is what differs between them, but for the seeds.
+
+    What is about teachers is compared among runs that have one.
+    """
+    guided = [run for run in runs if run.values.get("teacher.models")]
+    among_guided = set(differing(guided)) | {"teacher.models"}
+    names = [n for n in differing(runs) if n in among_guided or not n.startswith((*ABOUT_TEACHER, "seeds.teacher"))]
+    seeds = list(dict.fromkeys(["seed", *(name for name in names if is_seed(name))]))
+    arms = [name for name in names if not is_seed(name)]
+    place = {STUDY: "runs"} if mixed else {}
+    found = []
+    for run in sorted(runs, key=lambda run: [_in_order(run.values.get(name)) for name in arms]):
+        has_teacher = bool(run.values.get("teacher.models"))
+        told = [n for n in arms if has_teacher or n == "teacher.models" or not n.startswith(ABOUT_TEACHER)]
+        coordinates = {name: value_words(run.values.get(name)) for name in told}
+        own = {name: value_words(run.values.get(name)) for name in seeds}
+        found.append(Entry(place | coordinates, own, run.values["state"], run))
+    return found
+
+
+def _in_order(value: Any) -> tuple[int, float, str]:
+    """Nothing comes first, then numbers, then texts."""
+    if isinstance(value, int | float):
+        return 1, float(value), ""
+    return (0, 0.0, "") if value in (None, []) else (2, 0.0, str(value))
+
+
+def _by_data(runs: Sequence[Run]) -> Iterable[list[Run]]:
+    """Runs of one data set together, as far as that can be told; what differs between data sets is no arm."""
+    groups: dict[Any, list[Run]] = {}
+    prints = {run.values["data.dataset"]: run.summary.get("dataset_fingerprint") for run in runs if run.summary}
+    for run in runs:
+        name = run.values["data.dataset"]
+        groups.setdefault(run.summary.get("dataset_fingerprint", prints.get(name, name)), []).append(run)
+    return groups.values()
+
+
+def _once(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, of which none says the same as another: runs that two studies share stand in both."""
+    found: dict[tuple[Any, ...], Entry] = {}
+    for entry in entries:
+        place = (*sorted(entry.coordinates.items()), *sorted(entry.seeds.items()))
+        key = (place, None if entry.run is None else entry.run.path.resolve())
+        found.setdefault(key, entry)
+    return list(found.values())
+
+
+def _read(path: str) -> Run | None:
+    try:
+        return read_run(Path(path))
+    except (ValueError, OSError) as error:
+        log.warning("%s is left out: %s", path, error)
+        return None

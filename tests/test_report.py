@@ -1,0 +1,389 @@
+"""Reports: what repetitions say, what runs cost, which runs belong together, and what the files then hold."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import scipy.stats
+import yaml
+from helpers import said_by, script, train, unfinish
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kdprune.config import Config, to_dict
+from kdprune.report.costs import Item, items_of, total
+from kdprune.report.entries import gather
+from kdprune.report.report import make_report, save_tables
+from kdprune.report.sections import label_of, sections_of
+from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
+from kdprune.report.study import read_sweep
+from kdprune.report.tables import arm_table, mean_words
+from kdprune.report.watch import follow
+from kdprune.sweep.journal import Journal
+from kdprune.yaml_text import parse_yaml, read_yaml
+
+NUMBERS = st.floats(-100, 100).map(lambda x: round(x, 3))
+
+
+def results(seeds):
+    return st.dictionaries(seeds, NUMBERS, max_size=6)
+
+
+@given(results(st.integers(0, 7)), results(st.integers(0, 7)))
+def test_the_paired_difference_is_students(arm, baseline):
+    found = paired_difference(arm, baseline)
+    seeds = [seed for seed in arm if seed in baseline]
+    assert found.n == len(seeds)
+    assert found.unpaired == sum(s not in baseline for s in arm) + sum(s not in arm for s in baseline)
+    differences = [float(arm[seed]) - float(baseline[seed]) for seed in seeds]
+    if not seeds:
+        assert (found.mean, found.half_width) == (None, None)
+        return
+    mean = sum(differences) / len(differences)
+    assert found.mean == pytest.approx(mean)
+    if len(seeds) == 1:
+        assert found.half_width is None, "one pair says nothing of the spread"
+        return
+    variance = sum((d - mean) ** 2 for d in differences) / (len(differences) - 1)
+    half = scipy.stats.t.ppf(0.975, len(differences) - 1) * math.sqrt(variance / len(differences))
+    assert found.half_width == pytest.approx(half, abs=1e-9)
+    if variance > 1e-6:
+        of_scipy = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+        assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
+            tuple(of_scipy), abs=1e-6
+        )
+
+
+def test_the_interval_covers_as_often_as_it_says():
+    draws = np.random.default_rng(0).normal(1.0, 2.0, (2000, 3))
+    found = [paired_difference(dict(enumerate(row)), dict.fromkeys(range(3), 0.0)) for row in draws]
+    covered = np.mean([abs(one.mean - 1.0) <= one.half_width for one in found])
+    assert 0.93 < covered < 0.97
+
+
+def test_mean_and_sd():
+    assert mean_words(*mean_and_sd([1.0, 2.0, 3.0])) == "2.00 ± 1.00"
+    assert mean_words(*mean_and_sd([1.0])) == "1.00"
+    assert mean_words(*mean_and_sd([])) == "-"
+
+
+@given(st.lists(st.tuples(st.integers(0, 5).map(float), st.integers(0, 5).map(float)), max_size=12))
+def test_the_pareto_front_is_what_nothing_beats(points):
+    def beaten(one):
+        return any(o[0] <= one[0] and o[1] >= one[1] and o != one for o in points)
+
+    assert sorted(pareto_front(points)) == [i for i, point in enumerate(points) if not beaten(point)]
+    costs = [points[i][0] for i in pareto_front(points)]
+    assert costs == sorted(costs)
+
+
+def summary(key: str, teachers: dict[str, float], training: float, **more):
+    """Of a run with teachers that were trained here, by their seconds."""
+    whole = {"seconds": sum(teachers.values()), "forward_samples": 100 * len(teachers), "backward_samples": 0}
+    return {
+        "key_hash": key, "subset_hash": "s", "epochs": 4.0, "kept": 10, "key": {"seeds": {"data": 0}},
+        "teacher": [{"name": n, "weights_hash": n, "training": {"train_seconds": s}} for n, s in teachers.items()],
+        "inputs": {"teachers": [{"run": f"run-{name}"} for name in teachers], "scores": None},
+        "cost": {"teacher_training": whole, "student_training": {"seconds": training, "forward_samples": 7,
+                 "backward_samples": 7, "lost": {"seconds": 99.0, "samples": 99}}},
+        **more,
+    }  # fmt: skip
+
+
+def test_shared_things_are_counted_once_in_a_sum_and_in_full_alone():
+    cached = {"teacher.targets": "cached", "teacher.views": None}
+    first = items_of(summary("a", {"small": 10.0}, 1.0), cached, caching=3.0)
+    second = items_of(summary("b", {"small": 10.0}, 2.0), cached, caching=3.0)
+    both = items_of(summary("c", {"small": 10.0, "large": 30.0}, 4.0), {})
+    assert total(first).stages == {"teacher": 10.0, "caching": 3.0, "training": 1.0}
+    assert total(first).passes == 100 + 14 + 4 * 10  # targets of four views of ten samples, whoever filled them
+    assert total([*first, *second]).seconds == 10 + 3 + 1 + 2
+    assert total([*first, *second, *both]).seconds == pytest.approx(10 + 30 + 3 + 1 + 2 + 4)
+    assert total([*first, Item("tuning", first[0].id, 10.0, 0.0)]).stages["teacher"] == 10.0
+    assert items_of({}, {}) == []
+
+
+def test_recordings_are_shared_by_what_was_observed():
+    scores = {"scorer": "el2n", "origin": {"observed": ["x"]}}
+    one, other = (summary(key, {}, 1.0, inputs={"teachers": [], "scores": scores}) for key in ("a", "b"))
+    for run in (one, other):
+        run["cost"]["observation"] = {"seconds": 50.0, "forward_samples": 5, "backward_samples": 5}
+    assert total([*items_of(one, {}), *items_of(other, {})]).stages == {"recording": 50.0, "training": 2.0}
+
+
+# ---- runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two arms at two keep fractions, two seeds."""
+    output = tmp_path_factory.mktemp("runs")
+    for keep in (0.1, 0.5):
+        for seed in (0, 1):
+            options = {"seed": seed, "subset.keep_fraction": keep, "train.steps": 4, "train.eval_every": 1}
+            train(output, options)
+            train(output, {**options, "teacher.models": ["mlp_64"], "seeds.teacher": 0, "distill.alpha": 0.5})
+    return output
+
+
+def students(folder: Path) -> list[Path]:
+    return sorted(path.parent for path in folder.glob("*/summary.json"))
+
+
+def as_sweep(folder: Path, arms: dict[str, list[Path]], /, **changes) -> Path:
+    """The folder of a sweep whose arms are runs that there are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    journal, planned = Journal(folder), []
+    for arm, paths in arms.items():
+        for seed, path in enumerate(paths):
+            id = f"run-{arm}-{seed}"
+            planned.append({"id": id, "coordinates": {"arm": arm, "seed": str(seed)}, "needs": [], "tried": []})
+            journal.write({"id": id, "state": "finished", "seconds": 1.0, "path": str(path)})
+    content = {"format": "kdprune study 1", "name": folder.name, "axes": [["arm"], ["seed"]], "tuned": [],
+               "warnings": [], "nodes": {}, "runs": planned, **changes}  # fmt: skip
+    (folder / "study.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_runs_become_arms_by_what_differs_but_the_seeds(runs, tmp_path):
+    report = make_report([runs])
+    (section,) = report.sections
+    assert section.series == ["no teacher", "teacher mlp_64"]
+    assert [arm.label for arm in section.arms] == [
+        "no teacher · keep 0.1", "teacher mlp_64 · keep 0.1", "no teacher · keep 0.5", "teacher mlp_64 · keep 0.5",
+    ]  # fmt: skip
+    assert {len(arm.entries) for arm in section.arms} == {2}
+    assert section.baselines == {1: 0, 3: 2}, "the arm without a teacher at the same keep fraction"
+    assert section.difference(1).n == 2, "paired by seed, although only one of two has a teacher's seed"
+    assert "1 teachers" in report.notes[0]
+    assert "without a teacher" in report.warnings[0], "one learning rate for all"
+    bill = report.bills[0]
+    teacher = next(runs.glob("teachers/*/summary.json"))
+    seconds = json.loads(teacher.read_text())["train_seconds"]
+    assert bill.once.stages["teacher"] == pytest.approx(seconds)
+    assert bill.apart - bill.once.seconds == pytest.approx(3 * seconds)
+    rows = list(csv.DictReader(save_tables(report, tmp_path)[0].read_text().splitlines()))
+    assert len(rows) == 8
+    for row in rows:
+        whole = json.loads((Path(row["run"]) / "summary.json").read_text())
+        assert float(row["test_top1"]) == whole["test_top1"]
+        assert row["key.seeds.weights"] == str(whole["key"]["seeds"]["weights"]), "all of summary.json"
+        assert row["state"] == "finished"
+        assert float(row["alone_seconds"]) >= whole["train_seconds"]
+    table = pq.read_table(tmp_path / "results.parquet")
+    assert table.num_rows == 8
+    assert str(table.schema.field("test_top1").type) == "double"
+    assert table["arm"].to_pylist() == [row["arm"] for row in rows]
+    text = (tmp_path / "results.md").read_text()
+    assert "**Warning.**" in text
+    assert text.count("baseline |") == 2
+    assert text.count("| **") == 2, "the best of each keep fraction"
+
+
+def test_a_table_is_honest_about_one_seed_and_about_seeds_without_a_partner(runs, tmp_path):
+    report = make_report([runs])
+    plain = [entry.run.path for entry in report.sections[0].arms[0].entries]
+    guided = [entry.run.path for entry in report.sections[0].arms[1].entries]
+    (section,) = make_report([as_sweep(tmp_path / "one", {"plain": plain[:1], "kd": guided[:1]})]).sections
+    lines = arm_table(section, make_report([tmp_path / "one"]).bills[0])
+    assert "±" not in lines[2][1]
+    assert "1 pair" in lines[2][3]
+    assert "[" not in lines[2][3]
+    (section,) = make_report([as_sweep(tmp_path / "two", {"plain": plain, "kd": guided[:1]})]).sections
+    assert section.difference(1).unpaired == 1
+    assert "1 unpaired" in arm_table(section, make_report([tmp_path / "two"]).bills[0])[2][3]
+
+
+def test_a_baseline_can_be_named(runs, tmp_path):
+    paths = students(runs)
+    folder = as_sweep(tmp_path / "s", {"a": paths[:2], "b": paths[2:4]})
+    (section,) = sections_of(gather([folder]), {"arm": "b"})
+    assert [section.arms[i].coordinates["arm"] for i in section.baselines.values()] == ["b"]
+    (section,) = sections_of(gather([folder]))
+    assert section.baselines == {0: 1}, "the arm without a teacher"
+    (section,) = sections_of(gather([folder]), {"arm": "a"})
+    assert section.baselines == {1: 0}
+    with pytest.raises(ValueError, match=r"--baseline: .*arm=a"):
+        make_report([folder], {"arm": "c"})
+
+
+def test_half_written_runs_are_said_and_the_others_reported(runs, tmp_path):
+    folder = tmp_path / "runs"
+    shutil.copytree(runs, folder)
+    first, second, third, fourth, *_ = students(folder)
+    (first / "summary.json").write_text("{")
+    (second / "summary.json").unlink()
+    unfinish(second)
+    (third / "metrics.csv").write_text("epoch\nx")
+    (fourth / "config.yaml").write_text("a: [")
+    report = make_report([folder])
+    (section,) = report.sections
+    states = [entry.state for entry in section.entries]
+    assert sorted(states) == ["finished"] * 4 + ["unfinished"]
+    for broken in (first, third, fourth):
+        assert any(broken.name in note and "left out" in note for note in report.notes)
+
+
+def test_runs_of_different_data_are_kept_apart_and_said(runs, tmp_path):
+    folder = tmp_path / "runs"
+    shutil.copytree(runs, folder)
+    other = students(folder)[0]
+    content = json.loads((other / "summary.json").read_text())
+    content |= {"dataset_fingerprint": "f" * 64, "dataset": "other"}
+    (other / "summary.json").write_text(json.dumps(content))
+    report = make_report([folder])
+    assert [(section.title, len(section.entries)) for section in report.sections] == [("digits", 7), ("other", 1)]
+    save_tables(report, tmp_path)
+    text = (tmp_path / "results.md").read_text()
+    assert "on 2 data sets, which are kept apart" in text
+    assert text.count("\n## ") == 2
+
+
+def test_a_sweep_of_an_early_version_is_read_from_its_journal(runs, tmp_path):
+    paths = students(runs)
+    for seed, path in enumerate(paths[:2]):
+        place = {"coordinates": {"arm": "a", "seed": str(seed)}, "tuned": {"train.lr": 0.1}}
+        Journal(tmp_path).write({"id": f"final-run-{seed}", "state": "finished", "path": str(path), **place})
+        Journal(tmp_path).write({"id": f"run-{seed}", "state": "failed", "seconds": 5.0, **place})
+    (section,) = make_report([tmp_path]).sections
+    assert [arm.label for arm in section.arms] == ["a"]
+    assert section.arms[0].tuned == {"train.lr": "0.1"}
+    study = read_sweep(tmp_path)
+    assert study.runs[0].tried == ("run-0", "run-1")
+    assert make_report([tmp_path]).bills[0].once.stages["tuning"] == 10.0
+
+
+def test_states_of_a_sweep(runs, tmp_path):
+    path = students(runs)[0]
+    folder = as_sweep(
+        tmp_path / "s", {"a": [path]},
+        nodes={"training-1": {"kind": "training", "what": "teacher mlp", "needs": []}},
+        runs=[{"id": f"run-{name}", "coordinates": {"arm": name, "seed": "0"}, "needs": ["training-1"], "tried": []}
+              for name in ("done", "failed", "waiting")],
+    )  # fmt: skip
+    Journal(folder).write({"id": "run-done", "state": "finished", "path": str(path)})
+    Journal(folder).write({"id": "run-failed", "state": "failed", "error": "it diverged"})
+    states = {entry.coordinates["arm"]: (entry.state, entry.error) for entry in gather([folder]).entries}
+    assert states == {"done": ("finished", ""), "failed": ("failed", "it diverged"), "waiting": ("waiting", "")}
+    Journal(folder).write({"id": "training-1", "state": "failed", "error": "boom"})
+    states = {entry.coordinates["arm"]: (entry.state, entry.error) for entry in gather([folder]).entries}
+    assert states["waiting"] == ("lost", "needs teacher mlp, which failed")
+    Journal(folder).write({"id": "run-done", "state": "finished", "path": str(tmp_path / "gone")})
+    assert next(entry.state for entry in gather([folder]).entries) == "lost"
+
+
+def test_a_run_at_several_coordinates_is_one_row(runs, tmp_path):
+    path = students(runs)[0]
+    place = [{"id": "run-1", "coordinates": {"arm": "none", "distill.alpha": a, "seed": "0"}, "needs": [], "tried": []}
+             for a in ("0.5", "1")]  # fmt: skip
+    folder = as_sweep(tmp_path / "s", {}, runs=place)
+    Journal(folder).write({"id": "run-1", "state": "finished", "path": str(path)})
+    (entry,) = gather([folder]).entries
+    assert entry.coordinates == {"arm": "none"}
+
+
+@pytest.mark.parametrize("damage", [
+    {"format": "kdprune study 9"}, {"runs": [{"id": 1}]}, {"nodes": {"a": []}}, {"axes": "arm"}, {"name": None},
+])  # fmt: skip
+def test_a_damaged_study_is_named(tmp_path, damage):
+    folder = as_sweep(tmp_path / "s", {}, **damage)
+    with pytest.raises(ValueError, match=r"study\.json"):
+        read_sweep(folder)
+
+
+@pytest.mark.parametrize(("words", "complaint"), [
+    (["nowhere"], "no such folder: nowhere"), (["EMPTY"], "no run there"), (["RUNS", "--figures", "gif"], "gif"),
+    (["RUNS", "--baseline", "teacher.models"], "NAME=VALUE"), (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
+])  # fmt: skip
+def test_mistakes_are_said(runs, tmp_path, words, complaint):
+    places = {"EMPTY": tmp_path, "RUNS": runs}
+    status, _, said = said_by(["report", *(places.get(word, word) for word in words)])
+    assert status == 2
+    assert complaint in said
+    assert not (runs / "report").exists(), "nothing was written"
+
+
+def test_labels():
+    assert label_of({"arm": "α 0.5", "subset.keep_fraction": "0.1"}) == "α 0.5 · keep 0.1"
+    assert label_of({"teacher.models": "none", "distill.alpha": "0.5"}) == "no teacher"
+    assert label_of({}) == "all runs"
+
+
+def test_following_writes_at_each_change_and_ends_with_the_sweep(runs, tmp_path):
+    folder, written = as_sweep(tmp_path / "s", {"a": students(runs)[:1]}), []
+
+    class Writer:
+        def write(self, report, watching=False):
+            written.append((len([e for e in report.gathered.entries if e.finished]), watching))
+            if len(written) == 1:  # something happens meanwhile
+                Journal(folder).write({"id": "run-a-0", "state": "finished", "path": str(students(runs)[1])})
+            elif len(written) == 2:
+                lead.__exit__(None, None, None)
+            return []
+
+    lead = Journal(folder).owned()
+    lead.__enter__()
+    follow([folder], lambda: make_report([folder]), Writer(), lambda paths: None, every=0.01)
+    assert written == [(1, True), (1, True), (1, False)]
+
+
+SETTINGS = st.fixed_dictionaries({}, optional={
+    "seed": st.integers(), "name": st.none() | st.text(max_size=30), "output": st.text(min_size=1, max_size=200),
+    "data": st.dictionaries(st.sampled_from(["a", "b_c", "d"]), st.none() | st.text() | st.floats(allow_nan=False)),
+    "log_with": st.lists(st.text(max_size=9), max_size=3),
+})  # fmt: skip
+
+
+@given(SETTINGS)
+def test_settings_read_in_parts_are_those_read_whole(tmp_path_factory, settings):
+    text = yaml.safe_dump(settings, sort_keys=False)
+    file = tmp_path_factory.getbasetemp() / "settings.yaml"
+    file.write_text(text)
+    try:
+        whole = parse_yaml(text)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"settings\.yaml"):
+            read_yaml(file)
+        return
+    assert read_yaml(file) == whole
+
+
+@pytest.mark.parametrize("text", [
+    "a: 1\na: 2\n", "a: 1\n---\nb: 2\n", "a: [1,\nb: 2]\n", 'a: "x\nb: y"\n', "a: &x 1\nb: *x\n", "- a\n", "", "# only",
+    "a: {b: 1,\n c: 2}\nd: |\n  e: f\n", "a: 'x\n\n  y'\nb: 1\n", "a: 1\n? b\n: 2\n", "a: 1\nb:\n- c: 1\n", "..x: 1\n",
+])  # fmt: skip
+def test_odd_settings_read_in_parts_are_those_read_whole(tmp_path, text):
+    file = tmp_path / "settings.yaml"
+    file.write_text(text)
+    try:
+        whole = parse_yaml(text)
+    except ValueError:
+        with pytest.raises(ValueError, match=r"settings\.yaml"):
+            read_yaml(file)
+        return
+    assert read_yaml(file) == whole
+
+
+def test_what_was_read_in_parts_is_nobody_elses(tmp_path):
+    file = tmp_path / "settings.yaml"
+    file.write_text(yaml.safe_dump(to_dict(Config()), sort_keys=False))
+    read_yaml(file)["teacher"]["models"].append("x")
+    assert read_yaml(file)["teacher"]["models"] == []
+
+
+@pytest.mark.slow
+def test_a_report_of_a_thousand_runs_takes_seconds():
+    status, out, said = script("benchmarks/report.py", ["--runs", "1000"])
+    assert status == 0, said
+    (line,) = out.splitlines()
+    measured = json.loads(line)
+    assert measured["seconds"] < 20
+    assert measured["peak_bytes"] < 1e9
+    assert measured["html_bytes"] < 10e6
