@@ -48,9 +48,10 @@ def models(pattern: str = "*") -> list[str]:
     """Names of models, kdprune's own before timm's."""
     import timm
 
-    from kdprune.models import cifar_resnet, mlp
+    from kdprune.models import cifar_resnet, cifar_vgg, cifar_wrn, mlp
 
-    own = [name for module in (mlp, cifar_resnet) for name in timm.list_models(module=module.__name__.split(".")[-1])]
+    modules = (mlp, cifar_resnet, cifar_vgg, cifar_wrn)
+    own = [name for module in modules for name in timm.list_models(module=module.__name__.split(".")[-1])]
     found = timm.list_models(pattern)
     return [name for name in own if fnmatch.fnmatch(name, pattern)] + [name for name in found if name not in own]
 
