@@ -1,4 +1,4 @@
-"""SNIP in many rounds, each of the network that the one before has left (de Jorge et al. 2021; Verdenius et al. 2020)."""
+"""SNIP in many rounds, each of the network that the one before has left (de Jorge et al. 2021)."""
 
 from __future__ import annotations
 

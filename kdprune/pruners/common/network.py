@@ -70,7 +70,7 @@ class Network:
             per_class: how many samples of each class.
             temperature: that logits are divided by.
         """
-        return self._mean_over_parts(lambda loss: self._derivatives(loss), per_class, temperature)
+        return self._mean_over_parts(self._derivatives, per_class, temperature)
 
     def hessian_gradients(self, per_class: int, temperature: float = 1.0) -> Tensors:
         """H·g: the Hessian of that loss by the prunable weights, times its gradient g by them.

@@ -2,8 +2,8 @@
 
 A pruner is a function of a `Network` that returns a score for each of its prunable weights: a mapping from tensor names
 to floating-point tensors in the weights' shapes. The highest scores are kept. Its further parameters are what a user
-writes in brackets, as in `snip(per_class=20)`. It decides nothing: how many weights are kept, in the whole network or in
-each layer, and in how many rounds, is the caller's matter (`kdprune.pruners.common.prune`).
+writes in brackets, as in `snip(per_class=20)`. It decides nothing: how many weights are kept, in the whole network or
+in each layer, and in how many rounds, is the caller's matter (`kdprune.pruners.common.prune`).
 """
 
 from __future__ import annotations
