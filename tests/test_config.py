@@ -35,7 +35,8 @@ SIDES = st.integers(1, 500)
 NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
     "(0, 1)": "record.train_fraction",
-    "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
+    "[0, 1)": "data.val_fraction student.drop_rate student.sparsity teacher.drop_rate train.momentum train.smoothing "
+    "train.ema",
     "(0, ∞)": "distill.temperature train.epochs train.lr train.lr_base train.clip_grad",
     "[0, ∞)": "subset.class_floor data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }

@@ -5,6 +5,7 @@ Shapes: N samples, I inputs, U and V hidden units, C classes.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -359,8 +360,24 @@ def test_no_round_brings_a_weight_back():
         del registry._registered["pruners"]["of_a_test"]
 
 
+def test_what_is_pruned_before_the_first_round_stays_so():
+    for scope in ("global", "layer"):
+        before = prune(network(), bound("magnitude"), 0.6, scope=scope)
+        of = network()
+        of.keep(before)
+        kept = prune(of, bound("snip(rounds=7)"), 0.8, scope=scope, alive=before)
+        assert all((before[name] | ~kept[name]).all() for name in kept)
+        assert sum(int(one.sum()) for one in kept.values()) == kept_count(62, 0.8)
+        again = prune(of, bound("snip(rounds=7)"), 0.8, scope=scope, alive=kept)
+        assert all(torch.equal(again[name], kept[name]) for name in kept)
+
+
 def test_layers_share_out_what_is_kept():
-    assert sum(layer_counts({"a": 10, "b": 7, "c": 1}, 0.5, 0).values()) == 9
+    assert layer_counts({"a": 40, "b": 20}, 0.5, 0) == {"a": 20, "b": 10}
+    sizes = {"a": 6, "b": 6, "c": 2}  # where largest remainders give c less of more (the Alabama paradox)
+    counts = [layer_counts(sizes, 1 - kept / 14, 0) for kept in range(15)]
+    assert [sum(one.values()) for one in counts] == list(range(15))
+    assert all(after[name] >= before[name] for before, after in itertools.pairwise(counts) for name in sizes)
 
 
 @pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, float("nan")])

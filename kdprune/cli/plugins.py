@@ -87,8 +87,17 @@ def _of_order(order: Any) -> str:
     return "scores, unless it is random" if "reads_scores" in vars(order) else "nothing"
 
 
-_COSTS: dict[str, Callable[[Any], str]] = {"losses": _of_loss, "selectors": _of_selector, "orders": _of_order}
-_SUPPLIED = {"losses": 0, "selectors": 1, "orders": 1}  # parameters that are not the user's
+def _of_pruner(pruner: Any) -> str:
+    return f"{pruner.declared.cost}{'; labelled samples' if pruner.declared.labels else ''}"
+
+
+_COSTS: dict[str, Callable[[Any], str]] = {
+    "losses": _of_loss,
+    "selectors": _of_selector,
+    "orders": _of_order,
+    "pruners": _of_pruner,
+}
+_SUPPLIED = {"losses": 0, "selectors": 1, "orders": 1, "pruners": 1}  # parameters that are not the user's
 
 
 def _print_plugins(kind: str) -> None:

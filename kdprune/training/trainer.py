@@ -27,6 +27,7 @@ from kdprune.training.observers import Metrics, Observer
 from kdprune.training.optimizer import make_optimizer
 from kdprune.training.progress import Progress
 from kdprune.training.schedule import Budget, make_scheduler
+from kdprune.training.sparse import Sparse
 from kdprune.training.state import Stateful, TrainState
 from kdprune.training.step import Distillation, DistillStep
 from kdprune.training.watch import Watch
@@ -53,6 +54,7 @@ class Task:
         views: number of different views of a sample; None: one for each epoch.
         observers: who looks on, in this order.
         report: is given all rows of metrics after each epoch, on the main process.
+        sparse: what keeps pruned weights at zero; None for a dense student.
     """
 
     label: str
@@ -69,6 +71,7 @@ class Task:
     views: int | None = None
     observers: Sequence[Observer] = ()
     report: Callable[[list[dict[str, Any]]], None] = field(default=lambda history: None)
+    sparse: Sparse | None = None
 
 
 class Trainer:
@@ -112,6 +115,8 @@ class Trainer:
             parts |= {"loss": self.task.distillation.loss, "targets": self.task.distillation.targets}
         if self.adaptive is not None:
             parts["order"] = self.adaptive
+        if self.task.sparse is not None:
+            parts["mask"] = self.task.sparse
         return parts | {f"{type(observer).__name__} {i}": observer for i, observer in enumerate(self.observers)}
 
     def fit(self) -> TrainState:
@@ -164,7 +169,7 @@ class Trainer:
 
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
-        accum, step = self.settings.grad_accum, self.state.step
+        accum, step, sparse = self.settings.grad_accum, self.state.step, self.task.sparse
         self.scheduler.step_update(self._schedule(step))
         torch.manual_seed(key(self.task.seed, "dropout", step, self.accelerator.process_index))
         seen = []
@@ -176,10 +181,14 @@ class Trainer:
                 self.accelerator.backward(result.loss / accum)
             watch.note(result.loss, step)
             seen.append((batch, result))
+        if sparse is not None:
+            sparse.mask_gradients()
         if self.settings.clip_grad is not None:
             trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             self.accelerator.clip_grad_norm_(trained, self.settings.clip_grad)
         self.optimizer.step()
+        if sparse is not None:
+            sparse.mask_weights()
         self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         for observer in self.observers:  # only now, so that a step that fails in its second part leaves no trace
@@ -190,6 +199,8 @@ class Trainer:
             losses = [result.each for _, result in seen if result.each is not None]
             self.adaptive.observe(step, *self._place(), losses)
             self._count_steps()
+        if sparse is not None:
+            sparse.after_step(self.state.step, self.state.done)
 
     def _batches(self) -> Iterator[Batch]:
         """This process's part of every batch that is left.
@@ -307,6 +318,8 @@ class Trainer:
             raise FloatingPointError(
                 f"{stored['path']} holds weights that are not finite: remove it, to go on from the one before"
             )
+        if self.task.sparse is not None:  # that may be what failed, after the step was counted
+            self.task.sparse.after_step(self.state.step, self.state.done)
         if self.state.history and self.accelerator.is_main_process:
             self.task.report(self.state.history)  # the disk may have been full
         label, processes = self.task.label, self.accelerator.num_processes

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kdprune.data.counter import bits, key
-from kdprune.data.quotas import largest_remainder
 
 Kept = dict[str, Tensor]  # bool, on the host
 
@@ -67,10 +65,14 @@ def keep_by_layer(
 
 
 def layer_counts(sizes: Mapping[str, int], sparsity: float, seed: int) -> dict[str, int]:
-    """How many weights each layer keeps of one density: shares that add up exactly, by largest remainder."""
-    sizes_L, count = np.array(list(sizes.values())), kept_count(sum(sizes.values()), sparsity)
-    counts_L = largest_remainder(sizes_L, count, key(seed, "pruner layers"), np.arange(len(sizes_L)))
-    return dict(zip(sizes, counts_L.tolist(), strict=True))
+    """How many weights each layer keeps of one density: shares that add up exactly and only fall as sparsity grows.
+
+    That is Webster's method: the k-th weight of a layer of n has its turn at density (k − ½)/n. Largest remainders
+    could give a layer more of fewer.
+    """
+    turns = {name: -(torch.arange(size, dtype=torch.float64) + 0.5) / size for name, size in sizes.items()}
+    kept = keep_highest(turns, kept_count(sum(sizes.values()), sparsity), seed)
+    return {name: int(one.sum()) for name, one in kept.items()}
 
 
 def _highest(values: Tensor, places: Tensor, count: int, purpose: int) -> Tensor:

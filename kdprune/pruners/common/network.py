@@ -35,6 +35,7 @@ class Network:
         input_shape: channels, height and width of its images.
         samples: gives the parts of so many samples a class; None where there are none with labels.
         seed: of what a pruner draws.
+        device: where to compute; one without float64 is not used.
     """
 
     def __init__(
@@ -44,10 +45,10 @@ class Network:
         input_shape: tuple[int, int, int],
         samples: Callable[[int], Parts] | None = None,
         seed: int = 0,
+        device: torch.device | None = None,
     ) -> None:
-        self._model = copy.deepcopy(model).double().requires_grad_(False)
-        if next(self._model.parameters()).device.type == "mps":  # which has no float64
-            self._model.cpu()
+        device = torch.device("cpu") if device is None or device.type == "mps" else device
+        self._model = copy.deepcopy(model).to(device, torch.float64).requires_grad_(False)
         parameters = dict(self._model.named_parameters())
         self._weights = {name: parameters[name].requires_grad_() for name in names}
         self._samples, self.input_shape, self.seed = samples, input_shape, seed

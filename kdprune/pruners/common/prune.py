@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
 import torch
@@ -23,6 +24,7 @@ def prune(
     scope: Scope = "global",
     seed: int = 0,
     inverted: bool = False,
+    alive: Mapping[str, Tensor] | None = None,
 ) -> Kept:
     """Prune a network, which is left with zeros in the place of what is pruned.
 
@@ -35,6 +37,7 @@ def prune(
         scope: whether the highest scores of the network are kept, or those of each layer at one density.
         seed: of the order of equal scores.
         inverted: keep the lowest scores instead, for a sanity check.
+        alive: weights that may be kept, at least as many as are to be; None for all.
 
     Returns:
         Which weights are kept, bool by tensor, on the host; all but round(sparsity · N) of N weights.
@@ -46,6 +49,7 @@ def prune(
         raise ValueError(f"sparsity {sparsity} given, allowed is [0, 1)")
     weights = network.weights
     kept: Kept = {name: torch.ones(weight.shape, dtype=torch.bool) for name, weight in weights.items()}
+    kept = kept if alive is None else dict(alive)
     sizes = {name: weight.numel() for name, weight in weights.items()}
     last = layer_counts(sizes, sparsity, seed)
     for number, density in enumerate(densities(sparsity, by.rounds), 1):
@@ -54,12 +58,15 @@ def prune(
             scores = {name: -score for name, score in scores.items()}
         if scope == "layer":
             # Shares that add up exactly need not fall from round to round, so only the last round's do.
-            counts = {name: max(last[name], kept_count(size, 1 - density)) for name, size in sizes.items()}
+            counts = {
+                name: min(max(last[name], kept_count(size, 1 - density)), int(kept[name].sum()))
+                for name, size in sizes.items()
+            }
             kept = keep_by_layer(scores, last if number == by.rounds else counts, seed, kept)
         else:
             total = sum(sizes.values())
             count = kept_count(total, sparsity if number == by.rounds else 1 - density)
-            kept = keep_highest(scores, count, seed, kept)
+            kept = keep_highest(scores, min(count, sum(int(one.sum()) for one in kept.values())), seed, kept)
         network.keep(kept)
     return kept
 
