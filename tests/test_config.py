@@ -12,7 +12,8 @@ from kdprune.checks import check, checkpoint_interval
 from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_dict
 
 NOT_IN_HASH = {
-    "output", "name", "baseline", "log_with", "remake", "data.root", "data.workers", "teacher.cache",
+    "output", "name", "baseline", "log_with", "remake", "student.allow_collapse", "data.root", "data.workers",
+    "teacher.cache",
     *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
       for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
 }  # fmt: skip

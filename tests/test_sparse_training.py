@@ -12,8 +12,10 @@ import torch
 from helpers import StopIn, train
 
 from kdprune.config.identity import config_hash
+from kdprune.data.sources import open_source
 from kdprune.models.mask_file import load_mask, save_mask
 from kdprune.runs.run_dir import read_config
+from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
 
 SHORT = {"train.steps": 6, "train.eval_every": 100}
@@ -86,9 +88,43 @@ def test_a_dense_run_knows_nothing_of_it(tmp_path):
     assert not (run / "mask.json").exists()
     assert not (tmp_path / "masks").exists()
     assert "-sp" not in run.name
-    config = read_config(run)
-    config.student.pruner, config.student.allow_collapse = "magnitude", True
-    assert config_hash(config) == summary["config_hash"]
+    assert config_hash(read_config(run)) == summary["config_hash"]
+
+
+def test_a_sparse_student_is_distilled_on_pruned_data_in_one_run(tmp_path):
+    """In bf16, and the teacher that is trained first has all of its weights."""
+    settings = {
+        **SNIP, "subset.keep_fraction": 0.5, "teacher.models": "mlp_64", "train.precision": "bf16",
+        "distill.alpha": 0.9, "baseline": True,
+    }  # fmt: skip
+    summary, run = train(tmp_path, settings)
+    assert zeros_are(run, load_mask(run))
+    assert summary["alpha"] == 0.9
+    (teacher,) = (tmp_path / "teachers").iterdir()
+    assert not (teacher / "mask.json").exists()
+    (baseline,) = tmp_path.glob("*-plain-*")
+    assert load_mask(baseline).hash == load_mask(run).hash
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not can_compile(torch.device("cpu")), reason="there is no C++ compiler")
+def test_zeros_stay_in_a_compiled_student(tmp_path):
+    _, run = train(tmp_path, {**SNIP, **ROUGH, "train.compile": True, "student.prune_at": "3"})
+    assert zeros_are(run, load_mask(run))
+
+
+def test_a_pruner_that_needs_labels_is_refused_where_there_are_none(snip_run, tmp_path):
+    source = open_source("digits", "train")
+    for i in range(90):
+        kind = tmp_path / "images" / ("train" if i < 40 else f"test/{source.labels[i]}")
+        kind.mkdir(parents=True, exist_ok=True)
+        source[i].save(kind / f"{i}.png")
+    settings = {**SNIP, "data.dataset": str(tmp_path / "images"), "teacher.models": str(snip_run[1]),
+                "distill.alpha": 1, "train.batch_size": 32}  # fmt: skip
+    with pytest.raises(ValueError, match=r"--student\.pruner: snip\(.*needs labels, and .* has none"):
+        train(tmp_path, settings)
+    _, run = train(tmp_path, {**settings, "student.pruner": "synflow(rounds=3)"})
+    assert zeros_are(run, load_mask(run))
 
 
 @pytest.mark.parametrize("at", ["init", "3", "end", "gradual(1, 5, every=2)"])

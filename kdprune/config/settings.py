@@ -126,7 +126,7 @@ class StudentConfig:
     """The model that is trained on the kept samples.
 
     Args:
-        model: Any timm model name, or one of kdprune's (cifar_resnet8 … cifar_resnet110, mlp_800 …).
+        model: Any timm model name, or one of kdprune's (cifar_resnet8 … cifar_resnet110, cifar_vgg16 …, mlp_800 …).
         pretrained: Start from timm's pretrained weights.
         checkpoint: Start from a safetensors file (or a .pth that holds weights only).
         drop_rate: Dropout before the classifier.

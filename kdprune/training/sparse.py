@@ -39,7 +39,7 @@ class Sparse:
     ) -> None:
         self._models = [model] if average is None else [model, average]
         self._due, self._decide = due, decide
-        self._weights: list[nn.Parameter] = []
+        self._weights: list[Tensor] = []
         self._factors: list[Tensor] = []
         self.kept: Kept | None = None
         self._pruned_at = 0  # the last step after which something was due
@@ -89,6 +89,6 @@ class Sparse:
             self._pruned_at = state["step"]
 
 
-def _weights(model: nn.Module, kept: Kept) -> dict[str, nn.Parameter]:
+def _weights(model: nn.Module, kept: Kept) -> dict[str, Tensor]:
     parameters = dict(model.named_parameters())
     return {name: parameters[name] for name in kept}
