@@ -49,7 +49,8 @@ from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import make_budget
 from kdprune.training.step import Distillation
-from kdprune.training.trainer import Task, Trainer
+from kdprune.training.task import Task
+from kdprune.training.trainer import Trainer
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 TEMPERATURE, ALPHA, CLASSES = 4.0, 0.9, 100

@@ -14,6 +14,7 @@ import hashlib
 import torch
 from torch import Tensor
 
+BLOCK = 2**15  # samples
 STUDENT = "student"  # the role whose purposes have no prefix
 
 
@@ -61,10 +62,20 @@ def uniform(bits_N: Tensor, draws: int) -> Tensor:
     return (_shift(mix(bits_N[:, None] + draw_D), 40)).float() * 2.0**-24
 
 
+def hashes(key: int, ids_N: Tensor) -> Tensor:
+    """`bits` of very many ids, int64 N: made in blocks, so that what is between stays in a core's cache.
+
+    No two ids have the same, for each step of it is a bijection.
+    """
+    hashes_N = torch.empty_like(ids_N)
+    for hashes_B, ids_B in zip(hashes_N.split(BLOCK), ids_N.split(BLOCK), strict=True):
+        hashes_B.copy_(bits(key, ids_B))
+    return hashes_N
+
+
 def permutation(key: int, ids_N: Tensor) -> Tensor:
     """The ids in an order that is a function of (key, id) alone: dropping an id leaves the others' order as it was."""
-    ids_N = ids_N.sort().values  # equal hashes (they need 2³² ids) stay in the order of the ids
-    return ids_N[torch.argsort(bits(key, ids_N), stable=True)]
+    return ids_N[torch.argsort(hashes(key, ids_N))]
 
 
 def _shift(x: Tensor, n: int) -> Tensor:

@@ -94,6 +94,9 @@ class Stream:
         """See `Order.batch`."""
         size = self.batch_size // parts
         start = step * self.batch_size + part * size
+        epoch, first = divmod(start, len(self.ids))
+        if first + size <= len(self.ids):  # a copy, or a worker would be sent the whole order with it
+            return self._order(epoch)[first : first + size].clone(), torch.full((size,), epoch)
         position = torch.arange(start, start + size)
         epochs = torch.div(position, len(self.ids), rounding_mode="floor")
         ids = torch.empty_like(position)

@@ -34,7 +34,7 @@ from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget
-from kdprune.training.trainer import check_batch
+from kdprune.training.task import check_batch
 
 log = logging.getLogger("kdprune")
 

@@ -29,7 +29,8 @@ from kdprune.teachers.teacher import is_convolutional
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import HeldOut, MovingAverage, Observer, Snapshots
 from kdprune.training.state import TrainState
-from kdprune.training.trainer import Task, Trainer
+from kdprune.training.task import Task
+from kdprune.training.trainer import Trainer
 
 
 def train_student(

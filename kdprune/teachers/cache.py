@@ -36,26 +36,21 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import re
 import shutil
-import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor
 
-from kdprune.artefact import FILE, Artefact, Key, key_hash
+from kdprune.artefact import Artefact, Key, key_hash
 from kdprune.files import FULL, NoSpace, in_bytes
-from kdprune.outside import check_fields, whole
 from kdprune.teachers.checksums import checksums, seed_of
 from kdprune.teachers.entries import Entries
 
 OPEN_VIEWS = 8  # mapped at once; each holds a file open, and a run may have hundreds
 FORMAT = "checksums and entries by sample id, 1"
 TARGETS = "cached targets"  # what the folder of a cache says that it holds
-_VIEW = re.compile(r"view_(\d{5,9})\.bin")
 _PAGE = 4096
 _BLOCK = 8192  # entries that are verified at once
 
@@ -80,7 +75,7 @@ class TargetCache:
         self._artefact = Artefact(folder, TARGETS, key, "name another folder with --teacher.cache, or none")
         self._artefact.begin()
         self._key_hash = key_hash(self._artefact.key)
-        self._column_bytes = _whole_pages(4 * total)
+        self._column_bytes = whole_pages(4 * total)
         self._open: dict[int, _View] = {}
         self._warned = False
 
@@ -264,7 +259,7 @@ class _View:
     words: np.ndarray
 
 
-def _whole_pages(count: int) -> int:
+def whole_pages(count: int) -> int:
     return -(-count // _PAGE) * _PAGE
 
 
@@ -280,50 +275,3 @@ def _write(file: int, values: np.ndarray, offset: int) -> None:
     while left:
         written = os.pwrite(file, left, offset)
         left, offset = left[written:], offset + written
-
-
-def damaged_entries(folder: Path, key: Key) -> tuple[int, list[str]]:
-    """Check every entry of a folder of cached targets against its checksum.
-
-    Args:
-        key: of the folder, as `targets_key` makes it.
-
-    Returns:
-        How many views there are, and what is wrong, a line each.
-
-    Raises:
-        ValueError: a key that is none of cached targets.
-    """
-    check_fields(key, {"samples": whole(1, 2**48)}, str(folder / FILE))
-    paths, total = sorted(path for path in folder.glob("view_*.bin") if _VIEW.fullmatch(path.name)), key["samples"]
-    # A file that is longer or shorter than the others is found by its length.
-    length = statistics.mode(path.stat().st_size for path in paths) if paths else 0
-    if paths and length < _whole_pages(4 * total):  # nothing is made as long as a column that is not there
-        return len(paths), [f"{folder} is damaged: files of {length:,} bytes cannot hold targets of {total:,} samples"]
-    cache = TargetCache(folder, key, total, _Form((length - _whole_pages(4 * total)) // (2 * total)))
-    views = [int(path.stem.removeprefix("view_")) for path in paths]
-    problems = []
-    for view in views:
-        try:
-            damaged = cache.damaged(view)
-        except ValueError as error:
-            problems.append(str(error))
-            continue
-        if len(damaged):
-            path, first = folder / f"view_{view:05d}.bin", damaged[0]
-            problems.append(f"{path}: {len(damaged):,} entries are damaged, the first one of sample {first}")
-    return len(views), problems
-
-
-@dataclass
-class _Form:
-    """The form of entries that are checked and never decoded."""
-
-    words: int
-    about: str = ""
-
-    def encode(self, logits_NC: Tensor, like_NW: Tensor | None = None) -> Tensor:
-        raise AssertionError
-
-    def decode(self, words_NW: Tensor, temperature: float) -> Tensor:
-        raise AssertionError

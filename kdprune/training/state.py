@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -36,6 +37,18 @@ class TrainState:
     epoch_seconds: float = 0.0
     lost_steps: int = 0
     lost_seconds: float = 0.0
+    _clock: float = 0.0
+
+    def start_clock(self) -> None:
+        """What follows is time in training steps."""
+        self._clock = time.perf_counter()
+
+    def tick(self) -> None:
+        """Add the time since the last look at the clock to the time in training steps."""
+        now = time.perf_counter()
+        self.seconds += now - self._clock
+        self.epoch_seconds += now - self._clock
+        self._clock = now
 
     @property
     def done(self) -> bool:

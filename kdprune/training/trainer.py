@@ -4,74 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
 from kdprune import bars
-from kdprune.config import TrainConfig
 from kdprune.data.counter import key
-from kdprune.data.reader import Batch, Reader, Request
-from kdprune.data.stream import Adaptive, Order
-from kdprune.models.inputs import Inputs
-from kdprune.models.spec import BuiltModel
-from kdprune.models.weights import all_finite
-from kdprune.training.checkpoint import Checkpoints
+from kdprune.data.reader import Batch, Request
+from kdprune.data.stream import Adaptive
 from kdprune.training.interrupt import Interrupted, StopRequest
-from kdprune.training.observers import Metrics, Observer
+from kdprune.training.keeping import Keeper
+from kdprune.training.observers import Metrics
 from kdprune.training.optimizer import make_optimizer
-from kdprune.training.progress import Progress
-from kdprune.training.schedule import Budget, make_scheduler
-from kdprune.training.sparse import Sparse
+from kdprune.training.schedule import make_scheduler
 from kdprune.training.state import Stateful, TrainState
-from kdprune.training.step import Distillation, DistillStep
+from kdprune.training.step import DistillStep
+from kdprune.training.task import Task, check_batch
+from kdprune.training.update import Update, seed_generators
 from kdprune.training.watch import Watch
 
 log = logging.getLogger("kdprune")
-
-
-@dataclass
-class Task:
-    """What is to be trained on what.
-
-    Attributes:
-        label: what the progress bar and the log call it.
-        student: on its device, in its memory format.
-        inputs: from uint8 views to the student's input.
-        reader: answers requests for views.
-        order: which samples each step takes.
-        budget: how long.
-        settings: of the optimisation.
-        seed: of dropout.
-        checkpoints: where the state goes.
-        distillation: None for plain training.
-        labelled: whether the data has labels.
-        views: number of different views of a sample; None: one for each epoch.
-        observers: who looks on, in this order.
-        report: is given all rows of metrics after each epoch, on the main process.
-        sparse: what keeps pruned weights at zero; None for a dense student.
-    """
-
-    label: str
-    student: BuiltModel
-    inputs: Inputs
-    reader: Reader
-    order: Order
-    budget: Budget
-    settings: TrainConfig
-    seed: int
-    checkpoints: Checkpoints
-    distillation: Distillation | None = None
-    labelled: bool = True
-    views: int | None = None
-    observers: Sequence[Observer] = ()
-    report: Callable[[list[dict[str, Any]]], None] = field(default=lambda history: None)
-    sparse: Sparse | None = None
 
 
 class Trainer:
@@ -87,9 +42,9 @@ class Trainer:
         self.metrics = Metrics(accelerator, task.distillation is not None)
         self.observers = [self.metrics, *task.observers]
         self.adaptive = task.order if isinstance(task.order, Adaptive) else None
-        self.progress = Progress(task.checkpoints.folder)
         self._prepare()
         self.state = TrainState(task.budget.steps, self._parts())
+        self.keeper = Keeper(task, self.state, accelerator, self._lr)
         self._count_steps()
 
     def _prepare(self) -> None:
@@ -101,6 +56,7 @@ class Trainer:
             model.compile()
         prepare = self.accelerator.prepare
         self.prepared, self.optimizer = prepare(model, optimizer)
+        self.update = Update(self.accelerator, self.optimizer)
         if distillation is not None and extra:
             distillation = replace(distillation, loss=prepare(distillation.loss))
         self.compute = DistillStep(
@@ -127,7 +83,12 @@ class Trainer:
             FloatingPointError: the loss became NaN or infinite; the last good checkpoint is kept.
             ValueError: the checkpoint belongs to another run.
         """
-        self._resume()
+        stored = self.keeper.resume()
+        self._count_steps()
+        if stored is not None:
+            if self.task.sparse is not None:  # that may be what failed, after its step was counted
+                self.task.sparse.after_step(self.state.step, self.state.done)
+            self.keeper.say_where(stored)
         state, batch_size = self.state, self.settings.batch_size
         with StopRequest() as stop, self._bar() as bar:
             for _ in self.steps(stop):
@@ -143,16 +104,16 @@ class Trainer:
         batches = self._batches()
         epoch = self.task.order.epoch_of(state.step)
         self.prepared.train()
-        self._clock = time.perf_counter()
+        state.start_clock()
         while not state.done:
             try:
                 self._train_step(batches, watch)
             except (OSError, ValueError):  # a disk that is full, an image that cannot be read
-                self._rescue()
+                self.keeper.rescue()
                 raise
             found = watch.look(state.step, state.done)
             if found.not_finite is not None:
-                self._refuse_not_finite(found.not_finite)
+                self.keeper.refuse(f"the loss is not finite at step {found.not_finite}")
             if state.done or state.step >= self.task.order.epoch_end(epoch):
                 self._end_epoch(epoch)
                 epoch = self.task.order.epoch_of(state.step)
@@ -160,25 +121,25 @@ class Trainer:
             # What follows a training, such as the student's after its teacher's, would not stop for this signal.
             signal = watch.asked_to_stop() if state.done else found.stop
             if signal or (found.save and not state.done):
-                self._save()
+                self.keeper.save()
                 watch.saved()
             if signal:
                 self._stop(signal)
-            self._note_progress()
+            self.keeper.note_progress()
             yield state.step
 
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
         accum, step, sparse = self.settings.grad_accum, self.state.step, self.task.sparse
         self.scheduler.step_update(self._schedule(step))
-        torch.manual_seed(key(self.task.seed, "dropout", step, self.accelerator.process_index))
+        seed_generators(key(self.task.seed, "dropout", step, self.accelerator.process_index), self.accelerator.device)
         seen = []
         for part in range(accum):
             waits = part < accum - 1
             with self.accelerator.no_sync(self.prepared) if waits else contextlib.nullcontext():
                 batch = next(batches)
                 result = self.compute(batch, self._alpha(step))
-                self.accelerator.backward(result.loss / accum)
+                self.update.backward(result.loss / accum)
             watch.note(result.loss, step)
             seen.append((batch, result))
         if sparse is not None:
@@ -186,10 +147,9 @@ class Trainer:
         if self.settings.clip_grad is not None:
             trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             self.accelerator.clip_grad_norm_(trained, self.settings.clip_grad)
-        self.optimizer.step()
+        self.update.step()
         if sparse is not None:
             sparse.mask_weights()
-        self.optimizer.zero_grad(set_to_none=True)
         self.state.step += 1
         for observer in self.observers:  # only now, so that a step that fails in its second part leaves no trace
             for batch, result in seen:
@@ -244,9 +204,9 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> None:
         """Ask the observers for a row of metrics, and report it."""
         state, last = self.state, self.state.done
-        self._refuse_not_finite_weights()
+        self.keeper.refuse_weights_not_finite()
         measured = self.metrics.epoch(epoch + 1, last)
-        self._tick()
+        state.tick()
         samples = round(measured.pop("samples"))
         row: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "samples": samples, "lr": self._lr()}
         row |= {"alpha": self._alpha(state.step - 1), **measured}
@@ -260,99 +220,14 @@ class Trainer:
                 self.task.report(state.history)
             self.accelerator.log({name: value for name, value in row.items() if value is not None}, step=state.step)
         except OSError:
-            self._rescue()
+            self.keeper.rescue()
             raise
         progress = {"label": self.task.label, "epochs": self.task.budget.epochs, **row}
         log.info("%s", epoch_line(self.task.label, row, self.task.budget.epochs), extra={"progress": progress})
-        self._clock = time.perf_counter()
+        state.start_clock()
 
     def _lr(self) -> float:
         return max(group["lr"] for group in self.optimizer.param_groups)  # the head's, where layers differ
-
-    def _tick(self) -> None:
-        """Add the time since the last look at the clock to the time spent training."""
-        now = time.perf_counter()
-        self.state.seconds += now - self._clock
-        self.state.epoch_seconds += now - self._clock
-        self._clock = now
-
-    def _save(self) -> None:
-        """Write a checkpoint; every process takes part, the main one writes."""
-        self._tick()
-        self._refuse_not_finite_weights()
-        state = {**self.state.state_dict(), "processes": self.accelerator.num_processes}
-        if self.accelerator.is_main_process:
-            self.task.checkpoints.save(self.state.step, state)
-        self.accelerator.wait_for_everyone()  # whoever ended first would have its launcher end the one that writes
-        self._clock = time.perf_counter()
-
-    def _rescue(self) -> None:
-        """Keep what was done before a step failed. Other processes may have done that step, so it takes just one."""
-        if self.state.step and self.accelerator.num_processes == 1:
-            with contextlib.suppress(OSError, ValueError, FloatingPointError):  # the error that is under way tells more
-                self._save()
-
-    def _resume(self) -> None:
-        stored = self.task.checkpoints.latest()
-        if stored is not None:
-            try:
-                self.state.load_state_dict(stored)
-            except (
-                LookupError,
-                TypeError,
-                ValueError,
-                AttributeError,
-                RuntimeError,
-            ) as error:  # of many modules
-                raise ValueError(
-                    f"{stored['path']} does not hold the state of this run ({error}): remove it"
-                ) from error
-            self._count_steps()
-        if spent := self.progress.read():
-            self.state.count_lost(spent["steps"], spent["seconds"])
-            if self.task.distillation is not None:
-                self.task.distillation.targets.count_lost(spent["teacher_forward_samples"])
-        if stored is None:
-            return
-        if not all_finite(self.task.student.model):
-            raise FloatingPointError(
-                f"{stored['path']} holds weights that are not finite: remove it, to go on from the one before"
-            )
-        if self.task.sparse is not None:  # that may be what failed, after the step was counted
-            self.task.sparse.after_step(self.state.step, self.state.done)
-        if self.state.history and self.accelerator.is_main_process:
-            self.task.report(self.state.history)  # the disk may have been full
-        label, processes = self.task.label, self.accelerator.num_processes
-        log.info("%s: goes on at step %d of %d", label, self.state.step, self.state.total)
-        if stored.get("processes", processes) != processes:
-            log.warning(
-                "%s: the checkpoint was written by %d processes and %d go on: the result will be equal up to rounding "
-                "(and BatchNorm sees other local batches), not bit for bit",
-                *(label, stored["processes"], processes),
-            )
-
-    def _note_progress(self) -> None:
-        if self.accelerator.is_main_process and self.progress.due():
-            self._tick()
-            distillation, state = self.task.distillation, self.state
-            asked = 0 if distillation is None else distillation.targets.forward_samples
-            self.progress.write(state.step + state.lost_steps, state.seconds + state.lost_seconds, asked)
-
-    def _refuse_not_finite_weights(self) -> None:
-        if not all_finite(self.task.student.model):
-            self._refuse(f"the weights are not finite after step {self.state.step}")
-
-    def _refuse_not_finite(self, step: int) -> None:
-        self._refuse(f"the loss is not finite at step {step}")
-
-    def _refuse(self, what: str) -> None:
-        paths = self.task.checkpoints.paths()
-        raise FloatingPointError(
-            f"{self.task.label}: {what} of {self.state.total} (lr {self._lr():.3g}, precision "
-            f"{self.accelerator.mixed_precision}). Try a smaller --train.lr, --train.warmup_epochs, "
-            f"--train.clip_grad 1.0, or --train.precision no. "
-            + (f"The last good checkpoint is {paths[-1]}." if paths else "No checkpoint was written yet.")
-        )
 
     def _stop(self, signal: str) -> None:
         where = f"stopped at step {self.state.step} of {self.state.total}; {self.task.checkpoints.folder} holds it"
@@ -370,16 +245,6 @@ class Trainer:
             smoothing=0.05,
             mininterval=0.5,
             leave=False,
-        )
-
-
-def check_batch(settings: TrainConfig, processes: int) -> None:
-    """Refuse a batch that cannot be cut into equal parts."""
-    parts = processes * settings.grad_accum
-    if settings.batch_size % parts:
-        raise ValueError(
-            f"--train.batch_size: {settings.batch_size} given, but it is the batch of all {processes} processes and "
-            f"{settings.grad_accum} accumulation steps together, so it must be a multiple of {parts}"
         )
 
 

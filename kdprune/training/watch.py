@@ -52,7 +52,8 @@ class Watch:
         epochs, minutes = checkpoint_interval(checkpoint_every)
         self.save_steps = None if epochs is None else max(1, round(epochs * steps_per_epoch))
         self.save_seconds = None if minutes is None else 60 * minutes
-        self._first_not_finite = torch.full((), total, device=accelerator.device)
+        self.device = accelerator.device
+        self._losses: list[tuple[int, Tensor]] = []  # since the last look
         self.saved()
 
     def saved(self) -> None:
@@ -60,16 +61,14 @@ class Watch:
         self._saved_at = time.monotonic()
 
     def note(self, loss: Tensor, step: int) -> None:
-        """Remember on the device whether a step's loss was finite."""
-        self._first_not_finite = torch.where(
-            loss.isfinite(), self._first_not_finite, self._first_not_finite.clamp(max=step)
-        )
+        """Remember a step's loss, on the device, for the next look."""
+        self._losses.append((step, loss.detach()))
 
     def asked_to_stop(self) -> str | None:
         """The signal that asked one of the processes for a stop; all of them must call it at once."""
         if self.alone:
             return self.stop.signal
-        asked = torch.tensor(int(self.stop.signal is not None), device=self._first_not_finite.device)
+        asked = torch.tensor(int(self.stop.signal is not None), device=self.device)
         torch.distributed.all_reduce(asked, torch.distributed.ReduceOp.MAX)
         return (self.stop.signal or ELSEWHERE) if asked else None
 
@@ -81,12 +80,20 @@ class Watch:
         together = step % self.every == 0 or last or due_by_step
         if not together and not (self.alone and (late or self.stop.signal)):
             return Findings()
-        save, stop, first = due_by_step or late, self.stop.signal, self._first_not_finite
-        if not self.alone:
-            asked = [torch.tensor(x, device=first.device) for x in (int(save), int(stop is not None))]
-            flags = torch.stack([*asked, self.total - first])
-            torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
-            save, stopping, early = flags.tolist()
-            stop = (stop or ELSEWHERE) if stopping else None
-            return Findings(bool(save), stop, self.total - early if early else None)
-        return Findings(save, stop, None if int(first) == self.total else int(first))
+        save, stop, first = due_by_step or late, self.stop.signal, self._first_not_finite()
+        if self.alone:
+            return Findings(save, stop, first)
+        early = 0 if first is None else self.total - first
+        flags = torch.tensor([int(save), int(stop is not None), early], device=self.device)
+        torch.distributed.all_reduce(flags, torch.distributed.ReduceOp.MAX)
+        save, stopping, early = flags.tolist()
+        stop = (stop or ELSEWHERE) if stopping else None
+        return Findings(bool(save), stop, self.total - early if early else None)
+
+    def _first_not_finite(self) -> int | None:
+        """The first step since the last look whose loss was NaN or infinite; waits for the device."""
+        noted, self._losses = self._losses, []
+        if not noted:
+            return None
+        finite = torch.stack([loss for _, loss in noted]).isfinite().tolist()
+        return next((step for (step, _), is_finite in zip(noted, finite, strict=True) if not is_finite), None)

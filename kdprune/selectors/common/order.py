@@ -12,9 +12,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from kdprune.data.counter import bits, key
-
-BLOCK = 2**15  # samples: what is made of them stays in the cache of a core
+from kdprune.data import counter
+from kdprune.data.counter import BLOCK, key
 
 
 def blocks(total: int, size: int | None = None) -> Iterator[slice]:
@@ -26,10 +25,7 @@ def blocks(total: int, size: int | None = None) -> Iterator[slice]:
 
 def hashes(purpose: int, ids_M: np.ndarray) -> np.ndarray:
     """64 bits for each sample id, int64 M; no two ids have the same."""
-    hashes_M = np.empty(len(ids_M), dtype=np.int64)
-    for block in blocks(len(ids_M)):
-        hashes_M[block] = bits(purpose, torch.from_numpy(ids_M[block])).numpy()
-    return hashes_M
+    return counter.hashes(purpose, torch.from_numpy(ids_M)).numpy()
 
 
 def uniform(purpose: int, ids_M: np.ndarray) -> np.ndarray:
