@@ -11,11 +11,12 @@ from kdprune import alpha as alpha_policies
 from kdprune.config import Config, TeacherConfig
 from kdprune.data import recipe
 from kdprune.losses.common import expression
-from kdprune.messages import shown
+from kdprune.messages import shown, unknown
+from kdprune.pruners.common import when
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets", "records", "scores", "sweeps", "plans")  # folders in the output
+RESERVED = ("teachers", "targets", "records", "scores", "masks", "sweeps", "plans")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 LARGEST_SEED = 10**18 - 1
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
@@ -32,6 +33,7 @@ _RANGES = {
     "record.epoch": (0, None, True, True),
     "record.train_fraction": (0, 1, False, False),
     "student.drop_rate": (0, 1, True, False),
+    "student.sparsity": (0, 1, True, False),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),
     "teacher.snapshot": (1, None, True, True),
@@ -84,6 +86,11 @@ def check(config: Config) -> None:
     read_call("selectors", config.subset.selector, "--subset.selector")
     if config.subset.dynamic is not None:
         read_call("orders", config.subset.dynamic, "--subset.dynamic")
+    read_call("pruners", config.student.pruner, "--student.pruner")
+    when.parse(config.student.prune_at)
+    for layer in config.student.prune_exclude:
+        if layer not in ("first", "last"):
+            raise ValueError(f"--student.prune_exclude: {unknown('layer to leave whole', layer, ('first', 'last'))}")
     recipe.parse(config.data.augment)
     recipe.parse(config.teacher.augment or "", "--teacher.augment")
     expression.parse(config.distill.loss)
@@ -114,7 +121,8 @@ def check_files(config: Config) -> None:
     Raises:
         FileNotFoundError: naming the option.
     """
-    subset, given = config.subset, [("student.checkpoint", config.student.checkpoint)]
+    subset, student = config.subset, config.student
+    given = [("student.checkpoint", student.checkpoint), ("student.mask", student.mask)]
     given += [(f"subset.{name}", getattr(subset, name)) for name in ("file", "scores", "features")]
     given += [("teacher.checkpoints", file) for file in config.teacher.checkpoints]
     given += [("record.files", file.partition("@")[0]) for file in config.record.files]

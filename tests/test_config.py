@@ -12,7 +12,8 @@ from kdprune.checks import check, checkpoint_interval
 from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_dict
 
 NOT_IN_HASH = {
-    "output", "name", "baseline", "log_with", "remake", "track_energy", "data.root", "data.workers", "teacher.cache",
+    "output", "name", "baseline", "log_with", "remake", "track_energy", "student.allow_collapse", "data.root",
+    "data.workers", "teacher.cache",
     *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
       for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
 }  # fmt: skip
@@ -35,7 +36,8 @@ SIDES = st.integers(1, 500)
 NUMBERS = {  # allowed values of settings that may be parts of one
     "(0, 1]": "subset.keep_fraction teacher.train_fraction train.decay_rate",
     "(0, 1)": "record.train_fraction",
-    "[0, 1)": "data.val_fraction student.drop_rate teacher.drop_rate train.momentum train.smoothing train.ema",
+    "[0, 1)": "data.val_fraction student.drop_rate student.sparsity teacher.drop_rate train.momentum train.smoothing "
+    "train.ema",
     "(0, ∞)": "distill.temperature train.epochs train.lr train.lr_base train.clip_grad",
     "[0, ∞)": "subset.class_floor data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }

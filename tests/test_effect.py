@@ -46,6 +46,14 @@ CASES = [
     ("student.pretrained", True, {"teacher.models": RUN}, "record embeddings"),
     ("student.pretrained", True, {"student.checkpoint": "a.pth"}, "train"),
     ("student.drop_rate", 0.1, {"teacher.models": RUN}, "record embeddings"),
+    ("student.sparsity", 0.5, {"student.mask": "a"}, "train"),
+    ("student.pruner", "snip", {"student.mask": "a"}, "train"),
+    ("student.mask_check", "shuffle", {}, "train"),
+    *((f"student.{name}", value, {}, "train") for name, value in
+      [("pruner", "snip"), ("prune_at", "end"), ("prune_scope", "layer"), ("prune_exclude", ["last"]),
+       ("allow_collapse", True)]),
+    *((f"student.{name}", value, {}, "record dynamics") for name, value in
+      [("sparsity", 0.5), ("mask", "a"), ("pruner", "snip"), ("mask_check", "invert")]),
     ("train.epochs", 3.0, {"train.steps": 5}, "train"),
     ("train.budget", "full", {"train.steps": 5}, "train"),
     ("train.momentum", 0.5, {"train.opt": "adamw"}, "train"),
@@ -165,6 +173,8 @@ def test_what_has_an_effect_is_left_alone():
         {"subset.scorer": "el2n", "subset.selector": "hardest", "record.repeats": 3, "record.train.lr": 0.2},
         {"subset.scorer": "grand", "subset.selector": "hardest", "record.epoch": 3},
         {"subset.selector": "kcenter", "record.embeddings": RUN},
+        {"student.sparsity": 0.5, "student.pruner": "snip", "student.prune_at": "500", "student.mask_check": "shuffle"},
+        {"student.mask": "a", "student.mask_check": "invert", "student.allow_collapse": True},
         # What the student does not read may be read by who takes it from there.
         {"train.opt": "adamw", "train.momentum": 0.5, "teacher.models": "mlp_64", "teacher.train.opt": "sgd"},
         {"train.decay_milestones": [3.0], "teacher.models": "mlp_64", "teacher.train.sched": "multistep"},

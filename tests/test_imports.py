@@ -28,7 +28,7 @@ LAYERS = [
     {"cli", "__main__", "api", "__init__"},
 ]
 # Grammars without heavy imports, which the settings are checked with before anything else is loaded.
-LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression"}
+LIGHT = {"kdprune.alpha", "kdprune.data.recipe", "kdprune.losses.common.expression", "kdprune.pruners.common.when"}
 QUICK = {
     *LIGHT,
     "kdprune.cli.commands",

@@ -50,7 +50,29 @@ def test_parameters_are_as_many_as_in_the_paper(name, millions):
     assert round(count_parameters(timm.create_model(name)) / 1e6, digits) == millions
 
 
-@pytest.mark.parametrize("name", [*timm.list_models("cifar_resnet*"), *timm.list_models("mlp_*")])
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # Of VGG: the counts of the widespread implementation with a bias in each convolution, less these biases.
+        ("cifar_vgg11", 9_231_114 - 2752), ("cifar_vgg13", 9_416_010 - 2944), ("cifar_vgg16", 14_728_266 - 4224),
+        ("cifar_vgg19", 20_040_522 - 5504),
+        ("lenet_300_100", 266_610),  # LeCun et al. 1998; "266K" in Frankle & Carbin 2019, figure 2
+    ],
+)  # fmt: skip
+def test_parameters_of_the_lottery_papers_networks(name, parameters):
+    assert count_parameters(timm.create_model(name)) == parameters
+
+
+def test_parameters_of_wide_networks_are_as_many_as_in_the_paper():
+    """Zagoruyko & Komodakis 2016, table 4: WRN-16-8 11.0M, WRN-40-4 8.9M."""
+    assert round(count_parameters(timm.create_model("cifar_wrn16_8")) / 1e6, 1) == 11.0
+    assert round(count_parameters(timm.create_model("cifar_wrn16_8", depth=40, width=4)) / 1e6, 1) == 8.9
+
+
+OURS = [name for pattern in ("cifar_*", "mlp_*", "lenet_*") for name in timm.list_models(pattern)]
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_every_network_of_ours_gives_logits_and_takes_a_new_head(name):
     size = 8 if name.startswith("cifar") else 28
     model = timm.create_model(name, in_chans=1, num_classes=7, drop_rate=0.1).eval()

@@ -21,13 +21,14 @@ import torch
 from helpers import FRESH, Recorder, config_of, metrics, only_run, options, plain, restored_surroundings, start, train
 from helpers import command as run_command
 from test_losses import crd_steps, dist_step
-from two_processes import CACHED, FEATURES, INFOBATCH, KD, RECORDED, SELECTED, STOPPED_AT, session
+from two_processes import CACHED, FEATURES, INFOBATCH, KD, RECORDED, SELECTED, SPARSE, STOPPED_AT, session
 
 from kdprune.config import DataConfig
 from kdprune.data.dataset import open_data
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
+from kdprune.models.mask_file import load_mask
 from kdprune.pipeline.cache import cache
 from kdprune.pipeline.train import record
 from kdprune.records.dynamics import Dynamics
@@ -101,6 +102,17 @@ def test_two_processes_leave_out_the_samples_that_one_leaves_out(together, tmp_p
     for one, (a, b) in zip(recorder.seen, halves, strict=True):
         assert a["ids"] + b["ids"] == one["ids"]
         assert (a["loss"] + b["loss"]) / 2 == pytest.approx(one["loss"], abs=1e-4)
+
+
+def test_two_processes_prune_what_one_prunes(together, tmp_path):
+    """Also on the way, where all weights are zero on both that are zero on one."""
+    folder, (first, second) = together
+    assert first["pruning"] == second["pruning"]
+    summary, _ = train(tmp_path, SPARSE)
+    assert summary["weight_pruning"]["mask_hash"] == first["pruning"][0]
+    run = folder / "pruning" / "at_3"
+    weights, mask = load_model(run / "student.safetensors").model.state_dict(), load_mask(run)
+    assert all(torch.equal(weights[name] != 0, kept) for name, kept in mask.kept.items())
 
 
 def test_the_parameters_of_a_loss_are_those_of_one_process(together, tmp_path, digits_teacher):

@@ -35,6 +35,10 @@ INFOBATCH = {
     "subset.dynamic": "infobatch(ratio=0.6)", "subset.keep_fraction": 0.5, "train.steps": None, "train.epochs": 5,
     "train.batch_size": 96, "train.eval_every": 100,
 }  # fmt: skip
+SPARSE = {
+    "subset.keep_fraction": 0.5, "train.steps": 6, "train.batch_size": 96, "train.eval_every": 100,
+    "student.sparsity": 0.9, "student.pruner": "snip(per_class=2)",
+}  # fmt: skip
 STOPPED_AT = 20  # several processes look for signals every 20 steps
 
 
@@ -103,6 +107,15 @@ def normalising(folder: Path, teacher: str) -> Any:
                    "train.record": "plain"})  # fmt: skip
 
 
+def pruning(folder: Path, teacher: str) -> Any:
+    """A mask of the first weights, and one that is decided on the way by the weights that both have."""
+    hashes = []
+    for at in ("init", "3"):
+        summary, _ = train(folder, {**SPARSE, "student.prune_at": at, "name": f"at_{at}"})
+        hashes.append(summary["weight_pruning"]["mask_hash"])
+    return hashes
+
+
 def passing(folder: Path, teacher: str) -> Any:
     """A pass over all samples, of which there is an odd number; then scores, a subset and a student."""
     with restored_surroundings():
@@ -110,7 +123,10 @@ def passing(folder: Path, teacher: str) -> Any:
     train(folder, {**SELECTED, "subset.scorer": "el2n"})
 
 
-CLAIMS = (distillation, features, filling, odd_batch, dynamic, stop, gathering_losses, recording, normalising, passing)
+CLAIMS = (
+    distillation, features, filling, odd_batch, dynamic, stop, gathering_losses, recording, normalising, pruning,
+    passing,
+)  # fmt: skip
 
 
 def session(rank: int, port: int, folder: Path, teacher: str) -> None:

@@ -48,9 +48,10 @@ def models(pattern: str = "*") -> list[str]:
     """Names of models, kdprune's own before timm's."""
     import timm
 
-    from kdprune.models import cifar_resnet, mlp
+    from kdprune.models import cifar_resnet, cifar_vgg, cifar_wrn, mlp
 
-    own = [name for module in (mlp, cifar_resnet) for name in timm.list_models(module=module.__name__.split(".")[-1])]
+    modules = (mlp, cifar_resnet, cifar_vgg, cifar_wrn)
+    own = [name for module in modules for name in timm.list_models(module=module.__name__.split(".")[-1])]
     found = timm.list_models(pattern)
     return [name for name in own if fnmatch.fnmatch(name, pattern)] + [name for name in found if name not in own]
 
@@ -86,8 +87,17 @@ def _of_order(order: Any) -> str:
     return "scores, unless it is random" if "reads_scores" in vars(order) else "nothing"
 
 
-_COSTS: dict[str, Callable[[Any], str]] = {"losses": _of_loss, "selectors": _of_selector, "orders": _of_order}
-_SUPPLIED = {"losses": 0, "selectors": 1, "orders": 1}  # parameters that are not the user's
+def _of_pruner(pruner: Any) -> str:
+    return f"{pruner.declared.cost}{'; labelled samples' if pruner.declared.labels else ''}"
+
+
+_COSTS: dict[str, Callable[[Any], str]] = {
+    "losses": _of_loss,
+    "selectors": _of_selector,
+    "orders": _of_order,
+    "pruners": _of_pruner,
+}
+_SUPPLIED = {"losses": 0, "selectors": 1, "orders": 1, "pruners": 1}  # parameters that are not the user's
 
 
 def _print_plugins(kind: str) -> None:

@@ -11,7 +11,8 @@ from kdprune.config.settings import Config
 
 # Settings that change where or how often something is written or how fast it is computed, not (but for rounding) what.
 _NOT_IN_HASH = {
-    "output", "name", "baseline", "log_with", "remake", "track_energy", "data.root", "data.workers", "teacher.cache",
+    "output", "name", "baseline", "log_with", "remake", "track_energy", "student.allow_collapse", "data.root",
+    "data.workers", "teacher.cache",
     *(f"{group}.{name}" for group in ("train", "teacher.train", "record.train")
       for name in ("eval_every", "checkpoint_every", "checkpoint_keep", "save_epochs", "save_steps", "record")),
 }  # fmt: skip

@@ -35,6 +35,8 @@ _DISTILLED = only(lambda s: s.distils, "kdprune {command} distils nothing")
 _SEVERAL = only(lambda s: len(s.config.teacher.models) > 1, "there is one teacher")
 _TAUGHT = only(lambda s: s.trains_teacher, "all teachers have weights, so none is trained here")
 _CACHED = only(lambda s: s.config.teacher.targets == "cached", "--teacher.targets online keeps nothing")
+_MASKED = only(lambda s: s.has_mask, "neither --student.sparsity nor --student.mask is given")
+_PRUNED = only(lambda s: s.prunes, "no weight is pruned here: --student.sparsity is 0, or --student.mask says which")
 _PROXIES = only(lambda s: s.trains_proxies, "no proxies are trained")
 _WITH_LR_BASE = only_in(lambda t: t.settings.lr_base is not None, "no lr_base is given")
 _COUNTED = only_in(lambda t: t.settings.steps is None, "steps are given, which say how long the training is")
@@ -125,10 +127,21 @@ class StudentConfig:
     """The model that is trained on the kept samples.
 
     Args:
-        model: Any timm model name, or one of kdprune's (cifar_resnet8 … cifar_resnet110, mlp_800 …).
+        model: Any timm model name, or one of kdprune's (cifar_resnet8 … cifar_resnet110, cifar_vgg16 …, mlp_800 …).
         pretrained: Start from timm's pretrained weights.
         checkpoint: Start from a safetensors file (or a .pth that holds weights only).
         drop_rate: Dropout before the classifier.
+        sparsity: Weight pruning: pruned / all weights of convolutions and linear layers, in [0, 1).
+        pruner: Which weights go: a name, or NAME(ARGUMENTS), such as snip(per_class=20) or synflow(rounds=50).
+        prune_at: When: init (before the first step), a number of steps (500) or epochs (10ep), end (after the last
+            step), or gradual(BEGIN, END, every=STEPS).
+        prune_scope: Whether the highest scores of the whole network are kept, or those of each layer, all at one
+            density.
+        prune_exclude: Layers that are left whole: first, last, or both.
+        mask: A mask.json, or the directory of a run that has one, to use instead of pruning.
+        mask_check: Sanity check of the mask: shuffle it within each layer, reinit the weights under it, or invert it
+            (keep what would go).
+        allow_collapse: Go on although a layer is left without weights.
     """
 
     model: str = setting("cifar_resnet8", _STUDENT)
@@ -139,6 +152,20 @@ class StudentConfig:
     drop_rate: float = setting(
         0.0, only(lambda s: s.trains_student or s.trains_proxies, "kdprune {command} trains no student and no proxies")
     )
+    sparsity: float = setting(
+        0.0, _STUDENT_ONLY, only(lambda s: not s.config.student.mask, "--student.mask says which weights are pruned")
+    )
+    pruner: str = setting("magnitude", _STUDENT_ONLY, _PRUNED)
+    prune_at: str = setting("init", _STUDENT_ONLY, _PRUNED)
+    prune_scope: Literal["global", "layer"] = setting("global", _STUDENT_ONLY, _PRUNED)
+    prune_exclude: list[str] | str = setting(list, _STUDENT_ONLY, _PRUNED)
+    mask: str | None = setting(None, _STUDENT_ONLY)
+    mask_check: Literal["shuffle", "reinit", "invert"] | None = setting(None, _STUDENT_ONLY, _MASKED)
+    allow_collapse: bool = setting(False, _STUDENT_ONLY, _MASKED)
+
+    def __post_init__(self) -> None:
+        self.prune_exclude = _as_list(self.prune_exclude)
+        self.prune_at = str(self.prune_at)
 
 
 @dataclass

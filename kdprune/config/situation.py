@@ -84,6 +84,16 @@ class Situation:
         return any(training.group == "record.train" for training in self.trainings)
 
     @property
+    def has_mask(self) -> bool:
+        """Whether the student's weights are pruned."""
+        return self.config.student.mask is not None or self.config.student.sparsity > 0
+
+    @property
+    def prunes(self) -> bool:
+        """Whether a pruner says which of them."""
+        return self.config.student.mask is None and self.config.student.sparsity > 0
+
+    @property
     def makes_views(self) -> bool:
         return self.trains_student or bool(self.trainings)
 

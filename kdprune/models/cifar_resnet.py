@@ -15,13 +15,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
-CIFAR_MEAN = (0.4914, 0.4822, 0.4465)
-CIFAR_STD = (0.2470, 0.2435, 0.2616)
+from kdprune.models.pooled import PooledNetwork, cifar_cfg, initialise
 
 
 class PadShortcut(nn.Module):
@@ -65,7 +63,7 @@ class BasicBlock(nn.Module):
         return self.act2(residual + self.downsample(x))
 
 
-class CifarResNet(nn.Module):
+class CifarResNet(PooledNetwork):
     """A residual network for small images, with timm's interface.
 
     Args:
@@ -88,14 +86,9 @@ class CifarResNet(nn.Module):
         drop_rate: float = 0.0,
         global_pool: str = "avg",
     ) -> None:
-        super().__init__()
+        super().__init__(num_classes, in_chans, widths[-1], drop_rate, global_pool)
         if depth < 8 or (depth - 2) % 6:
             raise ValueError(f"depth {depth} is not 6n+2 (allowed: 8, 14, 20, …)")
-        self.num_classes = num_classes
-        self.in_chans = in_chans
-        self.num_features = self.head_hidden_size = widths[-1]
-        self.drop_rate = drop_rate
-        self.global_pool = global_pool
         self.feature_info = [
             {"num_chs": width, "reduction": 2**stage, "module": f"layer{stage + 1}"}
             for stage, width in enumerate(widths[1:])
@@ -107,34 +100,13 @@ class CifarResNet(nn.Module):
         self.layer1 = _stage(widths[0], widths[1], blocks, 1, projection)
         self.layer2 = _stage(widths[1], widths[2], blocks, 2, projection)
         self.layer3 = _stage(widths[2], widths[3], blocks, 2, projection)
-        self.fc = self._head()
-        self.apply(_initialise)
+        self.fc = self.make_head()
+        self.apply(initialise)
 
     def forward_features(self, x_NCHW: Tensor) -> Tensor:
         """Images to the last stage's feature map, [N, num_features, H/4, W/4]."""
         x = self.act1(self.bn1(self.conv1(x_NCHW)))
         return self.layer3(self.layer2(self.layer1(x)))
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature map to logits [N, num_classes], or to the pooled features with `pre_logits`."""
-        x = x.mean((2, 3)) if self.global_pool else x
-        x = F.dropout(x, self.drop_rate, self.training) if self.drop_rate else x
-        return x if pre_logits else self.fc(x)
-
-    def forward(self, x_NCHW: Tensor) -> Tensor:
-        return self.forward_head(self.forward_features(x_NCHW))
-
-    def get_classifier(self) -> nn.Module:
-        return self.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Put a new head for `num_classes` in place."""
-        self.num_classes = num_classes
-        self.global_pool = self.global_pool if global_pool is None else global_pool
-        self.fc = self._head().to(self.conv1.weight.device)
-
-    def _head(self) -> nn.Module:
-        return nn.Linear(self.num_features, self.num_classes) if self.num_classes else nn.Identity()
 
 
 def _stage(in_channels: int, out_channels: int, blocks: int, stride: int, projection: bool) -> nn.Sequential:
@@ -143,32 +115,8 @@ def _stage(in_channels: int, out_channels: int, blocks: int, stride: int, projec
     return nn.Sequential(first, *rest)
 
 
-@torch.no_grad()
-def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-def _cfg(**overrides: Any) -> dict[str, Any]:
-    return {
-        "input_size": (3, 32, 32),
-        "num_classes": 10,
-        "mean": CIFAR_MEAN,
-        "std": CIFAR_STD,
-        "interpolation": "bicubic",
-        "crop_pct": 1.0,
-        "pool_size": (8, 8),
-        "first_conv": "conv1",
-        "classifier": "fc",
-        "license": "apache-2.0",
-        **overrides,
-    }
-
-
-_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
-default_cfgs = generate_default_cfgs(
-    {name: _cfg() for name in (*(f"cifar_resnet{depth}" for depth in _DEPTHS), "cifar_resnet8x4", "cifar_resnet32x4")}
-)
+_NAMES = (*(f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)), "cifar_resnet8x4", "cifar_resnet32x4")
+default_cfgs = generate_default_cfgs({name: cifar_cfg("conv1") for name in _NAMES})
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> CifarResNet:

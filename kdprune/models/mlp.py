@@ -1,7 +1,8 @@
-"""The fully connected networks of Hinton et al. 2015 (§3), registered in timm (importing this file is enough).
+"""Fully connected networks of the papers, registered in timm (importing this file is enough).
 
-`mlp_1200` is the teacher there (784-1200-1200-10 on MNIST) and `mlp_800` the student; `mlp_64` is for trying things
-out. The number of inputs is fixed by `in_chans` and `img_size`.
+Of Hinton et al. 2015 (§3), `mlp_1200` is the teacher (784-1200-1200-10 on MNIST) and `mlp_800` the student; `mlp_64` is
+for trying things out. `lenet_300_100` is that of LeCun et al. 1998 and of the lottery-ticket papers. The number of
+inputs is fixed by `in_chans` and `img_size`.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ class Mlp(nn.Module):
 
     Args:
         width: units in each hidden layer.
+        second: units in the second hidden layer, if they are others.
         num_classes: outputs; 0 leaves the features.
         in_chans: channels of the input.
         img_size: height and width of the input in pixels; one number for a square.
@@ -32,23 +34,27 @@ class Mlp(nn.Module):
         img_size: int | tuple[int, int] = 28,
         drop_rate: float = 0.0,
         global_pool: str | None = None,  # timm hands it to every model; there is nothing to pool here
+        second: int | None = None,
     ) -> None:
         super().__init__()
+        last = width if second is None else second
         height, breadth = (img_size, img_size) if isinstance(img_size, int) else img_size
         self.num_classes = num_classes
         self.in_chans = in_chans
         self.img_size = (height, breadth)
-        self.num_features = self.head_hidden_size = width
+        self.num_features = self.head_hidden_size = last
         self.drop_rate = drop_rate
-        self.feature_info = [{"num_chs": width, "reduction": 0, "module": f"act{layer}"} for layer in (1, 2)]
+        self.feature_info = [
+            {"num_chs": units, "reduction": 0, "module": f"act{layer}"} for layer, units in ((1, width), (2, last))
+        ]
         self.fc1 = nn.Linear(in_chans * height * breadth, width)
         self.act1 = nn.ReLU()
-        self.fc2 = nn.Linear(width, width)
+        self.fc2 = nn.Linear(width, last)
         self.act2 = nn.ReLU()
         self.fc = self._head()
 
     def forward_features(self, x_NCHW: Tensor) -> Tensor:
-        """Images [N, in_chans, H, W] to the second hidden layer [N, width]."""
+        """Images [N, in_chans, H, W] to the second hidden layer [N, num_features]."""
         x = self._drop(self.act1(self.fc1(x_NCHW.flatten(1))))
         return self._drop(self.act2(self.fc2(x)))
 
@@ -89,7 +95,7 @@ def _cfg() -> dict[str, Any]:
     }
 
 
-default_cfgs = generate_default_cfgs({name: _cfg() for name in ("mlp_64", "mlp_800", "mlp_1200")})
+default_cfgs = generate_default_cfgs({name: _cfg() for name in ("mlp_64", "mlp_800", "mlp_1200", "lenet_300_100")})
 
 
 def _create(variant: str, pretrained: bool, **kwargs: Any) -> Mlp:
@@ -112,3 +118,9 @@ def mlp_800(pretrained: bool = False, **kwargs: Any) -> Mlp:
 def mlp_1200(pretrained: bool = False, **kwargs: Any) -> Mlp:
     """784-1200-1200-10, Hinton et al.'s large net: 2.4M parameters."""
     return _create("mlp_1200", pretrained, width=1200, **kwargs)
+
+
+@register_model
+def lenet_300_100(pretrained: bool = False, **kwargs: Any) -> Mlp:
+    """784-300-100-10, LeNet-300-100: 266 thousand parameters."""
+    return _create("lenet_300_100", pretrained, width=300, second=100, **kwargs)

@@ -23,6 +23,7 @@ from kdprune.data.subset import Subset
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.messages import counted, listed
 from kdprune.models.build import build_student
+from kdprune.models.mask import Mask
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.orders.common.plan import Dynamic
 from kdprune.pipeline.dynamic import OPTION, keep_fraction, make_length
@@ -48,6 +49,7 @@ class Job:
         judges: training samples by which the weights of teachers are learned; None unless that is asked for.
         observers: who looks on while the student is trained, beside those that every run has.
         dynamic: what the epochs hold, as planned before any is trained; None where each holds all kept samples.
+        mask: which weights the student has, if that is settled before its first step; None for all.
     """
 
     config: Config
@@ -60,6 +62,7 @@ class Job:
     judges: np.ndarray | None = None
     observers: Sequence[Observer] = ()
     dynamic: Dynamic | None = None
+    mask: Mask | None = None
 
     @property
     def labelled(self) -> bool:
@@ -111,6 +114,8 @@ def make_student(config: Config, session: Session) -> BuiltModel:
         return deepcopy(session.student)
     data = session.data
     seed = config.seed_of("weights")
+    if config.student.mask_check == "reinit":
+        seed = key(seed, "reinit")
     # A teacher of the same kind and seed as its student begins elsewhere.
     torch.manual_seed(seed if config.seeds.role == "student" else key(seed, f"{config.seeds.role} weights"))
     student = config.student

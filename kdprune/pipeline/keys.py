@@ -30,11 +30,12 @@ before are not taken for results of now."""
 _NOT_THE_RESULT = ("precision", "eval_every", "checkpoint_every", "checkpoint_keep", "record")
 
 
-def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
+def run_key(job: Job, teachers: Sequence[BuiltModel], mask: Key | None = None) -> Key:
     """The key of a run's student.
 
     Args:
         teachers: with their weights; none for plain training and for the student's own moving average.
+        mask: the key of what is pruned of the student; None for a dense one.
     """
     config, data = job.config, job.session.data
     # The fingerprint sees an image that became unreadable only if it is one of the sampled ones.
@@ -61,6 +62,7 @@ def run_key(job: Job, teachers: Sequence[BuiltModel]) -> Key:
         "precision": job.session.accelerator.mixed_precision,
         "train": training_key(config.train),
         "record": config.train.record if config.seeds.role == "proxy" else None,  # all that it is trained for
+        **({} if mask is None else {"weight_pruning": mask}),
         **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),
     }

@@ -12,7 +12,7 @@ import numpy as np
 from kdprune.config import Config, RecordConfig, SeedConfig, StudentConfig, SubsetConfig, TrainConfig
 from kdprune.data.counter import key
 from kdprune.data.subset import load_subset
-from kdprune.pipeline.recipes import overridden, without_teacher
+from kdprune.pipeline.recipes import dense, overridden, without_teacher
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import Train
 from kdprune.selectors.common.samples import Samples
@@ -83,7 +83,7 @@ def proxy_recipe(config: Config, repeat: int) -> Config:
     new.name = None
     new.seed = (config.seed if asked.seed is None else asked.seed) + repeat
     new.seeds = SeedConfig(subset=config.seed_of("subset"), role="proxy")
-    new.subset, new.record = SubsetConfig(), RecordConfig()
+    new.subset, new.record, new.student = SubsetConfig(), RecordConfig(), dense(new.student)
     if asked.model is not None and asked.model != config.student.model:
         new.student = StudentConfig(model=asked.model, drop_rate=config.student.drop_rate)
     new.train = proxy_training(config)

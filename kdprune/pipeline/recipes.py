@@ -87,6 +87,12 @@ def check_optimizers(config: Config) -> None:
         check_optimizer(overridden(config.train, given), "--train.opt" if given.opt is None else f"--{group}.train.opt")
 
 
+def dense(student: StudentConfig) -> StudentConfig:
+    """The same student with all of its weights."""
+    names = ("sparsity", "pruner", "prune_at", "prune_scope", "prune_exclude", "mask", "mask_check", "allow_collapse")
+    return replace(student, **{name: getattr(StudentConfig(), name) for name in names})
+
+
 def without_teacher(config: Config) -> Config:
     """The same student on the same subset, trained on hard labels alone."""
     new = deepcopy(config)

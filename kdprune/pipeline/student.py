@@ -14,12 +14,14 @@ from kdprune.data.reader import plain_batches
 from kdprune.data.split import Split
 from kdprune.models.build import save_model
 from kdprune.models.inputs import Inputs
+from kdprune.models.mask_file import save_mask
 from kdprune.models.spec import BuiltModel
 from kdprune.models.weights import all_finite
 from kdprune.passes.evaluation import evaluate, same_buffers, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.dynamic import make_order
 from kdprune.pipeline.job import Job
+from kdprune.pipeline.masks import final_mask, make_sparse
 from kdprune.pipeline.recorder import make_recorder
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import MeanTargets, OnlineTargets
@@ -45,6 +47,7 @@ def train_student(
     inputs = place(job.student, accelerator.device)
     training = config.train
     average = MovingAverage(job.student.model, training.ema, training.ema_warmup) if training.ema else None
+    sparse = make_sparse(job, None if average is None else average.model)
     if isinstance(targets, MeanTargets):
         assert average is not None
         targets.follow(student_logits(average.model, inputs, accelerator))
@@ -78,10 +81,13 @@ def train_student(
         views=None if targets is None else config.teacher.views,
         observers=[*observers, *job.observers],
         report=run.write_metrics,
+        sparse=sparse,
     )
     state = Trainer(task, accelerator).fit()
     if recorder is not None:
         recorder.close()
+    if sparse is not None and accelerator.is_main_process:
+        save_mask(run.path, final_mask(job, sparse))
     export(run.weights, job.budget.epochs)
     accelerator.wait_for_everyone()
     accelerator.free_memory()

@@ -13,6 +13,8 @@ from kdprune.models.build import count_parameters
 from kdprune.orders.common.plan import Dynamic
 from kdprune.pipeline.dynamic import epoch_size, keep_fraction
 from kdprune.pipeline.job import Job
+from kdprune.pipeline.masks import is_sparse
+from kdprune.pipeline.sparsity import sparsity
 from kdprune.runs.accelerator import device_name
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import OnlineTargets
@@ -55,6 +57,7 @@ def summarise(
         "loss": str(config.distill.loss) if described else None,
         "teacher": described,
         "student": {"name": job.student.name, "parameters": parameters},
+        **({"weight_pruning": sparsity(job, run)} if is_sparse(config) else {}),
         "seed": config.seed,
         "dataset": config.data.dataset,
         "cost": _cost(job, teachers, targets, state, result, search),

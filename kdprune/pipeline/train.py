@@ -24,6 +24,7 @@ from kdprune.pipeline.ensemble_weights import learn
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
+from kdprune.pipeline.masks import check_mask, mask_key, with_mask
 from kdprune.pipeline.recipes import check_optimizers, without_teacher
 from kdprune.pipeline.record import KINDS
 from kdprune.pipeline.rehearsal import rehearse
@@ -128,7 +129,9 @@ def observed(config: Config, session: Session) -> Session:
     """A session that knows by what the subset is selected; what is not recorded yet is."""
     if selects_by_observation(config):
         with rehearsed(config, session) as rehearsal:
-            rehearse(make_job(*rehearsal), given_teachers(config, session))
+            job = make_job(*rehearsal)
+            check_mask(job)
+            rehearse(job, given_teachers(config, session))
         return with_scores(config, session, train)
     return session
 
@@ -143,6 +146,7 @@ def train(config: Config, session: Session, folder: Path | None = None, observer
     job = make_job(config, session, observers=observers)
     given = given_teachers(config, session)
     rehearse(job, given)
+    job = with_mask(job)
     teachers = load_teachers(config, session, train, given)
     run = open_run(job, teachers, folder or Path(config.output))
     trained = not _finished(run) or _lacking(run)
@@ -211,12 +215,13 @@ def _once_more(job: Job, run: RunDir) -> tuple[Job, RunDir]:
     if job.session.accelerator.is_main_process:
         run.artefact.reopen()
     # Put together anew, for the student may have been trained by this very command.
-    return make_job(config, job.session, job.observers), RunDir(run.path, config, run.artefact.key)
+    anew = replace(make_job(config, job.session, job.observers), mask=job.mask)
+    return anew, RunDir(run.path, config, run.artefact.key)
 
 
 def open_run(job: Job, teachers: list[LoadedTeacher], folder: Path) -> RunDir:
     """The directory of a run, by all that its result is a function of."""
-    key = run_key(job, [teacher.built for teacher in teachers])
+    key = run_key(job, [teacher.built for teacher in teachers], mask_key(job))
     path = folder / run_name(job.config, key)
     if job.config.name is None and not path.exists():
         path = next(_of_equal_contents(folder, key), path)

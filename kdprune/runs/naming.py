@@ -23,5 +23,14 @@ def run_name(config: Config, key: Key) -> str:
     if config.subset.dynamic:
         keep += f"-{config.subset.dynamic.partition('(')[0].strip()}"
     dataset = config.data.dataset.rstrip("/").split("/")[-1].removeprefix(GIVEN)
-    parts = [dataset, config.student.model.removeprefix(GIVEN), f"f{keep}", kind, f"s{config.seed}"]
+    parts = [dataset, config.student.model.removeprefix(GIVEN), f"f{keep}", kind, f"s{config.seed}", *_of_mask(config)]
     return re.sub(r"[^\w.\-]+", "_", "-".join([*parts, key_hash(key)[:8]]))
+
+
+def _of_mask(config: Config) -> list[str]:
+    """What is pruned of the student's weights: `sp0.9`, the pruner and the check of its mask."""
+    student = config.student
+    check = [] if student.mask_check is None else [student.mask_check]
+    if student.mask:
+        return ["mask", *check]
+    return [f"sp{student.sparsity:g}", student.pruner.partition("(")[0].strip(), *check] if student.sparsity else []

@@ -14,11 +14,13 @@ from kdprune.config import Config, from_dict, to_dict
 from kdprune.data.subset import Subset
 from kdprune.files import write_json, write_text
 from kdprune.models.locate import snapshots
+from kdprune.models.mask_file import BITS, JSON
 from kdprune.outside import FINITE, MAPPING, NUMBER, TEXT, check_fields, having, list_of, optional, read_json, whole
 from kdprune.records import dynamics
 from kdprune.yaml_text import read_yaml
 
 SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
+MASK = (JSON, BITS)  # of a student with pruned weights
 _PREAMBLE = ("config.yaml", "environment.json", SUBSET, "subset.ids.npy")
 
 
@@ -114,7 +116,7 @@ class RunDir:
     def finish(self, summary: dict[str, Any]) -> None:
         """Write the summary; from now on the run is finished."""
         write_json(self.path / SUMMARY, summary)
-        names = [*_PREAMBLE, "metrics.csv", "search.json", WEIGHTS, SUMMARY]
+        names = [*_PREAMBLE, "metrics.csv", "search.json", *MASK, WEIGHTS, SUMMARY]
         snapshots = sorted(self.checkpoints.glob("*.safetensors"))
         recorded = sorted(path for path in self.dynamics.glob("*") if not path.name.startswith("."))
         names += [str(path.relative_to(self.path)) for path in [*snapshots, *recorded]]

@@ -14,6 +14,7 @@ from kdprune.models.spec import BuiltModel
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget
+from kdprune.training.sparse import Sparse
 from kdprune.training.step import Distillation
 
 
@@ -36,6 +37,7 @@ class Task:
         views: number of different views of a sample; None: one for each epoch.
         observers: who looks on, in this order.
         report: is given all rows of metrics after each epoch, on the main process.
+        sparse: what keeps pruned weights at zero; None for a dense student.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Task:
     views: int | None = None
     observers: Sequence[Observer] = ()
     report: Callable[[list[dict[str, Any]]], None] = field(default=lambda history: None)
+    sparse: Sparse | None = None
 
 
 def check_batch(settings: TrainConfig, processes: int) -> None:

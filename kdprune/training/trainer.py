@@ -71,6 +71,8 @@ class Trainer:
             parts |= {"loss": self.task.distillation.loss, "targets": self.task.distillation.targets}
         if self.adaptive is not None:
             parts["order"] = self.adaptive
+        if self.task.sparse is not None:
+            parts["mask"] = self.task.sparse
         return parts | {f"{type(observer).__name__} {i}": observer for i, observer in enumerate(self.observers)}
 
     def fit(self) -> TrainState:
@@ -84,6 +86,8 @@ class Trainer:
         stored = self.keeper.resume()
         self._count_steps()
         if stored is not None:
+            if self.task.sparse is not None:  # that may be what failed, after its step was counted
+                self.task.sparse.after_step(self.state.step, self.state.done)
             self.keeper.say_where(stored)
         state, batch_size = self.state, self.settings.batch_size
         with StopRequest() as stop, self._bar() as bar:
@@ -126,7 +130,7 @@ class Trainer:
 
     def _train_step(self, batches: Iterator[Batch], watch: Watch) -> None:
         """One optimizer step; nothing in it waits for the device."""
-        accum, step = self.settings.grad_accum, self.state.step
+        accum, step, sparse = self.settings.grad_accum, self.state.step, self.task.sparse
         self.scheduler.step_update(self._schedule(step))
         seed_generators(key(self.task.seed, "dropout", step, self.accelerator.process_index), self.accelerator.device)
         seen = []
@@ -138,10 +142,14 @@ class Trainer:
                 self.update.backward(result.loss / accum)
             watch.note(result.loss, step)
             seen.append((batch, result))
+        if sparse is not None:
+            sparse.mask_gradients()
         if self.settings.clip_grad is not None:
             trained = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
             self.accelerator.clip_grad_norm_(trained, self.settings.clip_grad)
         self.update.step()
+        if sparse is not None:
+            sparse.mask_weights()
         self.state.step += 1
         for observer in self.observers:  # only now, so that a step that fails in its second part leaves no trace
             for batch, result in seen:
@@ -151,6 +159,8 @@ class Trainer:
             losses = [result.each for _, result in seen if result.each is not None]
             self.adaptive.observe(step, *self._place(), losses)
             self._count_steps()
+        if sparse is not None:
+            sparse.after_step(self.state.step, self.state.done)
 
     def _batches(self) -> Iterator[Batch]:
         """This process's part of every batch that is left.

@@ -28,6 +28,8 @@ from kdprune.data.scores import Scores, load_scores
 from kdprune.data.sources import open_source
 from kdprune.data.subset import Subset, load_subset
 from kdprune.models.build import build_student, load_model, save_model
+from kdprune.models.mask import Mask
+from kdprune.models.mask_file import load_mask, save_mask
 from kdprune.models.weights import METADATA_KEY, read_header, read_weights
 from kdprune.outside import parse_json
 from kdprune.pipeline.lineage import lineage
@@ -131,6 +133,14 @@ def test_cached_targets(tmp_path):
     (tmp_path / "artefact.json").write_text(json.dumps(record))
     fuzz(tmp_path / "artefact.json", json_inputs(tmp_path / "artefact.json"), lambda: verify_one(tmp_path))
     fuzz(tmp_path / "view_00000.bin", damaged(bytes(4096 + 20 * 8)), lambda: verify_one(tmp_path))
+
+
+def test_a_mask(tmp_path):
+    kept = {"conv.weight": torch.rand(4, 3, 3, 3) < 0.5, "fc.weight": torch.rand(3, 5) < 0.5}
+    save_mask(tmp_path, Mask(kept, {"head.weight": (2, 2)}, {"pruner": "snip"}))
+    fuzz(tmp_path / "mask.json", json_inputs(tmp_path / "mask.json"), lambda: load_mask(tmp_path))
+    fuzz(tmp_path / "mask.safetensors", damaged((tmp_path / "mask.safetensors").read_bytes()),
+         lambda: load_mask(tmp_path))  # fmt: skip
 
 
 def test_ids_of_a_subset(tmp_path):
