@@ -130,9 +130,9 @@ def browser() -> Iterator[Browser]:
     to_read, to_write = _high_pipe()
     from_read, from_write = _high_pipe()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        words = [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-                 "--disable-background-networking",
-                 "--remote-debugging-pipe", f"--user-data-dir={profile}"]  # fmt: skip
+        words = [found, "--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage",
+                 "--no-first-run", "--disable-background-networking", "--remote-debugging-pipe",
+                 f"--user-data-dir={profile}"]  # fmt: skip
         process = subprocess.Popen(
             ["bash", "-c", f'exec "$@" 3<&{to_read} 4>&{from_write}', "bash", *words],
             pass_fds=(to_read, from_write), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
