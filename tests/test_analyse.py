@@ -136,7 +136,7 @@ def test_the_effect_of_pruning_on_classes(tmp_path, parent):
 
 MISTAKES = {  # a line, and what the answer must name
     "analyse nois": ["'analyse nois'", "'analyse noise'?"],
-    "analyse": ["'analyse'", "analyse noise", "analyse classes"],
+    "analyse": ["kdprune analyse WHAT", "analyse noise", "analyse classes"],
     "analyse noise --planted 1.5": ["--planted: 1.5", "(0, 1)"],
     "analyse noise --planted 0.1 --share 0": ["--share: 0", "(0, 1)"],
     "analyse noise --planted 0.1 --detectors el3n": ["--detectors", "'el3n'", "'el2n'?"],

@@ -198,7 +198,7 @@ def test_lists(capsys):
     assert "Hinton's distillation" in of_kd
     assert "Hinton et al. 2015" in of_kd
     _, out, _ = run(capsys, "list", "models")
-    assert out.splitlines()[1].startswith("  mlp_")  # kdprune's own go first
+    assert out.splitlines()[1].startswith("  lenet_300_100")  # kdprune's own go first
     assert out.splitlines().index("  cifar_resnet8") < out.splitlines().index("  resnet18")
     _, out, _ = run(capsys, "list", "models", "--filter", "cifar_resnet*")
     assert {"cifar_resnet8", "cifar_resnet56"} <= set(out.split())

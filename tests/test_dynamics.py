@@ -15,7 +15,7 @@ from kdprune.data.dataset import open_data
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
 from kdprune.records.dynamics import Dynamics
-from kdprune.records.predictions import Predictions
+from kdprune.records.predictions import Predictions, remove_predictions
 from kdprune.records.statistics import STATISTICS, statistics, temporal_divergence
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
@@ -205,5 +205,5 @@ def test_predictions_are_kept_for_as_long_as_asked(tmp_path):
     predictions.forget(keep={1}, since=3)
     assert len(list(tmp_path.iterdir())) == 3
     assert predictions.exchange(3, ids[:2], log_p[2][:2]).isnan().all()  # of epoch 2 nothing is known any more
-    predictions.clear()
+    remove_predictions(tmp_path)
     assert not list(tmp_path.iterdir())

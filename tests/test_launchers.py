@@ -59,7 +59,7 @@ def wait_until(true: Any, seconds: float = 240) -> None:
 
 def stopped_at_a_checkpoint(file: Path) -> None:
     """Both runs of a long sweep have left one, and wait for the same command."""
-    assert len(list(file.parent.glob("out/*/checkpoints/step_*.pth"))) == 2
+    assert len({path.parent for path in file.parent.glob("out/*/checkpoints/step_*.pth")}) == 2
     assert all(row["state"] == "waiting" for row in results(file))
 
 

@@ -335,7 +335,9 @@ class Here:
 
     stop_at: int | None = None
     done: list[Task] = field(default_factory=list)
+    at_once: int = 1
     threads: int = 1
+    remembered: tuple[str, ...] = ()
     _events: list[Event] = field(default_factory=list)
 
     @property

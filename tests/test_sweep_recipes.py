@@ -27,7 +27,7 @@ def cases():
 @pytest.mark.parametrize("recipe", cases())
 def test_a_dry_run_of_a_recipe_prints_what_its_head_says(recipe, monkeypatch, tmp_path):
     """Of how long steps take nothing is asked here, nor of data that has to be fetched."""
-    monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000))
+    monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000, 0.0))
     monkeypatch.chdir(tmp_path)
     status, out, text = said_by(["sweep", "--config", recipe, "--data.dataset", "digits", "--dry_run"])
     assert status == 0, text
@@ -43,6 +43,6 @@ def test_a_dry_run_of_a_recipe_prints_what_its_head_says(recipe, monkeypatch, tm
 
 
 def test_one_training_of_a_teacher_serves_all_of_its_epochs(monkeypatch):
-    monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000))
+    monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000, 0.0))
     _, out, _ = said_by(["sweep", "--config", REPO / "configs/sweep_teacher_epochs.yaml", "--dry_run"])
     assert len(set(re.findall(r"teacher cifar_resnet20, seed 0: about [\d:]+, [^,]*, for (\d+) runs", plain(out)))) == 1

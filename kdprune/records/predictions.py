@@ -67,11 +67,6 @@ class Predictions:
             if epoch < since and epoch not in keep:
                 self._path(epoch).unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Remove all of them, and what a kill may have left."""
-        for path in self.folder.glob(f"{_PREFIX}*"):
-            path.unlink(missing_ok=True)
-
     def _epochs(self) -> set[int]:
         names = [path.stem.removeprefix(_PREFIX) for path in self.folder.glob(f"{_PREFIX}*.f16") if path.is_file()]
         return {int(name) for name in names if name.isdigit()}
@@ -95,3 +90,9 @@ class Predictions:
                 file.write(nothing[: self.total * self.classes - start].data)
 
         write_whole(path, write, replace=False)
+
+
+def remove_predictions(folder: Path) -> None:
+    """Remove all predictions in a folder, and what a kill may have left of them."""
+    for path in folder.glob(f"{_PREFIX}*"):
+        path.unlink(missing_ok=True)

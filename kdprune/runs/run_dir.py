@@ -17,6 +17,7 @@ from kdprune.models.locate import snapshots
 from kdprune.models.mask_file import BITS, JSON
 from kdprune.outside import FINITE, MAPPING, NUMBER, TEXT, check_fields, having, list_of, optional, read_json, whole
 from kdprune.records import dynamics
+from kdprune.records.predictions import remove_predictions
 from kdprune.yaml_text import read_yaml
 
 SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
@@ -121,6 +122,7 @@ class RunDir:
         recorded = sorted(path for path in self.dynamics.glob("*") if not path.name.startswith("."))
         names += [str(path.relative_to(self.path)) for path in [*snapshots, *recorded]]
         self.artefact.finish(name for name in names if (self.path / name).is_file())
+        remove_predictions(self.dynamics)  # only now: a kill before it has the training go on from a checkpoint
 
 
 def _snapshot_names(config: Config) -> list[str]:

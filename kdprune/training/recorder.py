@@ -116,7 +116,6 @@ class Recorder(Observer):
                     f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
                     f"({listed(ids)}): remove the run, it is then trained from the start"
                 )
-            self.predictions.clear()
         self.accelerator.wait_for_everyone()
 
     def _note(self, ids_N: Tensor, epochs_N: Tensor, logits_NC: Tensor, labels_N: Tensor) -> None:
