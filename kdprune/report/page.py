@@ -17,7 +17,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from kdprune.files import write_text
+from kdprune.files import write_whole
 from kdprune.report.charts import Chart, Charts
 from kdprune.report.details import details_of
 from kdprune.report.gallery import Gallery
@@ -41,14 +41,15 @@ def save_page(
         charts, galleries: of the sections.
         watching: whether the page is loaded again by itself.
     """
-    write_text(path, page(report, charts, galleries, watching))
+    pieces = page(report, charts, galleries, watching)
+    write_whole(path, lambda file: [file.write(piece.encode()) for piece in pieces])  # no copy of the whole in memory
     return path
 
 
 def page(
     report: Report, charts: Sequence[Charts], galleries: Sequence[Sequence[Gallery]], watching: bool = False
-) -> str:
-    """The page as a text."""
+) -> list[str]:
+    """The page as texts one after the other."""
     figures: list[dict[str, Any]] = []
     parts = []
     if len(report.sections) > 1:
@@ -84,7 +85,8 @@ def page(
         "toggles": "".join(toggles(section, i, hidden(section)) for i, section in enumerate(report.sections)),
         "footer": _footer(report), "hashes": " ".join(map(_hash, scripts.values())), **scripts,
     }  # fmt: skip
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: filled[found[1]], (_ASSETS / "page.html").read_text())
+    template = re.split(r"\{\{(\w+)\}\}", (_ASSETS / "page.html").read_text())
+    return [filled[piece] if place % 2 else piece for place, piece in enumerate(template)]
 
 
 def json_text(content: Any) -> str:

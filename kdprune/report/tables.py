@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def _flat(summary: dict[str, Any]) -> Row:
             found[name] = json.dumps(value, ensure_ascii=False)
         elif value != {}:
             found[name] = value
-    return found
+    return {sys.intern(name): value for name, value in found.items()}  # thousands of runs have the same names
 
 
 def _write_parquet(rows: Sequence[Row], names: Sequence[str], file: Any) -> None:
