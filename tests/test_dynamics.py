@@ -17,6 +17,7 @@ from kdprune.models.inputs import Inputs
 from kdprune.records.dynamics import Dynamics
 from kdprune.records.predictions import Predictions, remove_predictions
 from kdprune.records.statistics import STATISTICS, statistics, temporal_divergence
+from kdprune.runs.run_dir import RunDir
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer
 
@@ -207,3 +208,16 @@ def test_predictions_are_kept_for_as_long_as_asked(tmp_path):
     assert predictions.exchange(3, ids[:2], log_p[2][:2]).isnan().all()  # of epoch 2 nothing is known any more
     remove_predictions(tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_kill_after_the_last_step_loses_no_record(tmp_path, monkeypatch):
+    """What the last checkpoint would be gone on from stays until the run is finished."""
+    settings = {**SETTINGS, "train.checkpoint_every": "1", "train.record": "training"}
+    _, expected = train(tmp_path / "whole", settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDir, "finish", lambda *_: (_ for _ in ()).throw(OSError("the machine stopped")))
+        with pytest.raises(OSError, match="stopped"):
+            train(tmp_path / "stopped", settings)
+    _, run = train(tmp_path / "stopped", settings)
+    assert (run / "student.safetensors").read_bytes() == (expected / "student.safetensors").read_bytes()
+    assert recorded(run) == recorded(expected)

@@ -131,7 +131,8 @@ def test_the_same_sweep_again_finds_everything(undisturbed, tmp_path):
     assert "shared" not in again.stderr, "nothing that finished runs share is looked for"
     assert entries(file) == written, "nothing was a task"
     copy = tmp_path / "copy"
-    shutil.copytree(file.parent / "out", copy, copy_function=shutil.copy)  # other times of the files: they are read, and found as they were
+    # Files of other times are read, and found as they were.
+    shutil.copytree(file.parent / "out", copy, copy_function=shutil.copy)
     shutil.rmtree(copy / "sweeps/tiny/logs")
     rewritten = (copy / "sweeps/tiny/journal.jsonl").read_text().replace(str(file.parent / "out"), str(copy))
     (copy / "sweeps/tiny/journal.jsonl").write_text(rewritten)

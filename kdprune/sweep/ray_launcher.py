@@ -156,7 +156,7 @@ class RayLauncher:
 
     def start(self, task: Task) -> None:
         """Begin a task, as soon as a node has room for it."""
-        place = self._idle.pop() if self._idle else self._place.remote(os.getcwd(), self.dataset, self.asked)
+        place: Any = self._idle.pop() if self._idle else self._place.remote(os.getcwd(), self.dataset, self.asked)
         place.start.remote(task)
         self._ask(place, task)
 

@@ -109,13 +109,12 @@ class Recorder(Observer):
         self._write()
         self.files.flush()
         self.accelerator.wait_for_everyone()
-        if self.accelerator.is_main_process:
-            if missing := self.files.unobserved(self.ids):
-                epoch, ids = missing
-                raise ValueError(
-                    f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
-                    f"({listed(ids)}): remove the run, it is then trained from the start"
-                )
+        if self.accelerator.is_main_process and (missing := self.files.unobserved(self.ids)):
+            epoch, ids = missing
+            raise ValueError(
+                f"{self.files.folder}: no statistics of {counted(len(ids), 'sample')} in epoch {epoch} "
+                f"({listed(ids)}): remove the run, it is then trained from the start"
+            )
         self.accelerator.wait_for_everyone()
 
     def _note(self, ids_N: Tensor, epochs_N: Tensor, logits_NC: Tensor, labels_N: Tensor) -> None:
