@@ -141,7 +141,7 @@ def test_the_same_sweep_again_finds_everything(undisturbed, tmp_path):
     damaged = command(*[copy if word == file.parent / "out" else word for word in words(file)])
     assert damaged.returncode == 1
     assert "--remake true" in damaged.stderr
-    assert damaged.stderr.count("finished: arm") == 7
+    assert damaged.stderr.count("finished: seed") == 7
 
 
 @pytest.mark.slow

@@ -18,13 +18,11 @@ def test_each_question_has_a_size_for_digits_and_one_for_a_gpu():
     assert {recipe.stem for recipe in RECIPES} == expected
 
 
-def cases():
-    """All of them, of which one is quick enough for every day."""
-    for recipe in RECIPES:
-        yield pytest.param(recipe, id=recipe.stem, marks=() if recipe.stem == "sweep_ensembles" else pytest.mark.slow)
+QUICK = "sweep_ensembles"  # enough for every day
+CASES = [pytest.param(path, id=path.stem, marks=() if path.stem == QUICK else pytest.mark.slow) for path in RECIPES]
 
 
-@pytest.mark.parametrize("recipe", cases())
+@pytest.mark.parametrize("recipe", CASES)
 def test_a_dry_run_of_a_recipe_prints_what_its_head_says(recipe, monkeypatch, tmp_path):
     """Of how long steps take nothing is asked here, nor of data that has to be fetched."""
     monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000, 0.0))
