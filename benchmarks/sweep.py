@@ -22,6 +22,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from kdprune.sweep.results import collect, save
+
 from kdprune.config import Config, from_dict
 from kdprune.pipeline.train import run
 from kdprune.runs.run_dir import read_summary
@@ -29,9 +31,8 @@ from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.journal import FOLDER
 from kdprune.sweep.local import LocalLauncher
 from kdprune.sweep.plan import Plan, make_plan
-from kdprune.sweep.results import collect, save
 from kdprune.sweep.seal import prints_of, seal_of
-from kdprune.sweep.study import read_study
+from kdprune.sweep.sections import read_study
 
 
 def config(output: Path, epochs: float, **teacher: Any) -> Config:

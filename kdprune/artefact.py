@@ -231,3 +231,16 @@ def _owner(lock: Path) -> str:
         return lock.read_text() or "another process"
     except OSError:
         return "another process"
+
+
+def is_held(file: Path) -> bool:
+    """Whether a process holds the lock of a file now."""
+    if not file.is_file():
+        return False
+    lock = filelock.FileLock(file, is_singleton=False)
+    try:
+        lock.acquire(timeout=0)
+    except (filelock.Timeout, OSError):
+        return True
+    lock.release()
+    return False

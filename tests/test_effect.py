@@ -14,7 +14,7 @@ from kdprune.config.conditions import EVERYWHERE
 from kdprune.config.effect import declared, in_words, normal_form, without_effect
 from kdprune.config.settings import TRAININGS
 from kdprune.pipeline.effect import settled, situation_of
-from kdprune.sweep.study import SECTIONS, read_study
+from kdprune.sweep.sections import SECTIONS, read_study
 
 # Of each condition a case in which it does not hold: option and value, what is given beside it, the command, records.
 RUN = "hf-hub:timm/resnet18.a1_in1k"  # a teacher that has weights, as a name alone shows

@@ -20,7 +20,7 @@ from kdprune.checks import check
 from kdprune.cli import COMMANDS, parse
 from kdprune.cli.commands import named
 from kdprune.config import from_dict
-from kdprune.sweep.study import SECTIONS, read_study
+from kdprune.sweep.sections import SECTIONS, read_study
 
 PAGES = sorted([*REPO.glob("*.md"), *REPO.glob("docs/**/*.md")])
 RECIPES = sorted(REPO.glob("configs/*.yaml"))

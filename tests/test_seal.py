@@ -15,7 +15,7 @@ from kdprune.artefact import FILE
 from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.plan import make_plan
 from kdprune.sweep.seal import Fingerprints, prints_of, seal_of
-from kdprune.sweep.study import read_study
+from kdprune.sweep.sections import read_study
 from kdprune.sweep.task import Event, Task
 
 

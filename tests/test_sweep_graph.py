@@ -16,7 +16,7 @@ from kdprune.pipeline.train import run
 from kdprune.runs.run_dir import read_config
 from kdprune.sweep.estimate import Estimate, duration
 from kdprune.sweep.graph import Graph, Node, nodes_of, shared, without_needs
-from kdprune.sweep.study import read_study
+from kdprune.sweep.sections import read_study
 
 
 @st.composite

@@ -19,8 +19,9 @@ from kdprune.cli.study import name_of
 from kdprune.cli.under_way import View
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config
+from kdprune.sweep.sections import SECTIONS, read_study
 from kdprune.sweep.share import cores
-from kdprune.sweep.study import SECTIONS, Study, read_study, words
+from kdprune.sweep.study import Study, words
 from kdprune.sweep.tuning import at_an_end, confounded
 
 if TYPE_CHECKING:

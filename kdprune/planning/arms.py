@@ -21,7 +21,8 @@ from kdprune.pipeline.effect import situation_of
 from kdprune.pipeline.recipes import overridden, teacher_training
 from kdprune.pipeline.score import selects_by_observation
 from kdprune.pipeline.train import check_settings
-from kdprune.sweep.study import Point, Run, Settings, Study, is_seed, read_study, with_settings, words
+from kdprune.sweep.sections import read_study
+from kdprune.sweep.study import Point, Run, Settings, Study, is_seed, with_settings, words
 from kdprune.sweep.tuning import VAL_FRACTION
 
 SECTIONS = ("grid", "zip", "arms", "exclude")

@@ -14,9 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
-from kdprune.artefact import LOCK, read_record
+from kdprune.artefact import LOCK, is_held, read_record
 from kdprune.config import Config, dotted, to_dict
 from kdprune.messages import did_you_mean, shown
 from kdprune.outside import read_json
@@ -179,12 +177,4 @@ def _last_row(path: Path) -> tuple[float | None, float | None]:
 
 def is_locked(path: Path) -> bool:
     """Whether a process works in a run directory now."""
-    if not (path / LOCK).exists():
-        return False
-    lock = filelock.FileLock(path / LOCK, is_singleton=False)
-    try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError):
-        return True
-    lock.release()
-    return False
+    return is_held(path / LOCK)

@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import filelock
-
+from kdprune.artefact import is_held
 from kdprune.outside import MAPPING, TEXT, check_fields, check_format, list_of, mapping_of, read_json
 from kdprune.sweep.journal import FILE as JOURNAL
 from kdprune.sweep.journal import LOCK, Journal
@@ -125,15 +124,7 @@ def read_sweep(folder: Path) -> Study:
 
 def is_led(folder: Path) -> bool:
     """Whether a process is at the sweep in a folder now."""
-    if not (folder / LOCK).is_file():
-        return False
-    lock = filelock.FileLock(folder / LOCK, is_singleton=False)
-    try:
-        lock.acquire(timeout=0)
-    except (filelock.Timeout, OSError):
-        return True
-    lock.release()
-    return False
+    return is_held(folder / LOCK)
 
 
 def _journal(folder: Path) -> dict[str, dict[str, Any]]:
