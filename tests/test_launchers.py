@@ -134,7 +134,7 @@ def _is_task_of(process: psutil.Process, file: Path) -> bool:
 
 
 def test_what_a_run_asks_a_cluster_for():
-    from kdprune.sweep.ray_launcher import Asked, asked, room
+    from kdprune.sweep.ray_room import Asked, asked, room
 
     cpus, mixed = [{"CPU": 4.0}, {"CPU": 2.0}], [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 2.0}]
     assert asked(cpus, None, None, 1, None) == Asked(1, 0)
