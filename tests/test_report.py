@@ -21,10 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdprune.config import Config, to_dict
+from kdprune.pipeline.drawing import new_figure
+from kdprune.report.charts import Chart, Missing, Panel, Points
 from kdprune.report.costs import Item, items_of, total
 from kdprune.report.entries import gather
+from kdprune.report.figures.alpha import alpha_by_keep
+from kdprune.report.interactive import plotly_figures
 from kdprune.report.report import make_report, save_tables
 from kdprune.report.sections import label_of, sections_of
+from kdprune.report.static import _draw
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
 from kdprune.report.tables import arm_table, mean_words
@@ -204,6 +209,50 @@ def test_a_table_is_honest_about_one_seed_and_about_seeds_without_a_partner(runs
     assert "1 unpaired" in arm_table(section, make_report([tmp_path / "two"]).bills[0])[2][3]
 
 
+def cost_axis(low: float, high: float) -> tuple[dict, list[str]]:
+    """The x axis of a figure on the page, and what is written at that of its file."""
+    marks = [Points([x], [1.0], [""], 0) for x in (low, high)]
+    panel = Panel("", "sample passes", "top-1, %", marks, log_x=True)
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    _draw(axes, panel)
+    figure.canvas.draw()
+    limits = axes.get_xlim()
+    labels = axes.get_xticklabels(which="both")
+    words = [one.get_text() for one in labels if limits[0] <= one.get_position()[0] <= limits[1]]
+    return plotly_figures(Chart("cost", "", "", [panel]))[0]["layout"]["xaxis"], [word for word in words if word]
+
+
+@pytest.mark.parametrize(("low", "high"), [(2304, 5549), (5.21, 6.43), (240, 700), (30, 2e9), (0.7, 0.7)])
+def test_an_axis_of_costs_says_whole_numbers(low, high):
+    """A lone '5' stood for 5,000 before, and costs within a factor of two had no number at all."""
+    axis, words = cost_axis(low, high)
+    if high < 2 * low:
+        assert axis.get("type") != "log", "between two numbers of a logarithmic axis there may be no place for a third"
+    else:
+        assert axis["tickformat"] == ("~s" if high >= 1000 else "~g"), "else plotly leaves the power of ten away"
+    assert len(words) >= 2
+    assert not any("10" in word and "^" in word for word in words)
+    assert all(word.isascii() for word in words)
+
+
+def test_alpha_is_compared_where_a_keep_fraction_has_several(runs, tmp_path):
+    """α that follows the keep fraction has one value at each: nothing to compare, and no best."""
+    guided = [path for path in students(runs) if "-kd-" in path.name]
+    (section,) = make_report([as_sweep(tmp_path / "one", {"kd": guided[:2], "other": guided[2:]})]).sections
+    keeps = iter([0.9, 0.5])
+    for arm in section.arms:
+        alpha = next(keeps)
+        for entry in arm.entries:
+            entry.run.summary["alpha"] = alpha
+    assert isinstance(alpha_by_keep(section), Missing)
+    (mixed,) = make_report([runs]).sections
+    for arm in mixed.arms:
+        for entry in arm.entries:
+            entry.run.summary["alpha"] = 0.9 if arm.keep == 0.1 else 0.5
+    assert isinstance(alpha_by_keep(mixed), Chart), "no teacher is α = 0"
+
+
 def test_a_baseline_can_be_named(runs, tmp_path):
     paths = students(runs)
     folder = as_sweep(tmp_path / "s", {"a": paths[:2], "b": paths[2:4]})
@@ -303,7 +352,7 @@ def test_a_damaged_study_is_named(tmp_path, damage):
 
 @pytest.mark.parametrize(("words", "complaint"), [
     (["nowhere"], "no such folder: nowhere"), (["EMPTY"], "no run there"), (["RUNS", "--figures", "gif"], "gif"),
-    (["RUNS", "--baseline", "teacher.models"], "NAME=VALUE"), (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
+    (["RUNS", "--baseline", "keep"], "--baseline: 'keep' given"), (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
 ])  # fmt: skip
 def test_mistakes_are_said(runs, tmp_path, words, complaint):
     places = {"EMPTY": tmp_path, "RUNS": runs}

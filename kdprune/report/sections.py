@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdprune.messages import listed
 from kdprune.report.entries import ABOUT_TEACHER, Entry, Gathered, Words
 from kdprune.report.statistics import Difference, mean_and_sd, paired_difference
 
@@ -117,7 +118,9 @@ def sections_of(gathered: Gathered, baseline: Words | None = None) -> list[Secti
     sections = [_section(titles[id], entries, gathered, baseline) for id, entries in groups.items()]
     if baseline is not None and not any(section.baselines for section in sections):
         names = {f"{n}={w}" for e in gathered.entries for n, w in e.coordinates.items()}
-        raise ValueError(f"--baseline: no arm has {baseline} beside one that has not; allowed are of {sorted(names)}")
+        given = ", ".join(f"{name}={word}" for name, word in baseline.items())
+        allowed = listed(sorted(names)) if names else "none, since there is one arm only"
+        raise ValueError(f"--baseline: no arm has {given} beside one that has not; allowed are of {allowed}")
     return sorted(sections, key=lambda section: -len(section.entries))
 
 
