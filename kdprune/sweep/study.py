@@ -135,7 +135,10 @@ def value_words(value: Any) -> str:
         return "none"
     if isinstance(value, list):
         return "+".join(map(value_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # values that differ in the seventh digit are two
+    return str(value)
 
 
 def _is_at(coordinates: Settings, excluded: Mapping[str, Sequence[Any]]) -> bool:
