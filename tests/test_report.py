@@ -352,7 +352,8 @@ def test_a_damaged_study_is_named(tmp_path, damage):
 
 @pytest.mark.parametrize(("words", "complaint"), [
     (["nowhere"], "no such folder: nowhere"), (["EMPTY"], "no run there"), (["RUNS", "--figures", "gif"], "gif"),
-    (["RUNS", "--baseline", "keep"], "--baseline: 'keep' given"), (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
+    (["RUNS", "--baseline", "keep"], "--baseline: 'keep' given"),
+    (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
 ])  # fmt: skip
 def test_mistakes_are_said(runs, tmp_path, words, complaint):
     places = {"EMPTY": tmp_path, "RUNS": runs}
