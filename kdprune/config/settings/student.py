@@ -29,6 +29,8 @@ class StudentConfig:
         mask: A mask.json, or the directory of a run that has one, to use instead of pruning.
         mask_check: Sanity check of the mask: shuffle it within each layer, reinit the weights under it, or invert it
             (keep what would go).
+        rewind_to: Begin at this step of the schedule and of the order of samples instead of the first, with the weights
+            of --student.checkpoint that a training had after it (lottery-ticket rewinding).
         allow_collapse: Go on although a layer is left without weights.
     """
 
@@ -49,6 +51,7 @@ class StudentConfig:
     prune_exclude: list[str] | str = setting(list, STUDENT_ONLY, PRUNED)
     mask: str | None = setting(None, STUDENT_ONLY)
     mask_check: Literal["shuffle", "reinit", "invert"] | None = setting(None, STUDENT_ONLY, MASKED)
+    rewind_to: int = setting(0, STUDENT_ONLY)
     allow_collapse: bool = setting(False, STUDENT_ONLY, MASKED)
 
     def __post_init__(self) -> None:
