@@ -14,15 +14,15 @@ from rich.text import Text
 
 from kdprune.cli.console import console
 from kdprune.cli.unused import warn_of_unused
-from kdprune.config.conditions import only
+from kdprune.config.conditions import Condition, only
 
 log = logging.getLogger("kdprune")
 
-_OF_LISTS = (
+_OF_LISTS: tuple[Condition, ...] = (
     only(lambda o: o.command is None, "--command prints one"),
     only(lambda o: o.compare is None, "--compare says in what two differ"),
 )
-UNUSED = {
+UNUSED: dict[str, tuple[Condition, ...]] = {
     **dict.fromkeys(("where", "sort", "reverse", "columns", "json"), _OF_LISTS),
     "compare": _OF_LISTS[:1],
 }
