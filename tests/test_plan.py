@@ -306,6 +306,7 @@ def test_a_price_is_told_apart_into_steps_and_evaluations(taught):
     counted = price_of(arm, SIZES, budgets.parse("1e6 passes"), Measuring())  # type: ignore[arg-type]
     assert counted == Price((2 + taught) * 64, 450 + 135, 0.0)
     assert with_measured(timed, [0.1, 0.2, 9.0], budgets.parse("1h")).step == 0.2
+    assert with_measured(timed, [0.1, 0.3], budgets.parse("1h")).step == pytest.approx(0.2), "of two, neither"
     assert with_measured(counted, [0.1, 0.2, 9.0], budgets.parse("1e6 passes")) == counted
 
 
