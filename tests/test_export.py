@@ -12,14 +12,16 @@ from PIL import Image
 from safetensors.torch import load_file
 
 import kdprune
+from kdprune.config import dotted, to_dict
 from kdprune.data.framing import frame_image
 from kdprune.export import export as exporting
-from kdprune.export.card import _text
+from kdprune.export.card import _text, model_card
 from kdprune.export.export import export
 from kdprune.export.predict import predict
 from kdprune.export.student import difference, images_for, load_deployed
 from kdprune.models.build import build_student
 from kdprune.models.saved import save_model
+from kdprune.runs.run_dir import read_config
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,14 @@ def test_a_card_says_how_the_student_was_made(run, tmp_path):
     for part in ('license: "mit"', "674 of 1,347 (50.0%)", f"{summary['test_top1']:.2%}", "| teacher | none |",
                  "import kdprune.models", "1 channel of 8×8 pixels", "6 steps"):  # fmt: skip
         assert part in card
+
+
+def test_a_card_names_the_rate_that_a_student_was_trained_with(run):
+    """Which is not the setting where lr_base and the batch say it."""
+    summary = json.loads((run / "summary.json").read_text())
+    summary["key"]["train"]["lr"] = 0.0125
+    card = model_card(load_deployed(str(run))[0], summary, dotted(to_dict(read_config(run))), None)
+    assert "lr 0.0125," in card
 
 
 def test_names_are_no_markup_in_a_card():

@@ -492,11 +492,13 @@ def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for
     predicted = {"test_top1": {"median": 0.5, "low": 0.4, "high": 0.6}}
     arm = {"name": "x", "steps": 3, "config_hash": config_hash(read_config(path)), "command": "", "chance": 1.0,
            "predicted": predicted, "result": None}  # fmt: skip
-    content = {"state": "planned", "budget": {}, "level": 0.9, "output": str(tmp_path), "arms": [arm], "recommended": "x",
-               "design": {"lengths": {}, "dropped": {}, "pilots": 0, "parts": 0}}  # fmt: skip
+    content = {"state": "planned", "budget": {}, "level": 0.9, "output": str(tmp_path), "arms": [arm],
+               "recommended": "x", "design": {"lengths": {}, "dropped": {}, "pilots": 0, "parts": 0}}  # fmt: skip
     run_on = {data: compared({**content, "data": data})["arms"][0]["result"] for data in ("f" * 64, None)}
     assert run_on["f" * 64] is None, "a run on other contents is not what was predicted"
-    assert run_on[None] == compared({**content, "data": summary["dataset_fingerprint"]})["arms"][0]["result"] is not None
+    assert (
+        run_on[None] == compared({**content, "data": summary["dataset_fingerprint"]})["arms"][0]["result"] is not None
+    )
     again = planner(tmp_path)
     save(again.folder, {**content, "data": "f" * 64})
     with pytest.raises(ValueError, match=r"--data\.dataset: digits has other contents.*--name"):

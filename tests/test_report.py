@@ -24,7 +24,7 @@ from kdprune.config import Config, to_dict
 from kdprune.report.costs import Item, as_tuning, items_of, total
 from kdprune.report.entries import caching_seconds, gather
 from kdprune.report.report import make_report, save_tables
-from kdprune.report.sections import label_of, sections_of
+from kdprune.report.sections import _by_common_seeds, label_of, sections_of
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
 from kdprune.report.tables import arm_table, mean_words
@@ -62,6 +62,21 @@ def test_the_paired_difference_is_students(arm, baseline):
         assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
             tuple(of_scipy), abs=1e-6
         )
+
+
+def test_runs_of_several_teachers_seeds_are_paired_with_the_one_run_without_a_teacher_once():
+    """Two seeds of the student, two of the teacher: two independent pairs, of which each guided one is a mean."""
+    plain = {(("seed", "0"),): 50.0, (("seed", "1"),): 52.0}
+    guided = {
+        (("seed", s), ("seeds.teacher", t)): top1
+        for (s, t), top1 in {("0", "0"): 53.0, ("0", "1"): 55.0, ("1", "0"): 56.0, ("1", "1"): 58.0}.items()
+    }
+    found = paired_difference(*_by_common_seeds(guided, plain))
+    expected = scipy.stats.ttest_rel([54.0, 57.0], [50.0, 52.0]).confidence_interval(0.95)
+    assert (found.mean, found.n, found.unpaired) == (4.5, 2, 0)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(tuple(expected))
+    assert _by_common_seeds(guided, guided) == [guided, guided]
+    assert _by_common_seeds({}, plain)[1] == plain
 
 
 def test_the_interval_covers_as_often_as_it_says():

@@ -57,7 +57,8 @@ def _table(summary: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         "top-1 on held-out data, last epoch": _percent(summary["test_top1"]),
         "budget": f"{summary['steps']:,} steps, {summary['epochs']:.4g} epochs of what is kept",
         "augmentation": settings["data.augment"],
-        "optimizer": f"{settings['train.opt']}, lr {settings['train.lr']:g}, {settings['train.sched']}, "
+        # What lr_base and the batch came to, where they say the rate.
+        "optimizer": f"{settings['train.opt']}, lr {summary['key']['train']['lr']:g}, {settings['train.sched']}, "
         f"batch {settings['train.batch_size']}",
         "seed": summary["seed"],
         "cost": f"{sum(part['seconds'] for part in cost.values()):,.0f} s on {summary['device']}, "

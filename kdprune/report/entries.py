@@ -222,7 +222,7 @@ def _loose(runs: Sequence[Run], mixed: bool) -> list[Entry]:
         has_teacher = bool(run.values.get("teacher.models"))
         told = [n for n in arms if has_teacher or n == "teacher.models" or not n.startswith(ABOUT_TEACHER)]
         coordinates = {name: value_words(run.values.get(name)) for name in told}
-        own = {name: value_words(run.values.get(name)) for name in seeds}
+        own = {name: value_words(run.values.get(name)) for name in seeds if has_teacher or name != "seeds.teacher"}
         found.append(Entry(place | coordinates, own, run.values["state"], run))
     return found
 
