@@ -114,6 +114,14 @@ def test_without_a_teacher_a_run_is_one_whatever_is_said_of_teachers():
     assert len({run.id for run in guided}) == 2
 
 
+def test_a_teachers_seed_makes_no_repetitions_of_runs_without_one():
+    base = Config(teacher=TeacherConfig(models="mlp_64"))
+    grid = {"teacher.models": [None, "mlp_64"], "seed": [0, 1], "seeds.teacher": [0, 1]}
+    runs = read_study("x", base, {"grid": grid}).runs()
+    assert len({run.id for run in runs if not run.config.teacher.models}) == 2
+    assert len({run.id for run in runs if run.config.teacher.models}) == 4
+
+
 MISTAKES = {  # sections, and what the answer must name
     "unknown": ({"grid": {"train.lrr": [1]}}, ["'train.lrr'", "train.lr"]),
     "group": ({"grid": {"train": [1]}}, ["'train'", "train.lr"]),

@@ -85,7 +85,7 @@ class Section:
     def difference(self, arm: int) -> Difference | None:
         """To its baseline; None for a baseline, and where there is none."""
         base = self.baselines.get(arm)
-        return None if base is None else paired_difference(self.arms[arm].top1, self.arms[base].top1)
+        return None if base is None else paired_difference(*_by_common_seeds(self.arms[arm].top1, self.arms[base].top1))
 
     @property
     def best(self) -> set[int]:
@@ -97,6 +97,25 @@ class Section:
             if len(there) > 1:
                 found |= {i for i, mean in there.items() if mean == max(there.values())}
         return found
+
+
+def _by_common_seeds(*arms: Mapping[Any, float]) -> list[dict[Any, float]]:
+    """Results by the seeds that all arms have: of others, such as a teacher's where one arm has none, the mean.
+
+    Runs that share a partner are no pairs of their own: their differences are not independent.
+
+    Args:
+        arms: results by seeds, each a sequence of names with values.
+    """
+    names = [{name for name, _ in seeds} for arm in arms for seeds in arm]
+    common = set.intersection(*names) if names else set()
+    found = []
+    for arm in arms:
+        groups: dict[Any, list[float]] = {}
+        for seeds, top1 in arm.items():
+            groups.setdefault(tuple(one for one in seeds if one[0] in common), []).append(top1)
+        found.append({seeds: sum(several) / len(several) for seeds, several in groups.items()})
+    return found
 
 
 def sections_of(gathered: Gathered, baseline: Words | None = None) -> list[Section]:

@@ -116,7 +116,11 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             place = place[group]
         place[last] = value
     changed = from_dict(content)
-    return changed if changed.teacher.models else without_teacher(changed)
+    if changed.teacher.models:
+        return changed
+    plain = without_teacher(changed)
+    plain.seeds.teacher = None  # else runs that are one would count as several repetitions
+    return plain
 
 
 def is_seed(name: str) -> bool:
