@@ -85,7 +85,10 @@ class Section:
     def difference(self, arm: int) -> Difference | None:
         """To its baseline; None for a baseline, and where there is none."""
         base = self.baselines.get(arm)
-        return None if base is None else paired_difference(*_by_common_seeds(self.arms[arm].top1, self.arms[base].top1))
+        if base is None:
+            return None
+        of_arm, of_base = _by_common_seeds(self.arms[arm].top1, self.arms[base].top1)
+        return paired_difference(of_arm, of_base)
 
     @property
     def best(self) -> set[int]:
