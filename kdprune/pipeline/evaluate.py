@@ -23,7 +23,7 @@ from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
+from kdprune.runs.reading import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
 
 log = logging.getLogger("kdprune")
 

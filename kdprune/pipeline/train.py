@@ -39,7 +39,8 @@ from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.energy import measured
 from kdprune.runs.naming import run_name
-from kdprune.runs.run_dir import RunDir, read_config
+from kdprune.runs.reading import read_config
+from kdprune.runs.run_dir import RunDir
 from kdprune.runs.trackers import tracked
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints
