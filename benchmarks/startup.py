@@ -106,9 +106,8 @@ def _summary(trees: list[list[tuple[float, ...]]]) -> dict[str, Any]:
         "modules": [int(modules) for _, _, modules in medians],
     }
     if len(medians) == 2:
-        row |= {
-            f"ratio_{name}": round(medians[1][i] / medians[0][i], 2) for i, name in enumerate(("seconds", "processor"))
-        }
+        names = ("seconds", "processor")
+        row |= {f"ratio_{name}": round(medians[1][i] / medians[0][i], 2) for i, name in enumerate(names)}
     return row
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from kdprune.config import Config
 from kdprune.data.reader import plain_batches
 from kdprune.models.hashing import weights_hash
-from kdprune.passes.evaluation import evaluate
+from kdprune.passes.evaluation import batch_for, evaluate
 from kdprune.pipeline.preflight import Preflight, found, keep, preflight
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import LoadedTeacher
@@ -65,7 +65,9 @@ def _top1(teacher: Teacher, session: Session) -> float | None:
     data = session.data
     if data.test is None:
         return None
-    batches = plain_batches(data.test, data.test.readable, teacher.built.spec, session.place)
+    spec, place = teacher.built.spec, session.place
+    batch_size = batch_for(teacher.engine.network, spec.size_HW, place.device)
+    batches = plain_batches(data.test, data.test.readable, spec, place, batch_size)
     try:
         top1: float = evaluate(teacher, batches, data.num_classes, session.accelerator)["top1"]
     except FloatingPointError as error:
