@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 
 import pytest
 import torch
 from helpers import config_of, restored_surroundings
 
-from kdprune.pipeline import freezing
+from kdprune.pipeline import freezing, preflight
 from kdprune.pipeline.preflight import FILE, FOLDER
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.teachers import LoadedTeacher, given_teachers
@@ -27,11 +28,12 @@ def measured(monkeypatch):
     return log
 
 
-def freeze(output, teacher, settings=None, *, precision="no", features=False, change=None):
+def freeze(output, teacher, settings=None, *, precision="no", features=False, change=None, **data):
     """The one teacher of a run, as a command freezes it."""
     with restored_surroundings():
         config = config_of(output, {"teacher.models": str(teacher), **(settings or {})})
         session = open_session(config, make_accelerator(precision, [], str(output)))
+        session = replace(session, data=replace(session.data, **data))
         built = given_teachers(config, session)[0]
         if change is not None:
             with torch.no_grad():
@@ -58,7 +60,7 @@ def test_a_teacher_is_measured_once(tmp_path, digits_teacher, measured):
         {"precision": "bf16"},
         {"features": True},
         {"settings": {"teacher.engine": "plain"}},
-        {"settings": {"data.image_size": 16}},
+        {"test_fingerprint": "f" * 64},
     ],
     ids=str,
 )
@@ -89,3 +91,10 @@ def test_a_teacher_near_chance_is_warned_of_each_time(tmp_path, digits_teacher, 
         caplog.clear()
         freeze(tmp_path, digits_teacher, change=0.0)
         assert "near chance" in caplog.text
+
+
+def test_another_version_of_a_package_has_it_measured_again(tmp_path, digits_teacher, measured, monkeypatch):
+    freeze(tmp_path, digits_teacher)
+    monkeypatch.setattr(preflight, "version", lambda package: f"another {package}")
+    freeze(tmp_path, digits_teacher)
+    assert measured == ["engine", "top1"] * 2
