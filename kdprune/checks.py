@@ -16,7 +16,7 @@ from kdprune.pruners.common import when
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets", "records", "scores", "masks", "sweeps", "plans")  # folders in the output
+RESERVED = ("teachers", "targets", "records", "scores", "subsets", "masks", "sweeps", "plans")  # folders in the output
 LEARNED = "learned"  # weights of teachers, from held-out samples
 LARGEST_SEED = 10**18 - 1
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
@@ -34,6 +34,7 @@ _RANGES = {
     "record.train_fraction": (0, 1, False, False),
     "student.drop_rate": (0, 1, True, False),
     "student.sparsity": (0, 1, True, False),
+    "student.rewind_to": (0, None, True, True),
     "teacher.train_fraction": (0, 1, False, True),
     "teacher.drop_rate": (0, 1, True, False),
     "teacher.snapshot": (1, None, True, True),

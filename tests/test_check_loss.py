@@ -17,7 +17,7 @@ from kdprune.losses.common.features import FeatureLoss, as_vector
 from kdprune.losses.common.sum import build_loss
 from kdprune.losses.kd import KD
 from kdprune.testing import check_loss
-from kdprune.testing.losses import example_batch
+from kdprune.testing.loss_batch import example_batch
 
 
 @pytest.mark.parametrize("name", registry.names("losses"))

@@ -99,6 +99,17 @@ def test_a_card_says_how_the_student_was_made(run, tmp_path):
         assert part in card
 
 
+def test_a_card_says_the_rate_that_was_trained_with(tmp_path):
+    trained = train(tmp_path, {"train.steps": 1, "train.batch_size": 64, "train.lr_base": 0.2})[1]
+    export(trained, "hub-folder", tmp_path / "hub")
+    assert "lr 0.05," in (tmp_path / "hub" / "README.md").read_text(), "0.2 · 64 / 256; the setting is not in effect"
+
+
+def test_a_licence_is_for_a_card(run, tmp_path):
+    said = said_by(["export", run, "--to", "torch-export", "--license", "mit", "--output", tmp_path / "x.pt2"])[2]
+    assert "--license has no effect: " in " ".join(said.split())
+
+
 def test_names_are_no_markup_in_a_card():
     assert _text("a|b\n# <script> [x](y) `c` *d*") == r"a\|b \# &lt;script> \[x\](y) \`c\` \*d\*"
 

@@ -25,7 +25,7 @@ from kdprune.losses.kd import kd
 from kdprune.losses.logit_std import standardise
 from kdprune.losses.review import hierarchical_context
 from kdprune.losses.rkd import relations
-from kdprune.testing.losses import example_batch
+from kdprune.testing.loss_batch import example_batch
 
 NAMES = registry.names("losses")
 LAYERS = [("shallow", "stem"), ("deep", "body")]

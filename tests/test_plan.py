@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from helpers import command, config_of, plain, said_by, start
+from helpers import command, config_of, plain, said_by, start, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,11 +34,12 @@ from kdprune.planning.design import (
     make_design,
     pilots_cost,
 )  # fmt: skip
-from kdprune.planning.document import load, tally
+from kdprune.planning.document import compared, load, save, tally
 from kdprune.planning.forecast import forecasts
 from kdprune.planning.pilots import Observation, is_known, pilot_study
 from kdprune.planning.planner import Planner
 from kdprune.planning.price import EVALUATIONS, Price, price_of, with_measured
+from kdprune.runs.reading import read_config
 from kdprune.sweep.estimate import Estimate
 from kdprune.sweep.task import Event, Task, perform
 from kdprune.training.interrupt import Interrupted
@@ -306,6 +307,7 @@ def test_a_price_is_told_apart_into_steps_and_evaluations(taught):
     counted = price_of(arm, SIZES, budgets.parse("1e6 passes"), Measuring())  # type: ignore[arg-type]
     assert counted == Price((2 + taught) * 64, 450 + 135, 0.0)
     assert with_measured(timed, [0.1, 0.2, 9.0], budgets.parse("1h")).step == 0.2
+    assert with_measured(timed, [0.1, 0.3], budgets.parse("1h")).step == pytest.approx(0.2), "of two, neither"
     assert with_measured(counted, [0.1, 0.2, 9.0], budgets.parse("1e6 passes")) == counted
 
 
@@ -483,6 +485,24 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     assert status == 2
     assert words in plain(err)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for_now(tmp_path):
+    summary, path = train(tmp_path, {"train.steps": 3})
+    predicted = {"test_top1": {"median": 0.5, "low": 0.4, "high": 0.6}}
+    arm = {"name": "x", "steps": 3, "config_hash": config_hash(read_config(path)), "command": "", "chance": 1.0,
+           "predicted": predicted, "result": None}  # fmt: skip
+    content = {"state": "planned", "budget": {}, "level": 0.9, "output": str(tmp_path), "arms": [arm],
+               "recommended": "x", "design": {"lengths": {}, "dropped": {}, "pilots": 0, "parts": 0}}  # fmt: skip
+    run_on = {data: compared({**content, "data": data})["arms"][0]["result"] for data in ("f" * 64, None)}
+    assert run_on["f" * 64] is None, "a run on other contents is not what was predicted"
+    assert (
+        run_on[None] == compared({**content, "data": summary["dataset_fingerprint"]})["arms"][0]["result"] is not None
+    )
+    again = planner(tmp_path)
+    save(again.folder, {**content, "data": "f" * 64})
+    with pytest.raises(ValueError, match=r"--data\.dataset: digits has other contents.*--name"):
+        again.outcome(Here())
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

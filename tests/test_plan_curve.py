@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit, stdtrit
+from scipy.stats import multivariate_t
 
 from kdprune.planning import curve
 from kdprune.planning.curve import LEVEL, Curve, Noise, chances, log_odds, pooled_noise, variance
@@ -42,7 +43,7 @@ def literal(steps: list[int], top1: list[float], count: int, noise: Noise, at: i
             level = sum(w * (y - g) for w, y, g in zip(weights, odds, shape, strict=True)) / sum(weights)
             misfit = sum(w * (y - g - level) ** 2 for w, y, g in zip(weights, odds, shape, strict=True))
             prior = math.exp(-0.5 * (math.log(exponent / 0.7) / 0.7) ** 2)
-            weight = prior * (1 + misfit / noise.freedom) ** (-(noise.freedom + len(steps)) / 2)
+            weight = prior * (1 + misfit / noise.freedom) ** (-(noise.freedom + len(steps) - 1) / 2)
             center = level + math.log(share + (1 - share) * (at / longest) ** -exponent)
             e = 1 / (1 + math.exp(-center))
             v = noise.scale * (1 / ((count + 1) * e * (1 - e)) + curve.SEEDS**2)
@@ -113,6 +114,22 @@ def test_ever_more_seeds_do_not_make_a_curve_certain_of_its_shape():
     assert many.high - many.low > 0.8 * (few.high - few.low)
 
 
+def test_shapes_are_weighed_by_what_remains_when_the_level_is_integrated_out():
+    noise, top1 = Noise(0.8, 6.0), [0.4, 0.45, 0.62, 0.6, 0.81, 0.83]
+    found = Curve(STEPS, top1, 300, noise)
+    steps, odds = np.array([30, 90, 270]), log_odds(np.array(top1), 300).reshape(3, 2).mean(1)
+    spread = noise.scale * variance(odds, 300) / 2 + (curve.DRIFT * np.log(steps / 270)) ** 2
+    levels = np.linspace(-12, 12, 24_001)[:, None]
+    weights = []
+    for share in np.linspace(0, 1, 17):
+        for exponent in np.geomspace(0.1, 2.5, 17):
+            center = levels + np.log(share + (1 - share) * (steps / 270) ** -exponent)
+            density = multivariate_t(np.zeros(3), np.diag(spread), df=noise.freedom).pdf(odds - center)
+            weights.append(density.sum() * math.exp(-0.5 * (math.log(exponent / 0.7) / 0.7) ** 2))
+    kept = np.array(weights)[found._kept]
+    assert found.weights_K == pytest.approx(kept / kept.sum(), rel=1e-3)
+
+
 def test_one_length_is_no_curve():
     with pytest.raises(ValueError, match=r"two lengths.*1"):
         Curve([30, 30], [0.5, 0.6], 100, QUIET)
@@ -165,3 +182,14 @@ def test_chances_are_those_of_draws():
     assert chances(distributions) == pytest.approx(expected, abs=0.01)
     assert chances(distributions[:1]) == pytest.approx([1.0])
     assert chances([distributions[0]] * 4) == pytest.approx([0.25] * 4)
+
+
+@pytest.mark.parametrize("top1", [(0.001, 0.0008), (2e-5, 1e-5), (0.5, 0.0), (1.0, 0.999), (0.9, 0.3)])
+def test_chances_are_those_of_draws_wherever_accuracies_lie(top1):
+    """Thousands of classes have accuracies near nothing, and an easy data set has hardly any errors."""
+    arms = [Curve(STEPS, [value] * 6, 100_000, Noise(0.1, 30.0)) for value in top1]
+    distributions = [arm.distribution(270) for arm in arms]
+    random = np.random.default_rng(1)
+    draws = [np.interp(random.uniform(size=200_000), below, odds) for odds, below in distributions]
+    expected = np.bincount(np.argmin(draws, axis=0), minlength=2) / 200_000
+    assert chances(distributions) == pytest.approx(expected, abs=0.01)

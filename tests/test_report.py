@@ -21,10 +21,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdprune.config import Config, to_dict
-from kdprune.report.costs import Item, items_of, total
-from kdprune.report.entries import gather
+from kdprune.pipeline.drawing import new_figure
+from kdprune.report.charts import Chart, Missing, Panel, Points
+from kdprune.report.costs import Item, as_tuning, items_of, total
+from kdprune.report.entries import caching_seconds, gather
+from kdprune.report.figures.alpha import alpha_by_keep
+from kdprune.report.interactive import plotly_figures
 from kdprune.report.report import make_report, save_tables
-from kdprune.report.sections import label_of, sections_of
+from kdprune.report.sections import _by_common_seeds, label_of, sections_of
+from kdprune.report.static import _draw
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
 from kdprune.report.tables import arm_table, mean_words
@@ -62,6 +67,21 @@ def test_the_paired_difference_is_students(arm, baseline):
         assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(
             tuple(of_scipy), abs=1e-6
         )
+
+
+def test_runs_of_several_teachers_seeds_are_paired_with_the_one_run_without_a_teacher_once():
+    """Two seeds of the student, two of the teacher: two independent pairs, of which each guided one is a mean."""
+    plain = {(("seed", "0"),): 50.0, (("seed", "1"),): 52.0}
+    guided = {
+        (("seed", s), ("seeds.teacher", t)): top1
+        for (s, t), top1 in {("0", "0"): 53.0, ("0", "1"): 55.0, ("1", "0"): 56.0, ("1", "1"): 58.0}.items()
+    }
+    found = paired_difference(*_by_common_seeds(guided, plain))
+    expected = scipy.stats.ttest_rel([54.0, 57.0], [50.0, 52.0]).confidence_interval(0.95)
+    assert (found.mean, found.n, found.unpaired) == (4.5, 2, 0)
+    assert (found.mean - found.half_width, found.mean + found.half_width) == pytest.approx(tuple(expected))
+    assert _by_common_seeds(guided, guided) == [guided, guided]
+    assert _by_common_seeds({}, plain)[1] == plain
 
 
 def test_the_interval_covers_as_often_as_it_says():
@@ -111,6 +131,63 @@ def test_shared_things_are_counted_once_in_a_sum_and_in_full_alone():
     assert total([*first, *second, *both]).seconds == pytest.approx(10 + 30 + 3 + 1 + 2 + 4)
     assert total([*first, Item("tuning", first[0].id, 10.0, 0.0)]).stages["teacher"] == 10.0
     assert items_of({}, {}) == []
+
+
+def test_targets_of_ensembles_that_one_pass_has_filled_are_counted_once():
+    """One pass asked three teachers; its 12 seconds are 4 for each, of whichever runs they are."""
+    cached, runs = {"teacher.targets": "cached"}, []
+    for count in (1, 2, 3):
+        names = dict.fromkeys("abc"[:count], 0.0)
+        runs.append(items_of(summary(str(count), names, 0.0), cached, caching=12.0 * count / 3))
+    assert [total(run).stages["caching"] for run in runs] == pytest.approx([4, 8, 12])
+    assert [sum(i.passes for i in run if i.stage == "caching") for run in runs] == pytest.approx([40, 80, 120])
+    together = total(item for run in runs for item in run)
+    assert together.stages["caching"] == pytest.approx(12)
+    assert sum(i.passes for run in runs for i in run if i.stage == "caching") - (together.passes - 3 * 14 - 300) == 120
+
+
+@pytest.mark.parametrize("seen", [{"views": {"recipe": "flip"}}, {"seeds": {"data": 1}}])
+def test_targets_of_other_views_are_other_things(seen):
+    cached = {"teacher.targets": "cached"}
+    one, other = (items_of(summary(k, {"a": 0.0}, 0.0) | {"key": v}, cached, 3.0) for k, v in (("1", {}), ("2", seen)))
+    assert total([*one, *other]).stages["caching"] == 6
+    few = items_of(summary("3", {"a": 0.0}, 0.0) | {"key": {}}, {**cached, "teacher.top_k": 3}, 3.0)
+    assert total([*one, *few]).stages["caching"] == 6
+
+
+def test_what_a_run_found_is_counted_as_what_making_it_takes_in_any_order():
+    cached = {"teacher.targets": "cached"}
+    long, short = (items_of(summary(k, {"a": 0.0}, 0.0, epochs=e), cached) for k, e in (("1", 9.0), ("2", 2.0)))
+    assert total([*short, *long]) == total([*long, *short])
+    assert total([*short, *long]).passes == 100 + 2 * 14 + 90
+    # 30 of 40 were there: it asked for 10, and alone it would have asked for the 38 that it has met.
+    part = summary("3", {"a": 0.0}, 0.0, images_seen=38)
+    part["cost"]["target_caching"] = {"forward_samples": 10}
+    assert sum(i.passes for i in items_of(part, cached) if i.stage == "caching") == 38
+
+
+def test_what_a_final_run_is_made_of_is_no_tuning_in_any_order():
+    final = items_of(summary("a", {"small": 10.0}, 1.0), {})
+    for items in ([*final, *as_tuning(final)], [*as_tuning(final), *final]):
+        assert total(items).stages == {"teacher": 10.0, "training": 1.0}
+
+
+def test_trials_of_an_ensemble_pay_for_all_of_its_targets(tmp_path):
+    node = {"kind": "targets", "what": "", "needs": [], "teachers": 3}
+    trial = {"kind": "trial", "what": "", "needs": ["targets-1"]}
+    run = {"id": "run-x", "coordinates": {"arm": "a"}, "needs": [], "tried": ["trial-1"]}
+    folder = as_sweep(tmp_path / "s", {}, nodes={"targets-1": node, "trial-1": trial}, runs=[run])
+    _, path = train(tmp_path / "runs", {"train.steps": 1, "teacher.models": ["mlp_64"], "distill.alpha": 0.5})
+    settings = yaml.safe_load((path / "config.yaml").read_text())
+    settings["teacher"]["models"] = ["mlp_64", "mlp_800", "mlp_1200"]
+    (path / "config.yaml").write_text(yaml.safe_dump(settings))
+    Journal(folder).write({"id": "targets-1", "state": "finished", "seconds": 12.0})
+    Journal(folder).write({"id": "trial-1", "state": "finished", "seconds": 1.0, "path": str(path)})
+    Journal(folder).write({"id": "run-x", "state": "finished", "seconds": 1.0, "path": str(path)})
+    (entry,) = gather([folder]).entries
+    assert caching_seconds(entry.trials[0].fills, entry.values) == 12
+    (bill,) = make_report([folder]).bills
+    assert bill.once.stages["tuning"] == pytest.approx(12)
 
 
 def test_recordings_are_shared_by_what_was_observed():
@@ -202,6 +279,50 @@ def test_a_table_is_honest_about_one_seed_and_about_seeds_without_a_partner(runs
     (section,) = make_report([as_sweep(tmp_path / "two", {"plain": plain, "kd": guided[:1]})]).sections
     assert section.difference(1).unpaired == 1
     assert "1 unpaired" in arm_table(section, make_report([tmp_path / "two"]).bills[0])[2][3]
+
+
+def cost_axis(low: float, high: float) -> tuple[dict, list[str]]:
+    """The x axis of a figure on the page, and what is written at that of its file."""
+    marks = [Points([x], [1.0], [""], 0) for x in (low, high)]
+    panel = Panel("", "sample passes", "top-1, %", marks, log_x=True)
+    figure = new_figure(5, 3)
+    axes = figure.subplots()
+    _draw(axes, panel)
+    figure.canvas.draw()
+    limits = axes.get_xlim()
+    labels = axes.get_xticklabels(which="both")
+    words = [one.get_text() for one in labels if limits[0] <= one.get_position()[0] <= limits[1]]
+    return plotly_figures(Chart("cost", "", "", [panel]))[0]["layout"]["xaxis"], [word for word in words if word]
+
+
+@pytest.mark.parametrize(("low", "high"), [(2304, 5549), (5.21, 6.43), (240, 700), (30, 2e9), (0.7, 0.7)])
+def test_an_axis_of_costs_says_whole_numbers(low, high):
+    """A lone '5' stood for 5,000 before, and costs within a factor of two had no number at all."""
+    axis, words = cost_axis(low, high)
+    if high < 2 * low:
+        assert axis.get("type") != "log", "between two numbers of a logarithmic axis there may be no place for a third"
+    else:
+        assert axis["tickformat"] == ("~s" if high >= 1000 else "~g"), "else plotly leaves the power of ten away"
+    assert len(words) >= 2
+    assert not any("10" in word and "^" in word for word in words)
+    assert all(word.isascii() for word in words)
+
+
+def test_alpha_is_compared_where_a_keep_fraction_has_several(runs, tmp_path):
+    """α that follows the keep fraction has one value at each: nothing to compare, and no best."""
+    guided = [path for path in students(runs) if "-kd-" in path.name]
+    (section,) = make_report([as_sweep(tmp_path / "one", {"kd": guided[:2], "other": guided[2:]})]).sections
+    keeps = iter([0.9, 0.5])
+    for arm in section.arms:
+        alpha = next(keeps)
+        for entry in arm.entries:
+            entry.run.summary["alpha"] = alpha
+    assert isinstance(alpha_by_keep(section), Missing)
+    (mixed,) = make_report([runs]).sections
+    for arm in mixed.arms:
+        for entry in arm.entries:
+            entry.run.summary["alpha"] = 0.9 if arm.keep == 0.1 else 0.5
+    assert isinstance(alpha_by_keep(mixed), Chart), "no teacher is α = 0"
 
 
 def test_a_baseline_can_be_named(runs, tmp_path):
@@ -303,7 +424,8 @@ def test_a_damaged_study_is_named(tmp_path, damage):
 
 @pytest.mark.parametrize(("words", "complaint"), [
     (["nowhere"], "no such folder: nowhere"), (["EMPTY"], "no run there"), (["RUNS", "--figures", "gif"], "gif"),
-    (["RUNS", "--baseline", "teacher.models"], "NAME=VALUE"), (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
+    (["RUNS", "--baseline", "keep"], "--baseline: 'keep' given"),
+    (["RUNS", "--baseline", "arm=x"], "--baseline: no arm"),
 ])  # fmt: skip
 def test_mistakes_are_said(runs, tmp_path, words, complaint):
     places = {"EMPTY": tmp_path, "RUNS": runs}

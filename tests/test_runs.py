@@ -176,6 +176,14 @@ def test_mistakes_are_said(runs, words, complaint):
     assert complaint in said
 
 
+def test_options_of_a_list_beside_what_is_none_say_that_they_have_no_effect(runs):
+    run = next(run.path for run in find_runs([runs]))
+    said = " ".join(said_by(["runs", "--command", run, "--where", "seed == 0", "--sort", "lr"])[2].split())
+    assert "--where, --sort have no effect: --command" in said
+    said = " ".join(said_by(["runs", "--compare", run, run, "--columns", "lr", "--json"])[2].split())
+    assert "--columns, --json have no effect: --compare" in said
+
+
 def test_a_damaged_run_is_named_and_left_out(runs, tmp_path, caplog):
     for name, file in (("a", "summary.json"), ("b", "config.yaml"), ("c", "artefact.json"), ("d", "metrics.csv")):
         train(tmp_path, {"name": name, "train.steps": 1})

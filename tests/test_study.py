@@ -114,6 +114,14 @@ def test_without_a_teacher_a_run_is_one_whatever_is_said_of_teachers():
     assert len({run.id for run in guided}) == 2
 
 
+def test_a_teachers_seed_makes_no_repetitions_of_runs_without_one():
+    base = Config(teacher=TeacherConfig(models="mlp_64"))
+    grid = {"teacher.models": [None, "mlp_64"], "seed": [0, 1], "seeds.teacher": [0, 1]}
+    runs = read_study("x", base, {"grid": grid}).runs()
+    assert len({run.id for run in runs if not run.config.teacher.models}) == 2
+    assert len({run.id for run in runs if run.config.teacher.models}) == 4
+
+
 MISTAKES = {  # sections, and what the answer must name
     "unknown": ({"grid": {"train.lrr": [1]}}, ["'train.lrr'", "train.lr"]),
     "group": ({"grid": {"train": [1]}}, ["'train'", "train.lr"]),
@@ -137,6 +145,10 @@ MISTAKES = {  # sections, and what the answer must name
     "tuned seed": ({"tune": {"seed": [0, 1]}}, ["tune.seed"]),
     "tuned axis": ({"grid": {"seed": [0], "train.lr": [1, 2]}, "tune": ["train.lrr"]}, ["'train.lrr'", "train.lr?"]),
     "same arms": ({"arms": {1: {}, "1": {}}}, ["arms: '1'", "two"]),
+    "value twice, as text": ({"grid": {"seed": ["0", 1, 0]}}, ["grid.seed: 0 given twice"]),
+    "teacher twice": ({"grid": {"teacher.models": ["mlp_64", ["mlp_64"]]}}, ["grid.teacher.models", "given twice"]),
+    "no teacher twice": ({"grid": {"teacher.models": [None, []]}}, ["grid.teacher.models", "given twice"]),
+    "tuned twice, as text": ({"tune": {"train.lr": [0.1, "0.1"]}}, ["tune.train.lr: 0.1 given twice"]),
 }
 
 
@@ -189,6 +201,19 @@ def test_the_command_line_replaces_axes_of_the_file(tmp_path):
     assert options.grid == {"seed": [5, 6], "train.epochs": [3]}
     assert options.exclude == [{"seed": 1}, {"seed": 6}]
     assert options.config_object.train.lr == 0.2
+
+
+@pytest.mark.parametrize(("content", "option"), [
+    ("zip: [{train.lr: [1, 2], seed: [0, 1]}]\n", "--zip.train.epochs=1,2"),
+    ("grid: {train.lr: [1, 2], seed: [0, 1]}\ntune: [train.lr]\n", "--tune.train.epochs=1,2"),
+])  # fmt: skip
+def test_what_the_file_lists_is_not_dropped_for_an_option(content, option, tmp_path):
+    file = tmp_path / "study.yaml"
+    file.write_text(content)
+    status, _, said = said_by(["sweep", "--config", file, option, "--output", tmp_path / "out"])
+    assert status == 2
+    assert option.partition("=")[0] in said
+    assert "by names" in said
 
 
 def study(**sections):
@@ -266,6 +291,8 @@ def test_unequal_arms_at_one_learning_rate_are_warned_of():
 def test_words():
     assert value_words([]) == value_words(None) == "none"
     assert value_words(["a", "b"]) == "a+b"
+    assert [value_words(value) for value in (0.1, 1e-05, 15.0, 1e30)] == ["0.1", "1e-05", "15", "1e+30"]
+    assert value_words(0.12345678) != value_words(0.12345679), "two values are two arms"
     assert is_seed("seeds.data")
     assert not is_seed("record.seed")
     assert config_hash(with_settings(Config(), {})) == config_hash(Config())

@@ -41,6 +41,15 @@ def plan(options: Namespace) -> int:
         return make_plan(options, options.config_object)
 
 
+def lottery(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.lottery import lottery as train_levels
+
+    with log_to_console():
+        train_levels(options, options.config_object)
+    return 0
+
+
 def cache(options: Namespace) -> int:
     from kdprune.cli.logging import log_to_console
     from kdprune.pipeline.cache import cache as fill

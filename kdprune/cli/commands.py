@@ -27,8 +27,8 @@ RECIPES = next((folder for folder in (_HERE.parent / "configs", _HERE / "configs
 MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a second
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 _MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)  # of who typed
-CONFIGURED = ("train", "cache", "record", "analyse noise", "sweep", "plan")  # take all settings
-SEVERAL_PROCESSES = ("train", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
+CONFIGURED = ("train", "lottery", "cache", "record", "analyse noise", "sweep", "plan")  # take all settings
+SEVERAL_PROCESSES = ("train", "lottery", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -107,6 +107,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     "train": (parsers.train, actions.train, "train a student on a kept subset, with a teacher"),
     "sweep": (parsers.sweep, actions.sweep, "train a grid of runs, and what they share once"),
     "plan": (parsers.plan, actions.plan, "what to train for a budget, with the accuracy that is to be expected"),
+    "lottery": (parsers.lottery, actions.lottery, "prune a student level by level, and train each level again"),
     "cache": (parsers.cache, actions.cache, "fill the cached targets of a run ahead of it"),
     "record": (parsers.record, actions.record, "record what scorers need: training dynamics, embeddings, gradients, …"),
     "score": (parsers.score, actions.score, "score every sample by what was recorded"),

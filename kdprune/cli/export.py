@@ -10,6 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from kdprune.cli.console import console
+from kdprune.cli.unused import warn_of_unused
+from kdprune.config.conditions import only
 
 KINDS = ("onnx", "torch-export", "hub-folder")
 
@@ -46,6 +48,7 @@ def print_export(options: Namespace) -> None:
     """
     from kdprune.export.export import export
 
+    warn_of_unused(options, {"license": (only(lambda o: o.to == "hub-folder", "only a hub-folder has a model card"),)})
     output = None if options.output is None else Path(options.output)
     done = export(options.run, options.to, output, options.tolerance, options.license)
     found = done.difference

@@ -78,6 +78,15 @@ def plan() -> ArgumentParser:
     return parser
 
 
+def lottery() -> ArgumentParser:
+    from kdprune.cli.lottery import add_arguments
+
+    parser = train()
+    parser.description = "Prune a student's weights level by level, and train each level again (lottery tickets)."
+    add_arguments(parser)
+    return parser
+
+
 def cache() -> ArgumentParser:
     parser = train()
     parser.description = "Fill the cached targets that training with the same settings would read."

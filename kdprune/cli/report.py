@@ -35,6 +35,7 @@ def write_report(options: Namespace) -> None:
         FileNotFoundError: no such folder.
         ValueError: no run there; a baseline that no arm is.
     """
+    from kdprune.messages import about
     from kdprune.report.draw import Writer
     from kdprune.report.report import make_report
     from kdprune.report.study import is_sweep
@@ -43,7 +44,8 @@ def write_report(options: Namespace) -> None:
     from kdprune.sweep.words import settings_of
 
     sources = list(dict.fromkeys(Path(source) for source in options.sources))
-    given = None if options.baseline is None else settings_of(options.baseline)
+    with about("--baseline"):
+        given = None if options.baseline is None else settings_of(options.baseline)
     baseline = None if given is None else {name: value_words(value) for name, value in given.items()}
     sweeps = [source for source in sources if is_sweep(source)]
     folder = Path(options.output) if options.output else sweeps[0] if sweeps else sources[0] / "report"

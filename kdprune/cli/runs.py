@@ -13,8 +13,19 @@ from rich.table import Table
 from rich.text import Text
 
 from kdprune.cli.console import console
+from kdprune.cli.unused import warn_of_unused
+from kdprune.config.conditions import Condition, only
 
 log = logging.getLogger("kdprune")
+
+_OF_LISTS: tuple[Condition, ...] = (
+    only(lambda o: o.command is None, "--command prints one"),
+    only(lambda o: o.compare is None, "--compare says in what two differ"),
+)
+UNUSED: dict[str, tuple[Condition, ...]] = {
+    **dict.fromkeys(("where", "sort", "reverse", "columns", "json"), _OF_LISTS),
+    "compare": _OF_LISTS[:1],
+}
 
 WIDTH = 120  # where the output is no terminal
 
@@ -43,6 +54,7 @@ def print_runs(options: Namespace) -> None:
     """
     from kdprune.report.compare import command_of
 
+    warn_of_unused(options, UNUSED)
     if options.command is not None:
         print(command_of(Path(options.command)))
     elif options.compare is not None:

@@ -28,7 +28,7 @@ class StudyParser(SettingsParser):
         for name, said in sections.items():
             if name not in parsed:
                 raise ArgumentError(None, f"--{name}: {self.prog} has no such option")
-            parsed[name] = _together(parsed[name], said)
+            parsed[name] = _together(name, parsed[name], said)
         return parsed
 
 
@@ -38,9 +38,15 @@ def name_of(options: Namespace) -> str:
     return options.name or (Path(str(files[-1])).stem if files else "sweep")
 
 
-def _together(before: Any, said: Any) -> Any:
+def _together(section: str, before: Any, said: Any) -> Any:
     if isinstance(before, Mapping) and isinstance(said, Mapping):
         return {**before, **said}
+    if isinstance(said, Mapping) and before:
+        raise ArgumentError(
+            None,
+            f"--{section}.{next(iter(said))}: the study file gives {section} as a list, to which nothing can be added; "
+            f"allowed is a {section} of settings by names there, or all of it in one place",
+        )
     if isinstance(said, list) and before is not None:
         return [*(before if isinstance(before, list) else [before]), *said]
     return said

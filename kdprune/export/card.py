@@ -57,7 +57,7 @@ def _table(summary: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         "top-1 on held-out data, last epoch": _percent(summary["test_top1"]),
         "budget": f"{summary['steps']:,} steps, {summary['epochs']:.4g} epochs of what is kept",
         "augmentation": settings["data.augment"],
-        "optimizer": f"{settings['train.opt']}, lr {settings['train.lr']:g}, {settings['train.sched']}, "
+        "optimizer": f"{settings['train.opt']}, lr {_rate(summary, settings):g}, {settings['train.sched']}, "
         f"batch {settings['train.batch_size']}",
         "seed": summary["seed"],
         "cost": f"{sum(part['seconds'] for part in cost.values()):,.0f} s on {summary['device']}, "
@@ -65,6 +65,12 @@ def _table(summary: dict[str, Any], settings: dict[str, Any]) -> list[str]:
         "parameters": f"{summary['student']['parameters']:,}",
     }
     return ["| | |", "| --- | --- |", *(f"| {name} | {_text(value)} |" for name, value in rows.items())]
+
+
+def _rate(summary: dict[str, Any], settings: dict[str, Any]) -> float:
+    """The learning rate that the run was trained with, which may follow from lr_base and the batch."""
+    trained = summary.get("key", {}).get("train", {})
+    return float(trained.get("lr", settings["train.lr"]))
 
 
 def _of_teacher(teacher: dict[str, Any]) -> str:

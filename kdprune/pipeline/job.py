@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from kdprune.pipeline.given import is_given
 from kdprune.pipeline.loss import make_loss
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
+from kdprune.pruners.common.when import END, INIT
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import Budget
 from kdprune.training.task import check_batch
@@ -94,6 +96,7 @@ def make_job(config: Config, session: Session, observers: Sequence[Observer] = (
     check_batch(config.train, session.accelerator.num_processes)
     _warn_of_length(config, budget)
     _check_snapshots(config, budget)
+    check_rewinding(config, budget, dynamic, config.student.checkpoint is not None)
     _check_record(config, budget)
     if config.train.save_steps and isinstance(dynamic, Adaptive):
         log.warning("--train.save_steps: %s takes fewer than %d steps", config.subset.dynamic, budget.steps)
@@ -186,11 +189,38 @@ def _check_snapshots(config: Config, budget: Budget) -> None:
         "student": ("--train", None), "teacher": ("--teacher.train", "--teacher.snapshot"),
         "proxy": ("--record.train", "--record.epoch"),
     }[config.seeds.role]  # fmt: skip
-    for name, given, most in (("epochs", config.train.save_epochs, budget.epochs),
-                              ("steps", config.train.save_steps, budget.steps)):  # fmt: skip
-        if wrong := [one for one in given if not 1 <= one <= most]:
+    begin = config.student.rewind_to
+    for name, given, least, most in (("epochs", config.train.save_epochs, begin / budget.epoch, budget.epochs),
+                                     ("steps", config.train.save_steps, begin, budget.steps)):  # fmt: skip
+        least = math.floor(least) + 1
+        if wrong := [one for one in given if not least <= one <= most]:
             written = f"{group}.save_{name}"
             raise ValueError(
                 f"{one_of + ' or ' if one_of and name == 'epochs' else ''}{written}: {listed(wrong)} given, and "
-                f"{config.student.model} is trained for {counted(most, name[:-1])}: allowed are 1 to {most}"
+                f"{config.student.model} is trained for {counted(most, name[:-1])}: allowed are {least} to {most}"
             )
+
+
+def check_rewinding(config: Config, budget: Budget, dynamic: Dynamic | None, with_weights: bool) -> None:
+    """Refuse to begin where the training does not come by, or with what is only known of one from its first step on.
+
+    Args:
+        with_weights: whether there are, or will be, weights of that step.
+
+    Raises:
+        ValueError: naming the option, what was given and what is allowed.
+    """
+    first = config.student.rewind_to
+    if not first:
+        return
+    given = f"--student.rewind_to: {first} given, and"
+    if first >= budget.steps:
+        raise ValueError(f"{given} the training has {budget.steps} steps: allowed is 0 to {budget.steps - 1}")
+    if not with_weights:
+        raise ValueError(f"{given} no --student.checkpoint, whose weights a training had after that step")
+    if isinstance(dynamic, Adaptive):
+        raise ValueError(f"{given} {OPTION} {config.subset.dynamic} goes by the losses of all steps before")
+    if config.train.record != "none":
+        raise ValueError(f"{given} --train.record {config.train.record} is of all epochs; allowed is none")
+    if config.student.sparsity and config.student.mask is None and config.student.prune_at not in (INIT, END):
+        raise ValueError(f"{given} --student.prune_at {config.student.prune_at}; allowed are {INIT}, {END}, or a mask")

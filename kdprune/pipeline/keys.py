@@ -62,6 +62,7 @@ def run_key(job: Job, teachers: Sequence[BuiltModel], mask: Key | None = None) -
         "precision": job.session.accelerator.mixed_precision,
         "train": training_key(config.train),
         "record": config.train.record if config.seeds.role == "proxy" else None,  # all that it is trained for
+        **({"rewound_to": config.student.rewind_to} if config.student.rewind_to else {}),
         **({} if mask is None else {"weight_pruning": mask}),
         **(_dynamic_key(job) if config.subset.dynamic is not None else {}),
         **(_guidance_key(job, teachers) if config.teacher.models else {}),

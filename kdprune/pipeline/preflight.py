@@ -15,7 +15,6 @@ from typing import Any, get_args
 import numpy as np
 from accelerate.utils import broadcast_object_list
 
-from kdprune import __version__
 from kdprune.artefact import Artefact, Key, damage, key_hash
 from kdprune.config import Config
 from kdprune.data.views import VIEWS_VERSION
@@ -77,7 +76,7 @@ def preflight(config: Config, session: Session, built: BuiltModel, examples: np.
         "precision": accelerator.mixed_precision,
         "device": device_name(accelerator.device),
         "processes": accelerator.num_processes,
-        "packages": {"kdprune": __version__, **{name: version(name) for name in ("torch", "timm")}},
+        "packages": {name: version(name) for name in ("kdprune", "torch", "timm")},
     }
     return Artefact(Path(config.output) / FOLDER / key_hash(key)[:16], "the preflight of a teacher", key)
 

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import hashlib
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
 from kdprune import alpha as alpha_policies
+from kdprune.artefact import Artefact, Key, damage, key_hash, obtain
 from kdprune.checks import LEARNED
 from kdprune.config import Config
 from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.dynamic import keep_fraction, redraws
 from kdprune.pipeline.session import Session
+from kdprune.runs.reading import SUBSET
 from kdprune.selectors.common.samples import Samples, samples_of
 from kdprune.selectors.common.select import needs_of, select
+
+VERSION = 1
+"""Of the selectors by features. To be raised with a change after which one keeps other samples."""
+FOLDER = "subsets"
 
 
 def choose_subset(config: Config, session: Session) -> Subset:
@@ -32,17 +41,63 @@ def choose_subset(config: Config, session: Session) -> Subset:
             )
         subset = _readable(subset, data, settings.file)
     else:
-        subset = select(
-            _samples(config, session),
+        choice = _Choice(
             1.0 if everything else settings.keep_fraction,
             "random" if everything else settings.selector,
-            balanced=settings.balanced and not everything,
-            class_floor=0 if everything else settings.class_floor,
-            without_classes=class_ids(settings.without_classes, data.classes),  # type: ignore[arg-type]
-            seed=config.seed_of("subset"),
+            settings.balanced and not everything,
+            0 if everything else settings.class_floor,
+            tuple(class_ids(settings.without_classes, data.classes)),  # type: ignore[arg-type]
+            config.seed_of("subset"),
         )
+        subset = _selected(_samples(config, session), choice, Path(config.output) / FOLDER)
     check_labels(config, data, keep_fraction(config, subset))
     return subset
+
+
+@dataclass(frozen=True)
+class _Choice:
+    """How a subset is selected; see `select`."""
+
+    keep_fraction: float
+    selector: str
+    balanced: bool
+    class_floor: float
+    without_classes: tuple[int, ...]
+    seed: int
+
+
+def _selected(samples: Samples, choice: _Choice, folder: Path) -> Subset:
+    """The chosen samples; a choice by features takes long, so it is kept in `folder` and found by all it depends on."""
+    make = partial(select, samples, **vars(choice))
+    if samples.features is None:
+        return make()
+    known = [samples.scores, *(samples.extra[name] for name in sorted(samples.extra))]
+    key: Key = {
+        "version": VERSION,
+        "data": samples.fingerprint,
+        "labels": array_hash(samples.labels),
+        "left_out": [array_hash(samples.dropped), array_hash(samples.excluded)],
+        "scores": [array_hash(column) for column in known if column is not None],
+        "hard": samples.hard if samples.scores is not None else None,
+        "features": samples.record,
+        **vars(choice),
+    }
+    artefact = Artefact(folder / key_hash(key)[:16], "a subset", key)
+
+    def write() -> list[str]:
+        make().save(artefact.folder / SUBSET)
+        return sorted(path.name for path in artefact.folder.glob("subset.*"))
+
+    obtain(artefact, write)
+    if found := damage(artefact.folder):
+        raise ValueError(f"{'; '.join(found)}: remove {artefact.folder}, the subset is then selected again")
+    return load_subset(artefact.folder, samples.fingerprint, len(samples.labels))
+
+
+def array_hash(array: np.ndarray) -> str:
+    """SHA-256 of numbers and their type, hex."""
+    contents = np.ascontiguousarray(array)
+    return hashlib.sha256(contents.dtype.str.encode() + contents.tobytes()).hexdigest()
 
 
 def _samples(config: Config, session: Session) -> Samples:

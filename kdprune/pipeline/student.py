@@ -81,6 +81,7 @@ def train_student(
         views=None if targets is None else config.teacher.views,
         observers=[*observers, *job.observers],
         report=run.write_metrics,
+        first_step=config.student.rewind_to,
         sparse=sparse,
     )
     state = Trainer(task, accelerator).fit()

@@ -114,14 +114,14 @@ def _dynamic(job: Job, dynamic: Dynamic, seen: int) -> dict[str, Any]:
 def student_result(job: Job, state: TrainState) -> dict[str, Any]:
     """What a training came to: accuracy at the last epoch, budget, speed."""
     row: dict[str, Any] = state.history[-1] if state.history else {}
-    seen = state.total * job.config.train.batch_size
+    seen = state.steps * job.config.train.batch_size
     validation: dict[str, Any] = {name: row[name] for name in ("val_top1", "val_loss") if name in row}
     return {
         "test_top1": row.get("test_top1"),
         "test_loss": row.get("test_loss"),
         **validation,
         "epochs": seen / epoch_size(job.config, job.subset),
-        "steps": state.total,
+        "steps": state.steps,
         "images_seen": seen,
         "train_seconds": state.seconds,
         "images_per_second": seen / state.seconds,

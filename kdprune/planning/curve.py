@@ -33,7 +33,7 @@ _ASYMPTOTES_R = np.linspace(0, 1, 17)
 _EXPONENTS_Q = np.geomspace(0.1, 2.5, 17)
 _MEDIAN_EXPONENT, _SPREAD = 0.7, 0.7  # of the log-normal prior
 _TAILS_T = (np.arange(99) + 0.5) / 99
-_GRID_Y = np.linspace(-14, 6, 801)  # errors from 8e-7 to 0.998
+_GRID = 801  # points of log-odds at which distributions are compared
 _NEGLIGIBLE = 1e-5  # of the weight of the likeliest shape
 
 
@@ -115,7 +115,8 @@ class Curve:
         self.level_K = weights_L @ above_LK / weights_L.sum()
         self.level_variance = float(1 / weights_L.sum())
         misfit_K = weights_L @ (above_LK - self.level_K) ** 2
-        fit_K = -0.5 * (noise.freedom + len(steps_L)) * np.log1p(misfit_K / noise.freedom) + _log_prior()
+        # The level is integrated out of a t-distribution of L dimensions, which leaves one of L - 1.
+        fit_K = -0.5 * (noise.freedom + len(steps_L) - 1) * np.log1p(misfit_K / noise.freedom) + _log_prior()
         likely_K = np.exp(fit_K - fit_K.max())
         self._kept = likely_K > _NEGLIGIBLE
         self.weights_K = likely_K[self._kept] / likely_K[self._kept].sum()
@@ -156,7 +157,11 @@ class Curve:
 
 def chances(distributions: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """The probability of each run to have the lowest error, by distributions that are taken for independent."""
-    below_AY = np.stack([np.interp(_GRID_Y, odds, below, left=0, right=1) for odds, below in distributions])
+    # What lies beyond the tail of the last run to begin or to end decides nothing, and would make the grid coarse.
+    lowest = min(float(np.interp(1e-6, below, odds)) for odds, below in distributions)
+    highest = min(float(np.interp(1 - 1e-6, below, odds)) for odds, below in distributions)
+    grid_Y = np.linspace(lowest, highest, _GRID)
+    below_AY = np.stack([np.interp(grid_Y, odds, below, left=0, right=1) for odds, below in distributions])
     mass_AY = np.diff(below_AY, axis=1, prepend=0.0)
     above_AY = 1 - below_AY + mass_AY / 2
     others_AY = np.stack([np.delete(above_AY, arm, axis=0).prod(0) for arm in range(len(below_AY))])

@@ -66,8 +66,10 @@ def load(path: Path) -> Document:
 
 
 def compared(content: Document) -> Document:
-    """The plan with what its runs came to, of all arms that were trained as it says; earlier results stay."""
-    runs = list(finished(Path(content["output"])))
+    """The plan with what its runs on its data came to, of all arms trained as it says; earlier results stay."""
+    data = content.get("data")  # which an early version did not write
+    every = finished(Path(content["output"]))
+    runs = [(path, summary) for path, summary in every if data in (None, summary.get("dataset_fingerprint"))]
     return {**content, "arms": [{**arm, "result": arm["result"] or _result(arm, runs)} for arm in content["arms"]]}
 
 

@@ -205,13 +205,22 @@ class Planner:
         return with_measured(Price(1.0, 0.0, 0.0), self._measured(runs, Price(1.0, 0.0, 0.0)), self.budget)
 
     def _stored(self) -> Document | None:
-        return load(self.folder) if (self.folder / FILE).exists() else None
+        """What was written before, of the same data: its name may stand for other contents now."""
+        if not (self.folder / FILE).exists():
+            return None
+        stored = load(self.folder)
+        if stored.get("data", self.sizes.fingerprint) != self.sizes.fingerprint:
+            raise ValueError(
+                f"--data.dataset: {self.base.data.dataset} has other contents now than when {self.folder} was planned; "
+                "--name another one plans anew"
+            )
+        return stored
 
     def _about(self) -> Document:
         budget = {"text": self.budget.text, "amount": self.budget.amount, "unit": self.budget.unit}
         return {
             "state": "pilots", "name": self.name, "output": str(self.output), "budget": budget,
-            "pilot_share": self.share, "level": LEVEL, "judged_by": self.sizes.judge,
+            "pilot_share": self.share, "level": LEVEL, "judged_by": self.sizes.judge, "data": self.sizes.fingerprint,
             "design": dataclasses.asdict(self.design),
         }  # fmt: skip
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,7 +72,7 @@ def with_measured(price: Price, seconds_a_step: Sequence[float], budget: Budget)
     """The price with the steps that pilots took in fact: the median, since other work makes single runs longer."""
     if budget.unit == PASSES or not seconds_a_step:
         return price
-    return replace(price, step=sorted(seconds_a_step)[len(seconds_a_step) // 2])
+    return replace(price, step=statistics.median(seconds_a_step))
 
 
 def _never_evaluated(config: Config, steps: int) -> Config:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdprune.report.costs import Cost, Item, as_tuning, items_of, total
-from kdprune.report.entries import Entry
+from kdprune.report.entries import Entry, caching_seconds
 from kdprune.report.runs import read_run
 from kdprune.report.sections import Section
 from kdprune.report.statistics import mean_and_sd
@@ -61,15 +61,15 @@ def _items(entry: Entry, trials: dict[Path, list[Item]]) -> list[Item]:
             found.append(Item("tuning", f"failed {trial.id}", trial.lost, 0.0))
         if trial.path is not None:
             if trial.path not in trials:
-                trials[trial.path] = _of_trial(trial.path, trial.caching)
+                trials[trial.path] = _of_trial(trial.path, trial.fills)
             found += trials[trial.path]
     return found
 
 
-def _of_trial(path: Path, caching: float) -> list[Item]:
+def _of_trial(path: Path, fills: Sequence[tuple[float, int]]) -> list[Item]:
     try:
         run = read_run(path)
     except (ValueError, OSError) as error:
         log.warning("%s, which chose settings, is in no cost: %s", path, error)
         return []
-    return as_tuning(items_of(run.summary, run.values, caching))
+    return as_tuning(items_of(run.summary, run.values, caching_seconds(fills, run.values)))

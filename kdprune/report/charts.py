@@ -5,6 +5,7 @@ Of everything that stands for arms the `series` is said: the index of its toggle
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -150,6 +151,23 @@ class Charts:
             self.charts.append(one)
         else:
             self.missing.append(one)
+
+
+def places(panel: Panel) -> list[float]:
+    """Where on the x axis of a panel something stands that a logarithmic axis can show."""
+    return [x for mark in panel.marks if isinstance(mark, Line | Points) for x in mark.x if x > 0]
+
+
+def decades(panel: Panel) -> float:
+    """How many powers of ten the x axis of a panel spans."""
+    found = places(panel)
+    return math.log10(max(found) / min(found)) if found else 0.0
+
+
+def is_log(panel: Panel) -> bool:
+    """Whether the x axis of a panel is drawn by the logarithm. Within a factor of two it looks the same without, and
+    has more round numbers."""
+    return panel.log_x and decades(panel) >= math.log10(2)
 
 
 def in_units(count: float) -> str:

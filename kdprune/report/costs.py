@@ -12,7 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-STAGES = ("teacher", "recording", "caching", "tuning", "α search", "training")
+TUNING = "tuning"
+STAGES = ("teacher", "recording", "caching", TUNING, "α search", "training")
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def items_of(summary: Mapping[str, Any], values: Mapping[str, Any], caching: flo
     scores = _mapping(_mapping(summary.get("inputs")).get("scores"))
     observed = json.dumps(_mapping(scores.get("origin")).get("observed"))
     items = _teachers(summary, _mapping(cost.get("teacher_training")))
-    items.append(_targets(summary, values, caching, _mapping(cost.get("target_caching"))))
+    items += _targets(summary, values, caching, _mapping(cost.get("target_caching")))
     for name, stage, id in (
         ("observation", "recording", own if observed == "null" else observed),
         ("alpha_search", "α search", own),
@@ -70,33 +71,42 @@ def items_of(summary: Mapping[str, Any], values: Mapping[str, Any], caching: flo
 
 def as_tuning(items: Iterable[Item]) -> list[Item]:
     """What a run that tried a choice was made of: all of it is the cost of tuning, unless the final run shares it."""
-    return [replace(item, stage="tuning") for item in items]
+    return [replace(item, stage=TUNING) for item in items]
 
 
-def _targets(summary: Mapping[str, Any], values: Mapping[str, Any], seconds: float, cost: Mapping[str, Any]) -> Item:
-    """Cached targets: filled by the run itself (its seconds are those of the training then), or ahead of it.
+def _targets(
+    summary: Mapping[str, Any], values: Mapping[str, Any], seconds: float, cost: Mapping[str, Any]
+) -> list[Item]:
+    """Cached targets, a thing for each teacher: filled by the run (its seconds are those of the training then), or
+    ahead of it.
 
     Found in a cache, they cost the passes that filling them for this run takes.
     """
     told = summary.get("teacher")
     weights = [_mapping(one).get("weights_hash") for one in told] if isinstance(told, list) else []
     passes = _passes(cost)
-    if not passes and values.get("teacher.targets") == "cached" and weights:
+    if values.get("teacher.targets") == "cached" and weights:
         epochs = math.ceil(_number(summary.get("epochs")))
         views = min(int(_number(values.get("teacher.views"))) or epochs, epochs)
-        passes = views * _number(summary.get("kept")) * len(weights)
-    seeds = _mapping(_mapping(summary.get("key")).get("seeds")).get("data")
-    id = f"caching {weights} {summary.get('subset_hash')} {seeds}"
-    return Item("caching", id, seconds, passes)
+        there = views * _number(summary.get("kept"))
+        # A run that found a part of them has asked for the rest alone, and itself fills no view that it does not meet.
+        met = min(there, _number(summary.get("images_seen"))) if passes else there
+        passes = max(passes, met * len(weights))
+    key = _mapping(summary.get("key"))
+    seen = [summary.get("subset_hash"), key.get("views"), _mapping(key.get("seeds")).get("data")]
+    about = json.dumps([*seen, values.get("teacher.top_k")], sort_keys=True)
+    share = 1 / max(1, len(weights))
+    return [Item("caching", f"caching {weight} {about}", share * seconds, share * passes) for weight in weights]
 
 
 def total(items: Iterable[Item]) -> Cost:
     """Of several things, each once."""
     once: dict[str, Item] = {}
     for item in items:
-        before = once.get(item.id)
-        if before is None or item.seconds > before.seconds:
-            once[item.id] = item
+        before = once.get(item.id, item)
+        # What a run found made took it less; and it is what it is for the final run, whatever else tried it.
+        stage = item.stage if before.stage == TUNING else before.stage
+        once[item.id] = Item(stage, item.id, max(item.seconds, before.seconds), max(item.passes, before.passes))
     stages = {stage: sum(item.seconds for item in once.values() if item.stage == stage) for stage in STAGES}
     return Cost(
         sum(item.seconds for item in once.values()),

@@ -28,13 +28,13 @@ class Trial:
     Attributes:
         id: in its study.
         path: of its directory; None where it failed.
-        caching: seconds of filling its cached targets ahead of it.
+        fills: see `_fills`.
         lost: seconds that a failure took.
     """
 
     id: str
     path: Path | None
-    caching: float = 0.0
+    fills: tuple[tuple[float, int], ...] = ()
     lost: float = 0.0
 
 
@@ -158,7 +158,7 @@ def _of_study(study: Study, several: bool) -> Iterable[Entry]:
         chosen = entry.get("tuned")
         tuned = {name: value_words(chosen[name]) for name in chosen} if isinstance(chosen, dict) else {}
         trials = tuple(_trial(study, id) for id in planned.tried)
-        caching = _caching(study, planned.needs, run.values if run is not None else {})
+        caching = caching_seconds(_fills(study, planned.needs), run.values if run is not None else {})
         yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching)
 
 
@@ -176,21 +176,29 @@ def _trial(study: Study, id: str) -> Trial:
     if entry.get("state") != "finished" or not isinstance(entry.get("path"), str):
         return Trial(id, None, lost=_seconds(entry) if entry.get("state") == "failed" else 0.0)
     needs = study.nodes.get(id, {}).get("needs", ())
-    return Trial(id, Path(entry["path"]), _caching(study, needs, {}))
+    return Trial(id, Path(entry["path"]), _fills(study, needs))
 
 
-def _caching(study: Study, needs: Iterable[str], values: Mapping[str, Any]) -> float:
-    """Seconds of filling cached targets. Where one pass filled those of several teachers, a run has its own part."""
+def caching_seconds(fills: Iterable[tuple[float, int]], values: Mapping[str, Any]) -> float:
+    """Seconds of filling a run's cached targets; where one pass filled those of several teachers, its own part.
+
+    Args:
+        fills: seconds of each pass, and how many teachers it asked.
+        values: of the run by dotted names.
+    """
     teachers = values.get("teacher.models")
     count = len(teachers) if isinstance(teachers, list) else 1
-    found = 0.0
-    for id in study.all_needs(needs):
-        node = study.nodes.get(id, {})
-        if node.get("kind") == "targets":
-            several = node.get("teachers")
-            share = min(1.0, count / several) if isinstance(several, int) and several > 0 else 1.0
-            found += share * _seconds(study.journal.get(id, {}))
-    return found
+    return sum(min(1.0, count / several) * seconds for seconds, several in fills)
+
+
+def _fills(study: Study, needs: Iterable[str]) -> tuple[tuple[float, int], ...]:
+    """Seconds of each pass that fills cached targets ahead of a run, and how many teachers it asks."""
+    nodes = {id: study.nodes.get(id, {}) for id in study.all_needs(needs)}
+    several = {id: node.get("teachers") for id, node in nodes.items() if node.get("kind") == "targets"}
+    return tuple(
+        (_seconds(study.journal.get(id, {})), count if isinstance(count, int) and count > 0 else 1)
+        for id, count in several.items()
+    )
 
 
 def _seconds(entry: Mapping[str, Any]) -> float:
@@ -214,7 +222,7 @@ def _loose(runs: Sequence[Run], mixed: bool) -> list[Entry]:
         has_teacher = bool(run.values.get("teacher.models"))
         told = [n for n in arms if has_teacher or n == "teacher.models" or not n.startswith(ABOUT_TEACHER)]
         coordinates = {name: value_words(run.values.get(name)) for name in told}
-        own = {name: value_words(run.values.get(name)) for name in seeds}
+        own = {name: value_words(run.values.get(name)) for name in seeds if has_teacher or name != "seeds.teacher"}
         found.append(Entry(place | coordinates, own, run.values["state"], run))
     return found
 

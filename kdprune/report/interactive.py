@@ -23,6 +23,9 @@ from kdprune.report.charts import (
     Points,
     Rule,
     colour_of,
+    decades,
+    is_log,
+    places,
     style_of,
 )
 
@@ -46,17 +49,21 @@ def _figure(panel: Panel, chart: Chart) -> dict[str, Any]:
     traces: list[Trace] = []
     shapes: list[dict[str, Any]] = []
     notes: list[dict[str, Any]] = []
+    log_x = is_log(panel)
     for mark in panel.marks:
         if isinstance(mark, Rule):
             shapes.append(_rule_shape(mark))
-            notes.append(_rule_note(mark, panel.log_x))
+            notes.append(_rule_note(mark, log_x))
         else:
             traces += _traces(mark)
             notes += _cell_words(mark) if isinstance(mark, Heat) else []
     x: dict[str, Any] = {"title": {"text": said(panel.x), "standoff": 8}, "zeroline": False, "automargin": True}
     y: dict[str, Any] = {"title": {"text": said(panel.y), "standoff": 8}, "zeroline": False, "automargin": True}
-    if panel.log_x:
-        x |= {"type": "log", "dtick": "D2" if _decades(panel) < 3 else 1}
+    if log_x:
+        span, most = decades(panel), max(places(panel))
+        # A format of its own: plotly writes the first figure alone between two powers of ten, "5" for 5,000.
+        x |= {"type": "log", "dtick": "D1" if span < 1 else "D2" if span < 3 else 1}
+        x["tickformat"] = "~s" if most >= 1000 else "~g"
     if panel.ticks is not None:
         x |= {"tickmode": "array", "tickvals": list(panel.ticks), "ticktext": list(panel.ticks.values())}
         x.pop("dtick", None)
@@ -88,12 +95,6 @@ def _figure(panel: Panel, chart: Chart) -> dict[str, Any]:
             "yanchor": "top",
         }
     return {"data": traces, "layout": layout, "label": f"{chart.title}. {panel.title}"}
-
-
-def _decades(panel: Panel) -> float:
-    """How many powers of ten the x axis of a panel spans."""
-    places = [x for mark in panel.marks if isinstance(mark, Line | Points) for x in mark.x if x > 0]
-    return math.log10(max(places) / min(places)) if places else 0.0
 
 
 def _traces(mark: Mark) -> list[Trace]:

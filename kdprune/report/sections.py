@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from kdprune.messages import listed
 from kdprune.report.entries import ABOUT_TEACHER, Entry, Gathered, Words
 from kdprune.report.statistics import Difference, mean_and_sd, paired_difference
 
@@ -84,7 +85,10 @@ class Section:
     def difference(self, arm: int) -> Difference | None:
         """To its baseline; None for a baseline, and where there is none."""
         base = self.baselines.get(arm)
-        return None if base is None else paired_difference(self.arms[arm].top1, self.arms[base].top1)
+        if base is None:
+            return None
+        of_arm, of_base = _by_common_seeds(self.arms[arm].top1, self.arms[base].top1)
+        return paired_difference(of_arm, of_base)
 
     @property
     def best(self) -> set[int]:
@@ -96,6 +100,25 @@ class Section:
             if len(there) > 1:
                 found |= {i for i, mean in there.items() if mean == max(there.values())}
         return found
+
+
+def _by_common_seeds(*arms: Mapping[Any, float]) -> list[dict[Any, float]]:
+    """Results by the seeds that all arms have: of others, such as a teacher's where one arm has none, the mean.
+
+    Runs that share a partner are no pairs of their own: their differences are not independent.
+
+    Args:
+        arms: results by seeds, each a sequence of names with values.
+    """
+    names = [{name for name, _ in seeds} for arm in arms for seeds in arm]
+    common = set.intersection(*names) if names else set()
+    found = []
+    for arm in arms:
+        groups: dict[Any, list[float]] = {}
+        for seeds, top1 in arm.items():
+            groups.setdefault(tuple(one for one in seeds if one[0] in common), []).append(top1)
+        found.append({seeds: sum(several) / len(several) for seeds, several in groups.items()})
+    return found
 
 
 def sections_of(gathered: Gathered, baseline: Words | None = None) -> list[Section]:
@@ -117,7 +140,9 @@ def sections_of(gathered: Gathered, baseline: Words | None = None) -> list[Secti
     sections = [_section(titles[id], entries, gathered, baseline) for id, entries in groups.items()]
     if baseline is not None and not any(section.baselines for section in sections):
         names = {f"{n}={w}" for e in gathered.entries for n, w in e.coordinates.items()}
-        raise ValueError(f"--baseline: no arm has {baseline} beside one that has not; allowed are of {sorted(names)}")
+        given = ", ".join(f"{name}={word}" for name, word in baseline.items())
+        allowed = listed(sorted(names)) if names else "none, since there is one arm only"
+        raise ValueError(f"--baseline: no arm has {given} beside one that has not; allowed are of {allowed}")
     return sorted(sections, key=lambda section: -len(section.entries))
 
 

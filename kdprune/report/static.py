@@ -9,7 +9,22 @@ from typing import TYPE_CHECKING, Any
 
 from kdprune.files import write_whole
 from kdprune.pipeline.drawing import FAINT, INK, new_figure, short, style
-from kdprune.report.charts import NEUTRAL, Bars, Chart, Heat, Line, Mark, Panel, Points, Rule, colour_of, style_of
+from kdprune.report.charts import (
+    NEUTRAL,
+    Bars,
+    Chart,
+    Heat,
+    Line,
+    Mark,
+    Panel,
+    Points,
+    Rule,
+    colour_of,
+    decades,
+    in_units,
+    is_log,
+    style_of,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,11 +70,13 @@ def draw_static(chart: Chart, series: list[str], path: Path) -> Path:
 
 def _draw(axes: Axes, panel: Panel) -> None:
     style(axes, _plain(panel.x), _plain(panel.y))
-    if panel.log_x:
+    if is_log(panel):
         axes.set_xscale("log")
     bottoms: Any = 0.0
     for mark in panel.marks:
         bottoms = _mark(axes, mark, bottoms)
+    if panel.log_x:
+        _number(axes, panel)
     if panel.ticks is not None:
         axes.set_xticks(list(panel.ticks), list(panel.ticks.values()))
         axes.minorticks_off()
@@ -68,6 +85,20 @@ def _draw(axes: Axes, panel: Panel) -> None:
     if any(isinstance(mark, Bars) and not mark.coloured for mark in panel.marks):
         axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     axes.set_title(_plain(panel.title), fontsize=9, color=INK, loc="left")
+
+
+def _number(axes: Axes, panel: Panel) -> None:
+    """Whole numbers along an axis of sizes or costs, '5k' and no power of ten."""
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
+    if is_log(panel):
+        span = decades(panel)
+        steps = range(1, 10) if span < 0.6 else (1, 2, 5) if span < 3 else (1,)
+        axes.xaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_formatter(lambda value, _: in_units(value))
 
 
 def _mark(axes: Axes, mark: Mark, bottoms: Any) -> Any:

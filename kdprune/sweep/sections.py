@@ -40,6 +40,10 @@ def read_study(name: str, base: Config, sections: Mapping[str, Any]) -> Study:
     _check_once(axes, tuned)
     axes = [[_typed(point, base) for point in axis] for axis in axes]
     tuned = {name: [_value(name, value, base, "tune") for value in values] for name, values in tuned.items()}
+    for axis in axes:
+        _check_different([point.coordinates for point in axis], axis[0].section)
+    for name, values in tuned.items():
+        _check_different([{name: value} for value in values], "tune")
     return Study(name, base, axes, _excluded(sections.get("exclude"), axes, base), tuned)
 
 
@@ -75,9 +79,13 @@ def _axis(names: Sequence[str], values: Sequence[Sequence[Any]], section: str) -
         lengths = ", ".join(f"{len(column)} of {name}" for name, column in zip(names, values, strict=True))
         raise ValueError(f"{section}: {lengths} given, allowed are as many values of each, since they go together")
     rows = [dict(zip(names, row, strict=True)) for row in zip(*values, strict=True)]
-    if twice := [row for index, row in enumerate(rows) if row in rows[:index]]:
-        raise ValueError(f"{section}.{', '.join(names)}: {', '.join(map(shown, twice[0].values()))} given twice")
     return [Point(row, row, section) for row in rows]
+
+
+def _check_different(rows: Sequence[Settings], section: str) -> None:
+    """Refuse points of an axis that are the same, with their values as the settings' types have them."""
+    if twice := [row for index, row in enumerate(rows) if row in rows[:index]]:
+        raise ValueError(f"{section}.{', '.join(twice[0])}: {', '.join(map(shown, twice[0].values()))} given twice")
 
 
 def _groups(content: Any) -> list[Settings]:

@@ -116,7 +116,11 @@ def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
             place = place[group]
         place[last] = value
     changed = from_dict(content)
-    return changed if changed.teacher.models else without_teacher(changed)
+    if changed.teacher.models:
+        return changed
+    plain = without_teacher(changed)
+    plain.seeds.teacher = None  # else runs that are one would count as several repetitions
+    return plain
 
 
 def is_seed(name: str) -> bool:
@@ -135,7 +139,10 @@ def value_words(value: Any) -> str:
         return "none"
     if isinstance(value, list):
         return "+".join(map(value_words, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        short = f"{value:g}"
+        return short if float(short) == value else repr(value)  # values that differ in the seventh digit are two
+    return str(value)
 
 
 def _is_at(coordinates: Settings, excluded: Mapping[str, Sequence[Any]]) -> bool:

@@ -21,11 +21,10 @@ from torch.nn import functional as F
 
 from kdprune import registry
 from kdprune.losses.common.base import DistillLoss, LossInput
+from kdprune.testing.loss_batch import CLASSES, SAMPLES, example_batch, mapped, tensors_of
 
 TEMPERATURE = 3.0
 LAYERS = (("shallow", "stem"), ("deep", "body"))
-# Different from each other and from the features' channels, so that a mix-up of dimensions shows.
-SAMPLES, CLASSES = 6, 5
 
 
 class Build(Protocol):
@@ -60,33 +59,6 @@ def check_loss(loss: str | Callable[..., DistillLoss], /, **params: Any) -> None
         raise AssertionError(message) from next(iter(failures.values()))
 
 
-def example_batch(samples: int = SAMPLES, seed: int = 0, mixed: bool = False) -> LossInput:
-    """A random batch with everything that a loss may read; the student's tensors are leaves that want gradients.
-
-    Features are maps of two layers on either side, whose channels and sizes differ between student and teacher.
-    """
-    generator = torch.Generator().manual_seed(seed)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    labels = torch.randint(CLASSES, (samples,), generator=generator)
-    if mixed:
-        one_hot_NC = F.one_hot(labels, CLASSES).float()
-        labels = 0.7 * one_hot_NC + 0.3 * one_hot_NC.roll(1, 0)
-    return LossInput(
-        student_logits=(2 * normal(samples, CLASSES)).requires_grad_(),
-        teacher_logits=2 * normal(samples, CLASSES),
-        labels=labels,
-        sample_ids=torch.randperm(80, generator=generator)[:samples],
-        student_features={
-            "shallow": normal(samples, 4, 8, 8).requires_grad_(),
-            "deep": normal(samples, 3, 2, 2).requires_grad_(),
-        },
-        teacher_features={"stem": normal(samples, 7, 4, 4), "body": normal(samples, 9, 2, 2)},
-    )
-
-
 def check_construction(build: Build) -> None:
     """A loss takes ordinary data without a warning, and names layers if it needs features."""
     with warnings.catch_warnings():
@@ -104,7 +76,7 @@ def check_scalar(build: Build) -> None:
     plain = _value(build(batch), batch)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _assert_same(_value(build(batch), batch), plain, "under autocast to bfloat16 and without")
-    half = _mapped(batch, lambda x: x.bfloat16() if x.is_floating_point() else x)
+    half = mapped(batch, lambda x: x.bfloat16() if x.is_floating_point() else x)
     _value(build(half), half)
 
 
@@ -122,7 +94,7 @@ def check_gradients(build: Build) -> None:
     """The loss trains everything of the student that it reads and its own parameters, but not the teacher."""
     batch = example_batch()
     loss = build(batch)
-    teacher = {name: x for name, x in _tensors(batch).items() if name.startswith("teacher")}
+    teacher = {name: x for name, x in tensors_of(batch).items() if name.startswith("teacher")}
     for tensor in teacher.values():
         tensor.requires_grad_()
     _value(loss, batch).backward()
@@ -184,7 +156,7 @@ def check_per_sample(build: Build) -> None:
     assert loss_N.dtype == torch.float32, f"per_sample gives {loss_N.dtype}, not float32"
     assert loss_N.unique().numel() > 1, f"per_sample gives {loss_N[0].item():.6g} for each of {SAMPLES} random samples"
     swap = torch.tensor([1, 0, *range(2, SAMPLES)])
-    swapped_N = build(batch).per_sample(_mapped(batch, lambda x: x[swap]))
+    swapped_N = build(batch).per_sample(mapped(batch, lambda x: x[swap]))
     assert torch.allclose(swapped_N, loss_N[swap], rtol=1e-5, atol=1e-6), (
         "per_sample does not follow its samples: with two of them swapped, other values change than theirs"
     )
@@ -202,8 +174,8 @@ def check_determinism(build: Build) -> None:
     assert torch.equal(*values), f"the same batch gives {values[0].item()} and {values[1].item()}"
     for value in values:
         value.backward()
-    tensors = _tensors(second), _tensors(untouched)
-    for name, tensor in _tensors(first).items():
+    tensors = tensors_of(second), tensors_of(untouched)
+    for name, tensor in tensors_of(first).items():
         assert torch.equal(tensor, tensors[1][name]), f"the loss changes {name} in place"
         gradients = [x.grad for x in (tensor, tensors[0][name]) if x.grad is not None]
         assert len(gradients) != 2 or torch.equal(*gradients), f"the same batch gives two gradients of {name}"
@@ -233,7 +205,7 @@ def check_device(build: Build) -> None:
             with FakeTensorMode():
                 batch = example_batch(mixed=mixed)
                 build(batch)(batch).backward()
-                batch = _mapped(batch, lambda x: x.detach().to("cuda").requires_grad_(x.requires_grad))
+                batch = mapped(batch, lambda x: x.detach().to("cuda").requires_grad_(x.requires_grad))
                 device = build(batch)(batch).device.type
         except RuntimeError as error:
             raise AssertionError(
@@ -282,7 +254,7 @@ def _assert_same(value: Tensor, other: Tensor, when: str) -> None:
 
 
 def _assert_finite_gradients(batch: LossInput) -> None:
-    for name, tensor in _tensors(batch).items():
+    for name, tensor in tensors_of(batch).items():
         assert tensor.grad is None or tensor.grad.isfinite().all(), f"the gradient of {name} is not finite"
 
 
@@ -298,24 +270,3 @@ def _assert_refused(call: Callable[[], object], what: str) -> None:
 
 def _reason(error: Exception) -> str:
     return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
-
-
-def _tensors(batch: LossInput) -> dict[str, Tensor]:
-    """The tensors of a batch by name."""
-    tensors = {}
-    for name, value in vars(batch).items():
-        for key, tensor in value.items() if isinstance(value, dict) else [("", value)]:
-            if tensor is not None:
-                tensors[f"{name}[{key!r}]" if key else name] = tensor
-    return tensors
-
-
-def _mapped(batch: LossInput, function: Callable[[Tensor], Tensor]) -> LossInput:
-    """The batch with `function` applied to each of its tensors."""
-
-    def apply(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: function(tensor) for key, tensor in value.items()}
-        return None if value is None else function(value)
-
-    return LossInput(**{name: apply(value) for name, value in vars(batch).items()})

@@ -44,7 +44,7 @@ class Keeper:
 
     def rescue(self) -> None:
         """Keep what was done before a step failed. Other processes may have done that step, so it takes just one."""
-        if self.state.step and self.accelerator.num_processes == 1:
+        if self.state.step > self.state.first and self.accelerator.num_processes == 1:
             with contextlib.suppress(OSError, ValueError, FloatingPointError):  # the error that is under way tells more
                 self.save()
 

@@ -23,7 +23,8 @@ class TrainState:
     Attributes:
         total: steps of the run.
         parts: whatever else has a state, by name.
-        step: steps that are done.
+        first: the step at which it began, of a student that was rewound.
+        step: steps that are done, those before the first among them.
         history: a row of metrics for each epoch that is done.
         seconds, epoch_seconds: in training steps, of the run and of the epoch so far.
         lost_steps, lost_seconds: that were done, and had to be done again because the process was killed.
@@ -31,6 +32,7 @@ class TrainState:
 
     total: int
     parts: Mapping[str, Stateful]
+    first: int = 0
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
@@ -38,6 +40,9 @@ class TrainState:
     lost_steps: int = 0
     lost_seconds: float = 0.0
     _clock: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.step = max(self.step, self.first)
 
     def start_clock(self) -> None:
         """What follows is time in training steps."""
@@ -49,6 +54,11 @@ class TrainState:
         self.seconds += now - self._clock
         self.epoch_seconds += now - self._clock
         self._clock = now
+
+    @property
+    def steps(self) -> int:
+        """Of this training, from its first to its last."""
+        return self.total - self.first
 
     @property
     def done(self) -> bool:

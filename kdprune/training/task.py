@@ -37,6 +37,7 @@ class Task:
         views: number of different views of a sample; None: one for each epoch.
         observers: who looks on, in this order.
         report: is given all rows of metrics after each epoch, on the main process.
+        first_step: of the schedule and of the order, at which the training begins.
         sparse: what keeps pruned weights at zero; None for a dense student.
     """
 
@@ -54,6 +55,7 @@ class Task:
     views: int | None = None
     observers: Sequence[Observer] = ()
     report: Callable[[list[dict[str, Any]]], None] = field(default=lambda history: None)
+    first_step: int = 0
     sparse: Sparse | None = None
 
 

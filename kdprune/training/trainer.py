@@ -43,7 +43,7 @@ class Trainer:
         self.observers = [self.metrics, *task.observers]
         self.adaptive = task.order if isinstance(task.order, Adaptive) else None
         self._prepare()
-        self.state = TrainState(task.budget.steps, self._parts())
+        self.state = TrainState(task.budget.steps, self._parts(), task.first_step)
         self.keeper = Keeper(task, self.state, accelerator, self._lr)
         self._count_steps()
 

@@ -25,8 +25,9 @@ def alpha_by_keep(section: Section) -> Chart | Missing:
         key = tuple(f"{title_of(name)} {value_words(values.get(name))}" for name in names)
         groups.setdefault(key, []).append(arm)
     groups = {key: found for key, found in groups.items() if len({_alpha(arm) for arm in found}) > 1}
+    groups = {key: found for key, found in groups.items() if _compared(found, plain)}
     if not groups:
-        return Missing(title, "it needs arms that differ in α")
+        return Missing(title, "it needs arms that differ in α at one keep fraction")
     panels = [
         Panel(", ".join(key), "keep fraction", "α (0: no teacher)", [_heat(found, plain)])
         for key, found in list(groups.items())[:MOST]
@@ -37,6 +38,14 @@ def alpha_by_keep(section: Section) -> Chart | Missing:
         "below it."
     )
     return Chart("alpha", title, about, panels, left_out, wide=len(panels) == 1)
+
+
+def _compared(arms: list[Arm], plain: list[Arm]) -> bool:
+    """Whether some keep fraction has several α; where α follows the keep fraction, each has its own only."""
+    values: dict[float | None, set[float]] = {}
+    for arm in arms:
+        values.setdefault(arm.keep, {0.0} if any(one.keep == arm.keep for one in plain) else set()).add(_alpha(arm))
+    return any(len(of_keep) > 1 for of_keep in values.values())
 
 
 def _heat(arms: list[Arm], plain: list[Arm]) -> Heat:
