@@ -26,7 +26,7 @@ from kdprune.sweep.results import collect, save
 
 from kdprune.config import Config, from_dict
 from kdprune.pipeline.train import run
-from kdprune.runs.run_dir import read_summary
+from kdprune.runs.reading import read_summary
 from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.journal import FOLDER
 from kdprune.sweep.local import LocalLauncher

@@ -62,11 +62,11 @@ def test_a_mistake_is_answered_in_words(capsys, line):
     assert not out
 
 
-def test_answers_come_at_once_and_without_torch():
-    """Every mistake above, all helps and --print_config, in a process that has imported nothing before."""
+def test_answers_come_at_once_and_without_torch(tmp_path):
+    """Every mistake above, all helps, --print_config and a list of runs, in a process that imported nothing before."""
     lines = [line.split() for line in MISTAKES]
     lines += [[], ["--help"], ["--version"], *([name, "--help"] for name in ("train", "evaluate", "list"))]
-    lines += [["train", "--print_config"]]
+    lines += [["train", "--print_config"], ["runs", str(tmp_path)]]
     script = f"""
 import sys
 from kdprune.cli import commands as cli

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import kstest
 
-from kdprune.data.counter import bits, key, mix, permutation, uniform
+from kdprune.data import counter
+from kdprune.data.counter import BLOCK, bits, hashes, key, mix, permutation, uniform
 
 WORD = 2**64
 GAMMA, MIX_1, MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
@@ -107,6 +108,31 @@ def test_dropping_ids_leaves_the_order_of_the_others(ids, key, data):
     kept = data.draw(st.sets(st.sampled_from(ids), min_size=1))
     order = permutation(key, torch.tensor(ids)).tolist()
     assert permutation(key, torch.tensor(sorted(kept))).tolist() == [i for i in order if i in kept]
+
+
+@given(st.lists(int64s, max_size=40), int64s, st.integers(1, 20))
+def test_hashes_made_in_blocks_are_the_bits_of_view_0(ids, key, block):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counter, "BLOCK", block)
+        ids_N = torch.tensor(ids, dtype=torch.int64)
+        assert torch.equal(hashes(key, ids_N), bits(key, ids_N))
+        assert torch.equal(hashes(key, ids_N[::2]), bits(key, ids_N[::2]))
+
+
+@given(st.lists(int64s, max_size=300, unique=True), int64s, st.integers(1, 64))
+def test_a_permutation_in_parts_is_that_of_a_sort_of_all_bits(ids, key, block):
+    ids_N = torch.tensor(ids, dtype=torch.int64)
+    expected = ids_N[torch.argsort(bits(key, ids_N))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(counter, "BLOCK", block)  # up to nine bits of parts
+        assert torch.equal(permutation(key, ids_N), expected)
+    assert ids_N.tolist() == ids
+
+
+@pytest.mark.parametrize("total", [0, 1, BLOCK - 1, BLOCK, 3 * BLOCK + 1, 9 * BLOCK])
+def test_a_permutation_of_many_is_that_of_a_sort_of_all_bits(total):
+    ids = torch.arange(total) * 3
+    assert torch.equal(permutation(key(1, "order", 7), ids), ids[torch.argsort(bits(key(1, "order", 7), ids))])
 
 
 def test_every_place_is_equally_likely():

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import nn
 
-from kdprune.passes.evaluation import BINS, Evaluation
+from kdprune.passes.evaluation import BINS, MOST, PIXELS, Evaluation, batch_for
 
 CPU = torch.device("cpu")
 
@@ -97,3 +98,19 @@ def test_a_class_without_samples_has_no_accuracy_and_the_result_is_json():
     json.dumps(sums.result(), allow_nan=False)
     assert per_class[2] is None
     assert None not in per_class[:2]
+
+
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 10**9))
+def test_a_batch_on_a_cpu_holds_so_many_pixels(height, width, weights):
+    network = nn.Module()
+    network.weight = nn.Parameter(torch.empty(weights, device="meta"))
+    batch = batch_for(network, (height, width), torch.device("cpu"))
+    assert batch in {8, 16, 32, 64, 128, 256, 512}
+    pixels = max(PIXELS, weights // 32)
+    assert batch == 8 or batch * height * width <= pixels
+    assert batch == MOST or 2 * batch * height * width > pixels
+    assert batch_for(network, (height, width), torch.device("cuda")) == MOST
+
+
+def test_small_networks_at_32_px_are_shown_128_images_on_a_cpu():
+    assert batch_for(nn.Conv2d(3, 16, 3), (32, 32), torch.device("cpu")) == 128

@@ -31,7 +31,7 @@ from kdprune.models.arguments import own_arguments
 from kdprune.models.build import build_student, build_teacher, load_model, save_model
 from kdprune.models.weights import METADATA_KEY, read_header, read_weights
 from kdprune.outside import DEEPEST, below, read_json
-from kdprune.runs.run_dir import read_config, read_summary
+from kdprune.runs.reading import read_config, read_summary
 from kdprune.training.checkpoint import Checkpoints, damaged_checkpoints
 from kdprune.yaml_text import check_bounds, parse_yaml, read_yaml
 

@@ -7,6 +7,8 @@ import re
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import pytest
+
 import kdprune
 from kdprune.registry import KINDS
 
@@ -126,6 +128,45 @@ def test_light_modules_import_nothing_heavy_at_their_top():
         top = ast.Module([node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)], [])
         heavy = [name for name in HEAVY if imported(top, name)]
         assert not heavy, f"{module} imports {heavy}"
+
+
+def at_top(module: str) -> set[str]:
+    """What importing a module imports at once: kdprune's modules with their packages, and the packages of others."""
+    statements = [node for node in TREES[module].body if isinstance(node, ast.Import | ast.ImportFrom)]
+    top = ast.Module(statements, [])
+    others = {node.module or "" for node in statements if isinstance(node, ast.ImportFrom)}
+    others |= {alias.name for node in statements if isinstance(node, ast.Import) for alias in node.names}
+    own = {name for found in imported(top) for name in TREES if f"{found}.".startswith(f"{name}.")}
+    return own | {name.partition(".")[0] for name in others} - {"kdprune"}
+
+
+def loaded_with(*modules: str) -> set[str]:
+    """All that is imported with some modules."""
+    found, ahead = set(modules), list(modules)
+    while ahead:
+        more = at_top(ahead.pop()) - found
+        found |= more
+        ahead += more & set(TREES)
+    return found
+
+
+# Modules that a command begins with → what it does not wait for, since it never uses it, or only now and then.
+WAITS_NOT = {
+    ("report.runs", "report.compare", "report.where", "cli.runs"): {*HEAVY, "pyarrow", "matplotlib"},
+    ("selectors.common.select", "selectors.common.samples", "cli.select"): {*HEAVY - {"torch", "numpy"}, "matplotlib"},
+    ("cli.report", "report.draw"): {"timm", "accelerate", "scipy", "sklearn", "datasets", "matplotlib"},
+    ("cli.plugins",): {"timm", "accelerate", "scipy", "sklearn", "datasets"},
+    ("pipeline.train", "pipeline.evaluate", "cli.evaluate"): {"datasets", "scipy", "sklearn", "matplotlib", "pandas"},
+}
+
+
+@pytest.mark.parametrize("modules", WAITS_NOT, ids=lambda modules: modules[0])
+def test_commands_import_nothing_before_it_is_used(modules):
+    assert not loaded_with(*(f"kdprune.{name}" for name in modules)) & WAITS_NOT[modules]
+
+
+def test_what_is_imported_on_the_way_is_found():
+    assert {"torch", "timm", "kdprune.models", "kdprune"} <= loaded_with("kdprune.models.locate")
 
 
 def runs_code(call: ast.Call) -> bool:

@@ -22,7 +22,7 @@ from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.teachers import TeacherRequest
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 from kdprune.teachers.ensemble import max_likelihood_weights
 
 

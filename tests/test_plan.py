@@ -39,7 +39,7 @@ from kdprune.planning.forecast import forecasts
 from kdprune.planning.pilots import Observation, is_known, pilot_study
 from kdprune.planning.planner import Planner
 from kdprune.planning.price import EVALUATIONS, Price, price_of, with_measured
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 from kdprune.sweep.estimate import Estimate
 from kdprune.sweep.task import Event, Task, perform
 from kdprune.training.interrupt import Interrupted

@@ -28,7 +28,7 @@ from kdprune.pipeline.train import record
 from kdprune.records.rows import About, Column, RowFiles, RowRecord
 from kdprune.records.statistics import statistics
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import WEIGHTS
+from kdprune.runs.reading import WEIGHTS
 from kdprune.scorers.common.apply import score
 from kdprune.scorers.common.observation import observe
 from kdprune.testing.simulated import counts_of

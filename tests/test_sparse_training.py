@@ -14,7 +14,7 @@ from helpers import StopIn, train
 from kdprune.config.identity import config_hash
 from kdprune.data.sources import open_source
 from kdprune.models.mask_file import load_mask, save_mask
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdprune.config import config_hash
 from kdprune.pipeline.needs import Need, make, merged_targets, needs_of_run
 from kdprune.pipeline.train import run
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 from kdprune.sweep.estimate import Estimate, duration
 from kdprune.sweep.graph import Graph, Node, nodes_of, shared, without_needs
 from kdprune.sweep.sections import read_study

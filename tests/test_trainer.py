@@ -20,7 +20,7 @@ from kdprune.artefact import LOCK
 from kdprune.config import config_hash
 from kdprune.data.sources import open_source
 from kdprune.pipeline.evaluate import evaluate_run
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
 from kdprune.training.observers import Observer

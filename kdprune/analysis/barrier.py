@@ -27,7 +27,7 @@ from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.pipeline.train import train
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_config
+from kdprune.runs.reading import SUBSET, WEIGHTS, read_config
 from kdprune.selectors.common.order import first_by_hash
 from kdprune.training.schedule import ONE_CYCLE, Budget, make_budget, rate_after, rise_steps
 

@@ -15,7 +15,7 @@ from scipy.stats import pearsonr, spearmanr
 
 from kdprune.data.subset import load_subset
 from kdprune.pipeline.evaluate import Evaluation, evaluate_run
-from kdprune.runs.run_dir import SUBSET
+from kdprune.runs.reading import SUBSET
 
 
 @dataclass(frozen=True)

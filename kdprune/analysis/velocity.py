@@ -25,7 +25,7 @@ from kdprune.models.locate import resolve_teacher, snapshots
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 
 log = logging.getLogger("kdprune")
 

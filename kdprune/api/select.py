@@ -118,7 +118,7 @@ def _known(data: Any) -> tuple[np.ndarray, str, list[str]]:
 
 def fingerprint_of_labels(labels: np.ndarray) -> str:
     """What a subset that was chosen by labels alone belongs to: all data with these labels."""
-    return f"labels {hashlib.sha256(labels.astype('<i8').tobytes()).hexdigest()}"
+    return f"labels {hashlib.sha256(np.ascontiguousarray(labels, '<i8').data).hexdigest()}"
 
 
 def _as_labels(data: Any) -> np.ndarray | None:
@@ -127,4 +127,4 @@ def _as_labels(data: Any) -> np.ndarray | None:
     if not is_list and not (hasattr(data, "ndim") and hasattr(data, "dtype")):
         return None
     labels = np.asarray(data)
-    return labels.astype(np.int64) if labels.ndim == 1 and labels.dtype.kind in "iu" else None
+    return labels.astype(np.int64, copy=False) if labels.ndim == 1 and labels.dtype.kind in "iu" else None

@@ -10,9 +10,13 @@ Shapes: N samples, D draws.
 from __future__ import annotations
 
 import hashlib
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from kdprune.data.grouping import dealt
 
 BLOCK = 2**15  # samples
 STUDENT = "student"  # the role whose purposes have no prefix
@@ -63,19 +67,52 @@ def uniform(bits_N: Tensor, draws: int) -> Tensor:
 
 
 def hashes(key: int, ids_N: Tensor) -> Tensor:
-    """`bits` of very many ids, int64 N: made in blocks, so that what is between stays in a core's cache.
+    """`bits` of very many ids, int64 N, on the host: made in blocks, so that what is between stays in a core's cache.
 
     No two ids have the same, for each step of it is a bijection.
     """
-    hashes_N = torch.empty_like(ids_N)
-    for hashes_B, ids_B in zip(hashes_N.split(BLOCK), ids_N.split(BLOCK), strict=True):
-        hashes_B.copy_(bits(key, ids_B))
-    return hashes_N
+    ids, hashes_N = ids_N.numpy().view(np.uint64), np.empty(len(ids_N), dtype=np.uint64)
+    shifted_B = np.empty(min(BLOCK, len(ids_N)), dtype=np.uint64)
+    for start in range(0, len(ids), BLOCK):
+        hashes_B = hashes_N[start : start + BLOCK]
+        np.multiply(ids[start : start + BLOCK], _GAMMA % 2**64, out=hashes_B)
+        hashes_B += np.uint64(key % 2**64)
+        for _ in range(2):  # for the id, and for view 0
+            _mix_in_place(hashes_B, shifted_B[: len(hashes_B)])
+    return torch.from_numpy(hashes_N.view(np.int64))
+
+
+def _mix_in_place(x_B: np.ndarray, shifted_B: np.ndarray) -> None:
+    """`mix` of uint64, whose shifts are logical ones; `shifted_B` is room for what is between."""
+    for shift, factor in ((30, _MIX_1), (27, _MIX_2), (31, 1)):
+        np.right_shift(x_B, shift, out=shifted_B)
+        x_B ^= shifted_B
+        if factor != 1:
+            x_B *= np.uint64(factor % 2**64)
 
 
 def permutation(key: int, ids_N: Tensor) -> Tensor:
-    """The ids in an order that is a function of (key, id) alone: dropping an id leaves the others' order as it was."""
-    return ids_N[torch.argsort(hashes(key, ids_N))]
+    """The ids in an order that is a function of (key, id) alone: dropping an id leaves the others' order as it was.
+
+    Ids are ordered by their hashes, as signed numbers. They are first dealt out by the upper bits of these, so that
+    each part is sorted in a core's cache, and no more is held beside ids and result than 2 bytes a sample.
+
+    Args:
+        ids_N: on the host, none twice.
+    """
+    parted = max(0, min(16, (len(ids_N) // BLOCK).bit_length()))  # bits that tell the parts
+    ordered_N, ends = ids_N.numpy(), [len(ids_N)]
+    if parted:
+        upper_N = np.empty(len(ids_N), dtype=np.uint16)
+        for upper_B, ids_B in zip(torch.from_numpy(upper_N).split(BLOCK), ids_N.split(BLOCK), strict=True):
+            upper_B.copy_((hashes(key, ids_B) >> (64 - parted)) + 2 ** (parted - 1))
+        ordered_N, ends = dealt(ordered_N, upper_N, 2**parted)
+    else:
+        ordered_N = ordered_N.copy()
+    for start, end in pairwise([0, *ends]):
+        ids = ordered_N[start:end]
+        ordered_N[start:end] = ids[np.argsort(hashes(key, torch.from_numpy(ids)).numpy())]
+    return torch.from_numpy(ordered_N)
 
 
 def _shift(x: Tensor, n: int) -> Tensor:

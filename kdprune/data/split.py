@@ -42,7 +42,11 @@ class Split:
     @property
     def readable(self) -> np.ndarray:
         """Sample ids of all images that can be read, int64, ascending."""
-        return np.setdiff1d(np.arange(len(self)), self.unreadable)
+        if not len(self.unreadable):
+            return np.arange(len(self))
+        can_be_read = np.ones(len(self), dtype=bool)
+        can_be_read[self.unreadable] = False
+        return np.flatnonzero(can_be_read)
 
     def spread(self, count: int) -> np.ndarray:
         """Sample ids of readable images among `count` that are evenly spread over all, int64, ascending."""

@@ -18,7 +18,7 @@ from kdprune.export.student import COMPARED, Difference, difference, images_for,
 from kdprune.files import write_whole
 from kdprune.messages import unknown
 from kdprune.models.spec import BuiltModel
-from kdprune.runs.run_dir import read_config, read_summary
+from kdprune.runs.reading import read_config, read_summary
 
 GRAPHS = {"onnx": (to_onnx, "onnx"), "torch-export": (to_torch_export, "pt2")}
 HUB = "hub-folder"

@@ -18,6 +18,7 @@ from kdprune.config import Config
 from kdprune.data.counter import key, permutation
 from kdprune.data.reader import Request
 from kdprune.pipeline.effect import settled
+from kdprune.pipeline.freezing import freeze_teachers
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.recipes import check_optimizers
@@ -25,7 +26,7 @@ from kdprune.pipeline.rehearsal import rehearse
 from kdprune.pipeline.score import check_selection
 from kdprune.pipeline.session import open_session
 from kdprune.pipeline.targets import count_views, make_targets
-from kdprune.pipeline.teachers import check_models, freeze_teachers, given_teachers, load_teachers
+from kdprune.pipeline.teachers import check_models, given_teachers, load_teachers
 from kdprune.pipeline.train import observed, train
 from kdprune.runs.accelerator import make_accelerator
 from kdprune.teachers.frozen import ERROR_LIMIT

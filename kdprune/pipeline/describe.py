@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 
 from kdprune.data.counter import key
 from kdprune.data.scores import Scores
@@ -123,6 +122,8 @@ def overlaps(subsets: Sequence[Subset]) -> tuple[np.ndarray, np.ndarray]:
 
 def correlations(scores: Sequence[Scores]) -> tuple[np.ndarray, np.ndarray]:
     """Spearman's ρ and Kendall's τ_b of difficulties over the samples that both have scored, float F×F."""
+    from scipy import stats  # of all that is described only this needs it
+
     size = len(scores)
     spearman, kendall = np.ones((size, size)), np.ones((size, size))
     for i, one in enumerate(scores):

@@ -20,7 +20,7 @@ from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.samples import choose_subset
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import TeacherRequest, requested_teachers
-from kdprune.runs.run_dir import SUMMARY, read_summary
+from kdprune.runs.reading import SUMMARY, read_summary
 from kdprune.teachers.ensemble import max_likelihood_weights
 from kdprune.teachers.teacher import Teacher
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,17 @@ from torch import Tensor
 
 from kdprune.artefact import damage
 from kdprune.data.dataset import Data
-from kdprune.data.reader import plain_batches
+from kdprune.data.reader import Batch, plain_batches
 from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.spec import BuiltModel
 from kdprune.passes.class_mass import class_frequencies, class_mass_offsets, train_logits
-from kdprune.passes.evaluation import evaluate, student_logits
+from kdprune.passes.evaluation import batch_for, evaluate, student_logits
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
+from kdprune.runs.reading import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
 
 log = logging.getLogger("kdprune")
 
@@ -76,13 +76,21 @@ def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHI
     _warn_of_other_data(path, data)
     inputs = place(built, accelerator.device)
     logits = student_logits(built.model.eval(), inputs, accelerator)
-    batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
+    batches = _held_out(built, session)
     result = evaluate(logits, batches, data.num_classes, accelerator)
     missing = missing_classes(path, data)
     if class_mass:
         classes = missing if class_mass == "missing" else range(data.num_classes)
         result["class_mass"] = corrected_by_class_mass(logits, built, session, classes)
     return Evaluation(result, data, missing, accelerator.is_main_process)
+
+
+def _held_out(built: BuiltModel, session: Session) -> Iterator[Batch]:
+    """This process's part of the held-out samples, as a model takes them."""
+    test, place = session.data.test, session.place
+    assert test is not None
+    batch_size = batch_for(built.model, built.spec.size_HW, place.device)
+    return plain_batches(test, test.readable, built.spec, place, batch_size)
 
 
 def _warn_of_other_data(path: Path, data: Data) -> None:
@@ -111,7 +119,7 @@ def corrected_by_class_mass(
     logits_NC = train_logits(logits_of, data, built.spec, accelerator)
     offsets_C = class_mass_offsets(logits_NC, target_C, classes)
     on_device_C = offsets_C.float().to(accelerator.device)
-    batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
+    batches = _held_out(built, session)
     after = evaluate(lambda views: logits_of(views).float() + on_device_C, batches, data.num_classes, accelerator)
     return {
         "classes": list(classes),

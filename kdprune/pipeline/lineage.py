@@ -11,7 +11,7 @@ from kdprune.artefact import FILE, damage, key_hash, read_record
 from kdprune.messages import counted
 from kdprune.models.locate import snapshots
 from kdprune.models.saved import stored_hash
-from kdprune.runs.run_dir import SUMMARY, WEIGHTS, read_summary
+from kdprune.runs.reading import SUMMARY, WEIGHTS, read_summary
 from kdprune.scorers.common.observation import digests_hash
 
 

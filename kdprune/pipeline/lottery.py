@@ -36,7 +36,7 @@ from kdprune.pruners.common.network import Network
 from kdprune.pruners.common.prune import prune
 from kdprune.pruners.common.pruner import bound
 from kdprune.runs.accelerator import make_accelerator
-from kdprune.runs.run_dir import WEIGHTS
+from kdprune.runs.reading import WEIGHTS
 
 log = logging.getLogger("kdprune")
 

@@ -17,7 +17,6 @@ from kdprune.config import (
     TrainConfig,
 )
 from kdprune.data import recipe
-from kdprune.training.optimizer import check_optimizer
 
 
 def teacher_recipe(config: Config, name: str) -> Config:
@@ -82,6 +81,8 @@ def check_optimizers(config: Config) -> None:
     Raises:
         ValueError: see `check_optimizer`.
     """
+    from kdprune.training.optimizer import check_optimizer  # brings timm along, which a report does without
+
     check_optimizer(config.train)
     for group, given in (("teacher", config.teacher.train), ("record", config.record.train)):
         check_optimizer(overridden(config.train, given), "--train.opt" if given.opt is None else f"--{group}.train.opt")

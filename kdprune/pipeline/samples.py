@@ -17,7 +17,7 @@ from kdprune.data.dataset import Data
 from kdprune.data.subset import Subset, class_ids, load_subset
 from kdprune.pipeline.dynamic import keep_fraction, redraws
 from kdprune.pipeline.session import Session
-from kdprune.runs.run_dir import SUBSET
+from kdprune.runs.reading import SUBSET
 from kdprune.selectors.common.samples import Samples, samples_of
 from kdprune.selectors.common.select import needs_of, select
 

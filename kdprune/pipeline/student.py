@@ -17,7 +17,7 @@ from kdprune.models.inputs import Inputs
 from kdprune.models.mask_file import save_mask
 from kdprune.models.spec import BuiltModel
 from kdprune.models.weights import all_finite
-from kdprune.passes.evaluation import evaluate, same_buffers, student_logits
+from kdprune.passes.evaluation import batch_for, evaluate, same_buffers, student_logits
 from kdprune.pipeline.distillation import distil
 from kdprune.pipeline.dynamic import make_order
 from kdprune.pipeline.job import Job
@@ -107,11 +107,12 @@ def place(built: BuiltModel, device: torch.device) -> Inputs:
 def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray | None) -> list[HeldOut]:
     """Evaluations on the validation part and on held-out samples, or on `judges` alone."""
     data, accelerator, spec = job.session.data, job.session.accelerator, job.student.spec
+    batch_size = batch_for(model, spec.size_HW, accelerator.device)
 
     def accuracy(split: Split, ids: np.ndarray) -> dict[str, Any]:
         same_buffers(model, accelerator)
         logits = student_logits(model.eval(), inputs, accelerator)
-        batches = plain_batches(split, ids, spec, job.session.place)
+        batches = plain_batches(split, ids, spec, job.session.place, batch_size)
         return evaluate(logits, batches, job.student.num_classes, accelerator)
 
     every = job.config.train.eval_every

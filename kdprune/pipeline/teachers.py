@@ -1,4 +1,4 @@
-"""Teachers: loaded where there are weights, trained where there are none, then frozen and measured."""
+"""Teachers: loaded where there are weights, trained where there are none."""
 
 from __future__ import annotations
 
@@ -11,17 +11,12 @@ from typing import Any, Protocol
 from kdprune.checks import EMA
 from kdprune.config import Config, TeacherConfig
 from kdprune.data.dataset import Data
-from kdprune.data.reader import plain_batches
 from kdprune.models.build import build_teacher, check_model_name, resolve_teacher
-from kdprune.models.hashing import weights_hash
 from kdprune.models.names import is_remote
 from kdprune.models.spec import BuiltModel
-from kdprune.passes.evaluation import evaluate
 from kdprune.pipeline.given import is_given
 from kdprune.pipeline.recipes import teacher_recipe
 from kdprune.pipeline.session import Session
-from kdprune.runs.accelerator import DTYPES
-from kdprune.teachers.teacher import Teacher, make_teacher, warn_if_near_chance, warn_if_smoothed
 
 log = logging.getLogger("kdprune")
 
@@ -152,46 +147,6 @@ def load_teacher(config: Config, data: Data, request: TeacherRequest, features_o
         pretrained=config.teacher.pretrained or is_remote(request.name),
         classes=data.classes,
     )
-
-
-def freeze_teachers(
-    config: Config, session: Session, loaded: Sequence[LoadedTeacher], with_features: bool
-) -> list[Teacher]:
-    """Make inference engines of the teachers, and measure them before anything is learned from them."""
-    hashes = [weights_hash(teacher.built.model.state_dict()) for teacher in loaded]
-    if len(set(hashes)) < len(hashes):
-        log.warning("--teacher.models: two of the %d teachers have the same weights, so one counts twice", len(hashes))
-    return [_freeze(config, session, teacher, with_features) for teacher in loaded]
-
-
-def _freeze(config: Config, session: Session, loaded: LoadedTeacher, with_features: bool) -> Teacher:
-    accelerator, data, built = session.accelerator, session.data, loaded.built
-    parts = accelerator.num_processes * config.train.grad_accum
-    readable = data.train.readable[: 64 * accelerator.num_processes]
-    example = next(plain_batches(data.train, readable, built.spec, session.place))
-    teacher = make_teacher(
-        built,
-        loaded.source,
-        example.images,
-        accelerator.device,
-        DTYPES[accelerator.mixed_precision],
-        fold=config.teacher.engine == "frozen" and not with_features,
-        compile=config.train.compile,
-        batch_size=config.train.batch_size // parts,
-    )
-    teacher.training = loaded.training
-    if data.test is not None:
-        batches = plain_batches(data.test, data.test.readable, built.spec, session.place)
-        try:
-            teacher.test_top1 = evaluate(teacher, batches, data.num_classes, accelerator)["top1"]
-        except FloatingPointError as error:
-            raise FloatingPointError(f"teacher {built.name}: {error}") from None
-        log.info(
-            "teacher %s: top-1 %.2f%% on held-out data (%s)", built.name, 100 * teacher.test_top1, teacher.engine.route
-        )
-        warn_if_near_chance(built.name, teacher.test_top1, data.num_classes)
-    warn_if_smoothed(built.name, built.info.get("smoothing", 0.0), config.distill.temperature)
-    return teacher
 
 
 def _share(teacher: TeacherConfig) -> str:

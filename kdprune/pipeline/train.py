@@ -21,6 +21,7 @@ from kdprune.messages import listed, unknown
 from kdprune.pipeline.distillation import with_layers
 from kdprune.pipeline.effect import settled
 from kdprune.pipeline.ensemble_weights import learn
+from kdprune.pipeline.freezing import freeze_teachers
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.job import Job, make_job
 from kdprune.pipeline.keys import run_key
@@ -34,12 +35,13 @@ from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import train_student
 from kdprune.pipeline.summary import summarise
 from kdprune.pipeline.targets import make_targets
-from kdprune.pipeline.teachers import LoadedTeacher, check_models, freeze_teachers, given_teachers, load_teachers
+from kdprune.pipeline.teachers import LoadedTeacher, check_models, given_teachers, load_teachers
 from kdprune.records.dynamics import HEADER, Dynamics
 from kdprune.runs.accelerator import environment, make_accelerator
 from kdprune.runs.energy import measured
 from kdprune.runs.naming import run_name
-from kdprune.runs.run_dir import RunDir, read_config
+from kdprune.runs.reading import read_config
+from kdprune.runs.run_dir import RunDir
 from kdprune.runs.trackers import tracked
 from kdprune.teachers.teacher import Teacher
 from kdprune.training.checkpoint import Checkpoints

@@ -10,7 +10,7 @@ from pathlib import Path
 from kdprune.artefact import FILE, Key, damage, read_record
 from kdprune.data.dataset import cache_root
 from kdprune.pipeline.lineage import teacher_run
-from kdprune.runs.run_dir import SUMMARY, read_config, read_summary
+from kdprune.runs.reading import SUMMARY, read_config, read_summary
 from kdprune.teachers.cache import TARGETS
 from kdprune.teachers.cache_check import damaged_entries
 from kdprune.training.checkpoint import damaged_checkpoints

@@ -13,7 +13,7 @@ from kdprune.artefact import read_record
 from kdprune.config import Config, config_hash, dotted, to_dict
 from kdprune.planning.arms import Arm, Sizes, identity
 from kdprune.planning.design import LENGTHS, RATIO, REPEATS, Design
-from kdprune.runs.run_dir import SUMMARY, read_config, read_summary
+from kdprune.runs.reading import SUMMARY, read_config, read_summary
 from kdprune.sweep.study import Point, Study, with_settings
 
 log = logging.getLogger("kdprune")

@@ -12,7 +12,7 @@ from kdprune.artefact import differences, read_record
 from kdprune.checks import GIVEN
 from kdprune.config import Config, dotted, relevant, to_dict
 from kdprune.report.runs import Run
-from kdprune.runs.run_dir import read_config
+from kdprune.runs.reading import read_config
 
 _DEFAULTS = dotted(to_dict(Config()))
 # What people look for first.

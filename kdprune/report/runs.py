@@ -18,7 +18,7 @@ from kdprune.artefact import LOCK, is_held, read_record
 from kdprune.config import Config, dotted, to_dict
 from kdprune.messages import did_you_mean, shown
 from kdprune.outside import read_json
-from kdprune.runs.run_dir import SUMMARY, read_config
+from kdprune.runs.reading import SUMMARY, read_config
 
 log = logging.getLogger("kdprune")
 

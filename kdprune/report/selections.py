@@ -12,7 +12,7 @@ from kdprune.data.scores import Scores, load_scores
 from kdprune.data.subset import Subset, load_subset
 from kdprune.report.entries import Entry
 from kdprune.report.sections import Section
-from kdprune.runs.run_dir import SUBSET
+from kdprune.runs.reading import SUBSET
 
 log = logging.getLogger("kdprune")
 

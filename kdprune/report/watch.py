@@ -11,7 +11,7 @@ from kdprune.report.draw import Writer
 from kdprune.report.report import Report
 from kdprune.report.runs import is_locked
 from kdprune.report.study import FILE, LOGS, is_led, is_sweep
-from kdprune.runs.run_dir import SUMMARY
+from kdprune.runs.reading import SUMMARY
 from kdprune.sweep.journal import FILE as JOURNAL
 
 log = logging.getLogger("kdprune")

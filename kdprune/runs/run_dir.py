@@ -10,17 +10,16 @@ from typing import Any
 import yaml
 
 from kdprune.artefact import Artefact, Key, damage
-from kdprune.config import Config, from_dict, to_dict
+from kdprune.config import Config, to_dict
 from kdprune.data.subset import Subset
 from kdprune.files import write_json, write_text
 from kdprune.models.locate import snapshots
 from kdprune.models.mask_file import BITS, JSON
-from kdprune.outside import FINITE, MAPPING, NUMBER, TEXT, check_fields, having, list_of, optional, read_json, whole
+from kdprune.outside import check_fields, read_json
 from kdprune.records import dynamics
 from kdprune.records.predictions import remove_predictions
-from kdprune.yaml_text import read_yaml
+from kdprune.runs.reading import RESULT, SUBSET, SUMMARY, WEIGHTS, check_summary, read_config
 
-SUBSET, SUMMARY, WEIGHTS = "subset.json", "summary.json", "student.safetensors"
 MASK = (JSON, BITS)  # of a student with pruned weights
 _PREAMBLE = ("config.yaml", "environment.json", SUBSET, "subset.ids.npy")
 
@@ -71,7 +70,7 @@ class RunDir:
     def summary(self) -> dict[str, Any]:
         """What came out, of a finished run, or of a shorter training, such as a candidate of a search."""
         file = self.path / SUMMARY
-        content = check_fields(read_json(file), _RESULT, str(file))
+        content = check_fields(read_json(file), RESULT, str(file))
         return check_summary(content, file) if "student" in content else content
 
     @property
@@ -127,57 +126,3 @@ class RunDir:
 
 def _snapshot_names(config: Config) -> list[str]:
     return [*map(str, config.train.save_epochs), *(f"step{step}" for step in config.train.save_steps)]
-
-
-_RESULT = {"test_top1": optional(NUMBER), "steps": whole(0), "images_seen": whole(0), "train_seconds": FINITE,
-           "images_per_second": FINITE}  # fmt: skip
-_MODEL = {"name": TEXT, "parameters": whole(0)}
-_STAGE = dict.fromkeys(("seconds", "forward_samples", "backward_samples"), FINITE)
-_SUMMARY = {
-    **_RESULT, "dataset": TEXT, "kept": whole(0), "total": whole(1), "alpha": FINITE, "precision": TEXT,
-    "subset_hash": TEXT, "student": having(_MODEL), "teacher": list_of(having({"name": TEXT, "source": TEXT})),
-    "cost": having({"student_training": having(_STAGE), "teacher_training": having(_STAGE)}), "inputs": MAPPING,
-}  # fmt: skip
-_INPUTS = {"scores": optional(MAPPING), "teachers": list_of(MAPPING)}
-
-
-def read_summary(path: Path) -> dict[str, Any]:
-    """What came out of the run in directory `path`, which anybody may have written.
-
-    Raises:
-        ValueError: there is no summary, or it is damaged.
-    """
-    file = path / SUMMARY
-    if not file.is_file():
-        raise ValueError(f"{file} is not there")
-    return check_summary(read_json(file), file)
-
-
-def check_summary(content: Any, file: Path) -> dict[str, Any]:
-    """The content of a summary, once it is known to hold what is read of one.
-
-    Raises:
-        ValueError: naming what is missing, or of another kind.
-    """
-    check_fields(content, _SUMMARY, str(file))
-    check_fields(content["inputs"], _INPUTS, f"{file}, 'inputs',", may_lack=_INPUTS)
-    return content
-
-
-def read_config(path: Path) -> Config:
-    """The settings of the run in directory `path`.
-
-    Raises:
-        FileNotFoundError: not a run directory.
-        ValueError: a damaged config.yaml.
-    """
-    file = path / "config.yaml"
-    if not file.exists():
-        raise FileNotFoundError(f"{path} is not a run directory: it has no config.yaml")
-    content = read_yaml(file)
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is damaged: it holds no settings")
-    try:
-        return from_dict(content)
-    except ValueError as error:
-        raise ValueError(f"{file} is damaged, or of another version: {error}") from None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from kdprune.config import Config
-from kdprune.runs.run_dir import read_summary
+from kdprune.runs.reading import read_summary
 from kdprune.sweep.graph import Graph, Node, without_needs
 from kdprune.sweep.journal import Journal
 from kdprune.sweep.plan import Plan

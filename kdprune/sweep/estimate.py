@@ -25,7 +25,7 @@ from kdprune.data.dataset import open_data
 from kdprune.pipeline.needs import Need
 from kdprune.pipeline.recipes import without_teacher
 from kdprune.pipeline.train import run
-from kdprune.runs.run_dir import WEIGHTS
+from kdprune.runs.reading import WEIGHTS
 from kdprune.sweep.graph import Graph
 from kdprune.sweep.plan import Plan
 from kdprune.teachers.entries import make_entries

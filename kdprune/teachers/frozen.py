@@ -94,6 +94,7 @@ def freeze(
     fold: bool = True,
     batch_size: int | None = None,
     name: str = "",
+    known: tuple[str, str] | None = None,
 ) -> FrozenTeacher:
     """The fastest teacher that gives the model's logits within 2%; in float32 if none in the run's precision does.
 
@@ -108,8 +109,15 @@ def freeze(
         batch_size: images in the batches that will be asked most, the only ones that a compiled network serves;
             None for as many as in the example.
         name: of the teacher, for messages.
+        known: route and precision that were found for this model before, which are then taken without a comparison. A
+            network that is to be compiled is compared all the same, since a compiler is no part of the model.
     """
     device = torch.device(device)
+    if known is not None and not compile and (teacher := _of_known(model, device, *known, example)) is not None:
+        if teacher.dtype != dtype:
+            _log.warning("teacher %s: its logits do not bear %s (measured before): it runs in %s, which is slower",
+                         name or type(model).__name__, short(dtype), short(teacher.dtype))  # fmt: skip
+        return teacher
     example = _batch_of(example, batch_size).to(device, torch.float32)
     network = _copied(model, device)
     exact = FrozenTeacher(network, device=device, dtype=torch.float32, route="plain")
@@ -126,9 +134,19 @@ def freeze(
             _log.warning(
                 "teacher %s: its logits in %s are off by %.2g of those in float32, and allowed is %g: it runs in "
                 "float32, which is slower",
-                *(name or type(model).__name__, _short(precision), plain.relative_error, ERROR_LIMIT),
+                *(name or type(model).__name__, short(precision), plain.relative_error, ERROR_LIMIT),
             )
     return exact
+
+
+def _of_known(
+    model: nn.Module, device: torch.device, route: str, precision: str, example: Tensor
+) -> FrozenTeacher | None:
+    """The teacher of a route and a precision; None where its BatchNorm cannot be folded any more."""
+    dtype: torch.dtype = getattr(torch, precision)
+    if route == "folded":
+        return _folded(model, device, dtype, example.to(device, torch.float32))
+    return FrozenTeacher(_copied(model, device), device=device, dtype=dtype, route="plain")
 
 
 def can_compile(device: torch.device) -> bool:
@@ -203,7 +221,8 @@ def _agrees(teacher: FrozenTeacher, example: Tensor, reference: Tensor) -> bool:
     return fits
 
 
-def _short(precision: torch.dtype) -> str:
+def short(precision: torch.dtype) -> str:
+    """float32, bfloat16 or float16."""
     return str(precision).removeprefix("torch.")
 
 

@@ -13,7 +13,7 @@ from kdprune.models.build import count_parameters
 from kdprune.models.hashing import weights_hash
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import BuiltModel
-from kdprune.teachers.frozen import FrozenTeacher, freeze
+from kdprune.teachers.frozen import FrozenTeacher, freeze, short
 
 log = logging.getLogger("kdprune")
 
@@ -46,6 +46,11 @@ class Teacher:
         """Logits N×C of uint8 views, without gradient."""
         return self.engine(self.inputs(views_NCHW))
 
+    @property
+    def precision(self) -> str:
+        """The numbers that the engine computes in: float32, bfloat16 or float16."""
+        return short(self.engine.dtype)
+
     def summary(self) -> dict[str, Any]:
         """What a run's summary says of a teacher."""
         measured = ("train_seconds", "images_per_second", "epochs", "steps", "keep_fraction", "seed")
@@ -56,7 +61,7 @@ class Teacher:
             "training": None if self.training is None else {name: self.training[name] for name in measured},
             "test_top1": self.test_top1,
             "engine": self.engine.route,
-            "precision": str(self.engine.dtype).removeprefix("torch."),
+            "precision": self.precision,
             "weights_hash": self.weights_hash,
         }
 
@@ -70,6 +75,7 @@ def make_teacher(
     fold: bool,
     compile: bool,
     batch_size: int | None = None,
+    known: tuple[str, str] | None = None,
 ) -> Teacher:
     """Freeze a built model.
 
@@ -79,12 +85,13 @@ def make_teacher(
         dtype: the run's precision; a teacher whose logits do not bear it runs in float32.
         fold, compile: how far the engine may go.
         batch_size: of the run, for a compiled engine.
+        known: route and precision of the engine, where they were measured before.
     """
     inputs = Inputs(built.spec, device, is_convolutional(built.model))
     identity, parameters = weights_hash(built.model.state_dict()), count_parameters(built.model)
     engine = freeze(
         built.model, device=device, dtype=dtype, example=inputs(example), compile=compile, fold=fold,
-        batch_size=batch_size, name=built.name,
+        batch_size=batch_size, name=built.name, known=known,
     )  # fmt: skip
     built.model = engine.network  # the engine works on a copy of its own; nobody needs a second one
     return Teacher(built, inputs, engine, identity, parameters, source)

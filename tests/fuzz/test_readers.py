@@ -38,7 +38,7 @@ from kdprune.records.dynamics import About as DynamicsAbout
 from kdprune.records.dynamics import Dynamics, DynamicsFiles
 from kdprune.records.rows import About as RowsAbout
 from kdprune.records.rows import Column, RowFiles, RowRecord
-from kdprune.runs.run_dir import read_config, read_summary
+from kdprune.runs.reading import read_config, read_summary
 from kdprune.scorers.common.observation import observe
 from kdprune.teachers.cache import TARGETS
 from kdprune.training.checkpoint import Checkpoints, damaged_checkpoints

@@ -18,7 +18,7 @@ from kdprune.pipeline.recording.rows import record_rows, width_of
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.teachers import TeacherRequest, Train, load_teacher, load_teachers, requested_teachers
 from kdprune.records.rows import Column
-from kdprune.runs.run_dir import WEIGHTS
+from kdprune.runs.reading import WEIGHTS
 
 log = logging.getLogger("kdprune")
 

@@ -36,7 +36,7 @@ from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
 from kdprune.pipeline.teachers import Train
 from kdprune.records.rows import Column, RowFiles
-from kdprune.runs.run_dir import SUBSET, WEIGHTS, read_summary
+from kdprune.runs.reading import SUBSET, WEIGHTS, read_summary
 from kdprune.training.interrupt import Interrupted, StopRequest
 
 log = logging.getLogger("kdprune")

@@ -17,7 +17,7 @@ from kdprune.passes.evaluation import student_logits
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.student import place
 from kdprune.pipeline.summary import NOTHING
-from kdprune.runs.run_dir import read_summary
+from kdprune.runs.reading import read_summary
 
 
 @dataclass(frozen=True)

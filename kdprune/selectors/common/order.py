@@ -44,9 +44,8 @@ def first_by_hash(purpose: int, ids_M: np.ndarray, count: int) -> np.ndarray:
     if count in (0, len(ids_M)):
         return np.full(len(ids_M), count > 0)
     if len(ids_M) <= BLOCK:
-        chosen_M = np.zeros(len(ids_M), dtype=bool)
-        chosen_M[np.argpartition(hashes(purpose, ids_M), count - 1)[:count]] = True
-        return chosen_M
+        hashes_M = hashes(purpose, ids_M)
+        return hashes_M <= np.partition(hashes_M, count - 1)[count - 1]  # no two are equal
     # 4 bytes a sample instead of 8.
     upper_M = np.empty(len(ids_M), dtype=np.int32)
     for block in blocks(len(ids_M)):

@@ -7,10 +7,9 @@ from fractions import Fraction
 import numpy as np
 
 from kdprune.data.counter import key
+from kdprune.data.grouping import grouped
 from kdprune.data.quotas import largest_remainder
 from kdprune.selectors.common.order import blocks
-
-SORTED = 2**20  # samples of a block that is sorted
 
 
 def quotas(sizes_C: np.ndarray, count: int, seed: int, classes_C: np.ndarray) -> np.ndarray:
@@ -65,25 +64,3 @@ def by_class(candidates_M: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray
     for label in present if not is_all else []:
         groups[label][:] = candidates_M[groups[label]]
     return np.array(present), [groups[label] for label in present]
-
-
-def grouped(classes_M: np.ndarray, total: int) -> list[np.ndarray]:
-    """The positions of each class from 0 to `total` − 1, ascending; uint32 where they fit.
-
-    A counting sort, block by block: an argsort of everything would take four times the memory.
-    """
-    sizes = np.zeros(total, dtype=np.int64)
-    for block in blocks(len(classes_M), SORTED):
-        sizes += np.bincount(classes_M[block], minlength=total)
-    ends = np.cumsum(sizes)
-    positions_M = np.empty(len(classes_M), dtype=np.uint32 if len(classes_M) <= 2**32 else np.int64)
-    free = ends - sizes  # the next free place of each class
-    for block in blocks(len(classes_M), SORTED):
-        classes = classes_M[block]  # numpy sorts numbers of 16 bits by their digits, in linear time
-        order = np.argsort(classes, kind="stable")
-        of_class = np.bincount(classes, minlength=total)
-        # Sorted by class, place k of the block goes to the free place of its class plus k less those of classes before.
-        shift = free - (np.cumsum(of_class) - of_class)
-        positions_M[shift[classes[order]] + np.arange(len(order))] = block.start + order
-        free += of_class
-    return np.split(positions_M, ends[:-1])
