@@ -10,6 +10,7 @@ Shapes: N samples, D draws.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -101,7 +102,8 @@ def permutation(key: int, ids_N: Tensor) -> Tensor:
         ids_N: on the host, none twice.
     """
     parted = max(0, min(16, (len(ids_N) // BLOCK).bit_length()))  # bits that tell the parts
-    ordered_N, ends = ids_N.numpy(), [len(ids_N)]
+    ordered_N = ids_N.numpy()
+    ends: Iterable[int] = [len(ids_N)]
     if parted:
         upper_N = np.empty(len(ids_N), dtype=np.uint16)
         for upper_B, ids_B in zip(torch.from_numpy(upper_N).split(BLOCK), ids_N.split(BLOCK), strict=True):
