@@ -16,7 +16,9 @@ from kdprune.pruners.common import when
 from kdprune.registry import read_call
 
 EMA = "ema"  # the name of a teacher that is the student's own moving average
-RESERVED = ("teachers", "targets", "records", "scores", "subsets", "masks", "sweeps", "plans")  # folders in the output
+RESERVED = (  # folders in the output
+    "teachers", "targets", "records", "scores", "subsets", "masks", "preflight", "sweeps", "plans", "children", "noise",
+)  # fmt: skip
 LEARNED = "learned"  # weights of teachers, from held-out samples
 LARGEST_SEED = 10**18 - 1
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it

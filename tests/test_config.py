@@ -8,8 +8,12 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdprune.checks import check, checkpoint_interval
+from kdprune.analysis import barrier, detect
+from kdprune.checks import RESERVED, check, check_name, checkpoint_interval
 from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_dict
+from kdprune.pipeline import masks, preflight, samples, score, teachers
+from kdprune.planning import document
+from kdprune.sweep import journal
 
 NOT_IN_HASH = {
     "output", "name", "baseline", "log_with", "remake", "track_energy", "student.allow_collapse", "data.root",
@@ -42,7 +46,7 @@ NUMBERS = {  # allowed values of settings that may be parts of one
     "[0, ∞)": "subset.class_floor data.memory_gb train.min_lr train.warmup_epochs train.weight_decay",
 }
 WHOLE = {
-    "[0, ∞)": "data.workers record.epoch",
+    "[0, ∞)": "data.workers record.epoch student.rewind_to",
     "[1, ∞)": "data.image_size teacher.snapshot teacher.generations teacher.views teacher.top_k train.steps "
     "train.batch_size train.lr_base_size train.grad_accum train.eval_every train.checkpoint_keep record.repeats",
 }
@@ -238,3 +242,13 @@ def test_every_setting_has_a_help_text():
             for field in dataclasses.fields(kind):
                 nested = dataclasses.is_dataclass(field.default_factory)
                 assert nested or f"\n        {field.name}: " in kind.__doc__, f"{kind.__name__}.{field.name}"
+
+
+def test_no_run_is_called_like_a_folder_of_the_output():
+    """Where a stage keeps its results, a run of that name would be in their way."""
+    stages = (barrier, detect, document, journal, masks, preflight, samples, score)
+    folders = {stage.FOLDER for stage in stages} | {teachers.TEACHERS}
+    assert folders <= set(RESERVED)
+    for name in RESERVED:
+        with pytest.raises(ValueError, match="--name"):
+            check_name(name)

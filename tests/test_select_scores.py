@@ -11,6 +11,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from scipy import stats
 
+from kdprune.data import grouping
 from kdprune.data.counter import bits, key
 from kdprune.data.scores import Scores
 from kdprune.data.subset import load_subset
@@ -86,9 +87,9 @@ def test_hashes_with_an_equal_upper_half_are_told_apart(monkeypatch):
 @given(st.lists(st.integers(0, 6), min_size=1, max_size=100))
 def test_groups_are_the_ascending_positions_of_each_class(classes):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(quotas, "SORTED", 16)
+        patch.setattr(grouping, "SORTED", 16)
         of_class = [np.flatnonzero(np.array(classes) == label).tolist() for label in range(8)]
-        assert [group.tolist() for group in quotas.grouped(np.array(classes), 8)] == of_class
+        assert [group.tolist() for group in grouping.grouped(np.array(classes), 8)] == of_class
         labels, some = np.array([*classes, 3]), range(0, len(classes) + 1, 2)
         present, groups = quotas.by_class(np.array(some), labels)
         assert present.tolist() == sorted(set(labels[::2].tolist()))
