@@ -22,10 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdprune.sweep.results import collect, save
-
 from kdprune.config import Config, from_dict
 from kdprune.pipeline.train import run
+from kdprune.report.report import make_report, save_tables
 from kdprune.runs.reading import read_summary
 from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.journal import FOLDER
@@ -78,13 +77,14 @@ def planning(folder: Path, runs: int) -> dict[str, Any]:
     begun, processor = time.perf_counter(), time.process_time()
     sweep = Sweep(plan, folder / FOLDER / "sweep")
     sweep.conduct(Nobody())
-    rows = collect(sweep)
-    save(sweep, rows)
+    report = make_report([folder / FOLDER / "sweep"])
+    save_tables(report, folder / FOLDER / "sweep")
     again, again_processor = time.perf_counter() - begun, time.process_time() - processor
-    assert {row["state"] for row in rows} == {"finished"}
+    entries = report.gathered.entries
+    assert {entry.state for entry in entries} == {"finished"}
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return {
-        "runs": len(rows), "planning_seconds": planned, "planning_processor_seconds": planned_processor,
+        "runs": len(entries), "planning_seconds": planned, "planning_processor_seconds": planned_processor,
         "finished_again_seconds": again, "finished_again_processor_seconds": again_processor, "peak_gb": memory,
     }  # fmt: skip
 
