@@ -30,6 +30,7 @@ from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.journal import FOLDER
 from kdprune.sweep.local import LocalLauncher
 from kdprune.sweep.plan import Plan, make_plan
+from kdprune.sweep.record import write_study
 from kdprune.sweep.seal import prints_of, seal_of
 from kdprune.sweep.sections import read_study
 
@@ -76,6 +77,7 @@ def planning(folder: Path, runs: int) -> dict[str, Any]:
     _pretend(plan, folder)
     begun, processor = time.perf_counter(), time.process_time()
     sweep = Sweep(plan, folder / FOLDER / "sweep")
+    write_study(plan, sweep.folder)
     sweep.conduct(Nobody())
     report = make_report([folder / FOLDER / "sweep"])
     save_tables(report, folder / FOLDER / "sweep")
