@@ -162,9 +162,9 @@ def test_what_a_launcher_started_stops_with_it(tmp_path, processes, number):
     launcher = start(*launch, *LONG, f"--output={tmp_path}", log=tmp_path / "log")
     started: list[psutil.Process] = []
     try:
-        until(lambda: list(tmp_path.glob("*/environment.json")) or launcher.poll() is not None)
+        # Written by a training that goes on: before it, a signal ends the process without a word.
+        until(lambda: list(tmp_path.glob(f"*/checkpoints/{progress.FILE}")) or launcher.poll() is not None, 180)
         assert launcher.poll() is None, (tmp_path / "log").read_text()
-        time.sleep(2)
         started = psutil.Process(launcher.pid).children(recursive=True)
         assert len(started) >= processes
         launcher.send_signal(number)
