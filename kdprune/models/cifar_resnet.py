@@ -6,7 +6,8 @@ subsampled and padded with zero channels, so a shortcut has no parameters.
 
 `cifar_resnet8x4` and `cifar_resnet32x4` are the wide ones that distillation papers compare on (RepDistiller): a stem of
 32 channels, stages of 64, 128 and 256, and 1×1 projections in the shortcuts (option B), as they were published.
-`projection=True` gives any of them option B. Parameter names agree with RepDistiller's, so its weights load.
+`cifar_resnet8x0_5` has half of ResNet-8's channels (option A). `projection=True` gives any of them option B. Parameter
+names agree with RepDistiller's, so its weights load.
 
 Shapes: N images, C channels, H×W pixels; the stages have strides 1, 2, 4, whatever the input size.
 """
@@ -115,7 +116,8 @@ def _stage(in_channels: int, out_channels: int, blocks: int, stride: int, projec
     return nn.Sequential(first, *rest)
 
 
-_NAMES = (*(f"cifar_resnet{depth}" for depth in (8, 14, 20, 32, 44, 56, 110)), "cifar_resnet8x4", "cifar_resnet32x4")
+_DEPTHS = (8, 14, 20, 32, 44, 56, 110)
+_NAMES = (*(f"cifar_resnet{depth}" for depth in _DEPTHS), "cifar_resnet8x0_5", "cifar_resnet8x4", "cifar_resnet32x4")
 default_cfgs = generate_default_cfgs({name: cifar_cfg("conv1") for name in _NAMES})
 
 
@@ -167,6 +169,12 @@ def cifar_resnet56(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
 def cifar_resnet110(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
     """ResNet-110: 1.7M parameters."""
     return _create("cifar_resnet110", pretrained, depth=110, **kwargs)
+
+
+@register_model
+def cifar_resnet8x0_5(pretrained: bool = False, **kwargs: Any) -> CifarResNet:
+    """ResNet-8 of half the width, a teacher smaller than the smallest student: 0.02M parameters."""
+    return _create("cifar_resnet8x0_5", pretrained, **{"depth": 8, "widths": (8, 8, 16, 32), **kwargs})
 
 
 @register_model
