@@ -7,6 +7,7 @@ Shapes: N samples of the request, K kept samples, C channels, S×T size of a vie
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -17,15 +18,16 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
 from kdprune.data import views
 from kdprune.data.counter import STUDENT
+from kdprune.data.cut import cut
 from kdprune.data.framing import InputSize, frame, frame_image, framed_channels
-from kdprune.data.images import to_array
+from kdprune.data.images import ImageError
+from kdprune.data.jpeg import is_plain, jpeg_decoder
 from kdprune.data.place import Place
 from kdprune.data.recipe import Recipe
-from kdprune.data.resize import resize_image
 from kdprune.data.size import Size, height_width, size_of, written
 from kdprune.data.sources.base import Source
 from kdprune.data.split import Split
@@ -84,7 +86,8 @@ class ViewSettings:
     def key(self) -> dict[str, Any]:
         """What is the same for two settings exactly if their views are; JSON values, for the key of an artefact."""
         size = self.size if isinstance(self.size, int) else list(self.size)
-        return {**asdict(self), "size": size, "fill": list(self.fill), "version": views.VIEWS_VERSION}
+        versions = {"version": views.VIEWS_VERSION, **({} if self.stored else {"cutting": views.CUTTING_VERSION})}
+        return {**asdict(self), "size": size, "fill": list(self.fill), **versions}
 
     def __str__(self) -> str:
         role = "" if self.role == STUDENT else f", of the {self.role}"
@@ -184,7 +187,7 @@ def _answered(decode: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class _ViewWorker(Dataset):
-    """Decodes the images of a request and their mixing partners, and cuts the views' boxes; runs in a worker."""
+    """Decodes the images of a request and their mixing partners, and makes their views up to the flip; in a worker."""
 
     def __init__(self, source: Source, channels: int, settings: ViewSettings, kept: Tensor) -> None:
         self.source, self.channels, self.settings, self.kept = source, channels, settings, kept
@@ -201,21 +204,23 @@ class _ViewWorker(Dataset):
         return request, self._decode(ids, views_N), partner
 
     def _decode(self, ids: Tensor, views_N: Tensor) -> Tensor:
-        images = [self.source[i] for i in ids.tolist()]
         s, u_ND = self.settings, views.draws(self.settings.seed, ids, views_N, self.settings.role)
-        height, width = (torch.tensor([getattr(image, side) for image in images]) for side in ("height", "width"))
+        # First all are opened, for their sizes; then each is cut while its pixels are in the processor's cache.
+        images = [self.source.opened(i) for i in ids.tolist()]
+        height, width = torch.tensor([(image.height, image.width) for image in images]).unbind(1)
         size = height_width(s.size)
-        boxes = views.crop_box(s.recipe, u_ND, height, width, size).tolist()
-        x = _stacked(
-            [
-                resize_image(_of_channels(image, self.channels), box, size, s.interpolation)
-                for image, box in zip(images, boxes, strict=True)
-            ]
-        )
-        moved = views.is_whole(height, width, size)
-        if s.recipe.crop and moved.any():
-            x[moved] = views.padded_crop(s.recipe, x[moved], u_ND[moved])
-        return x
+        boxes = views.crop_box(s.recipe, u_ND, height, width, size).int().tolist()
+        cuts = [
+            cut(self.source.pixels(i, image, self.channels), box, size, s.interpolation)
+            for i, image, box in zip(ids.tolist(), images, boxes, strict=True)
+        ]
+        moved = views.is_whole(height, width, size).nonzero()[:, 0] if s.recipe.crop else ids[:0]
+        if len(moved):
+            whole_MCST = torch.stack([cuts[n] for n in moved.tolist()])
+            for n, x_CST in zip(moved.tolist(), views.padded_crop(s.recipe, whole_MCST, u_ND[moved]), strict=True):
+                cuts[n] = x_CST
+        flipped = views.is_flipped(s.recipe, u_ND).tolist()
+        return _stacked([x_CST.flip(-1) if flip else x_CST for x_CST, flip in zip(cuts, flipped, strict=True)])
 
 
 class _FrameWorker(Dataset):
@@ -227,8 +232,12 @@ class _FrameWorker(Dataset):
     @_answered
     def __getitem__(self, request: Request) -> tuple[Request, Tensor]:
         _use_one_thread()
-        images = [_of_channels(self.source[i], self.channels) for i in request[0].tolist()]
-        return request, _stacked([frame_image(image, self.spec) for image in images])
+        frames = []
+        for i in request[0].tolist():
+            image_HWC = self.source.pixels(i, self.source.opened(i), self.channels)
+            frame_HWC = frame_image(_as_image(image_HWC), self.spec)
+            frames.append(torch.from_numpy(frame_HWC).permute(2, 0, 1))
+        return request, _stacked(frames)
 
 
 def _use_one_thread() -> None:
@@ -237,27 +246,32 @@ def _use_one_thread() -> None:
         torch.set_num_threads(1)
 
 
-def _of_channels(image: Image.Image, channels: int) -> Image.Image:
-    """An image in mode L or RGB."""
-    pixels = to_array(image, channels)
-    return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
+def _as_image(pixels_HWC: np.ndarray) -> Image.Image:
+    """Mode L or RGB."""
+    return Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
 
 
-def _stacked(images: Sequence[Image.Image | np.ndarray]) -> Tensor:
-    """Images of one size as uint8 N×C×H×W."""
-    pixels_NHWC = np.stack([np.asarray(image) for image in images])
-    if pixels_NHWC.ndim == 3:
-        pixels_NHWC = pixels_NHWC[..., None]
-    return torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2).contiguous()
+def _stacked(images: Sequence[Tensor]) -> Tensor:
+    """Images of one size as uint8 N×C×H×W, which a worker writes into the memory that it shares with its parent."""
+    stacked: Tensor = default_collate(images)
+    return stacked
 
 
-def _loader(worker: Dataset, requests: Iterable[Request], place: Place) -> Iterator[Any]:
+def _get_ready(source: Source) -> None:
+    """Load here what decodes the images, and not in every worker: they are forked."""
+    with contextlib.suppress(ImageError):  # a worker meets it again
+        if is_plain(source.opened(0)):
+            jpeg_decoder()
+
+
+def _loader(worker: _ViewWorker | _FrameWorker, requests: Iterable[Request], place: Place) -> Iterator[Any]:
     """Answers of workers to requests, in their order.
 
     Raises:
         ImageError: an image that cannot be read; and other errors of reading, as a worker met them.
         ChildProcessError: a worker died.
     """
+    _get_ready(worker.source)
     loader = DataLoader(
         worker,
         sampler=requests,

@@ -27,11 +27,17 @@ from kdprune.data.recipe import Recipe
 from kdprune.data.resize import Box, resize
 from kdprune.data.size import Size, height_width
 
-__all__ = ["VIEWS_VERSION", "Mix", "crop_box", "draws", "finish", "mixed", "mixing", "padded_crop", "view_of_stored"]
+__all__ = [
+    "CUTTING_VERSION", "VIEWS_VERSION", "Mix", "crop_box", "draws", "finish", "mixed", "mixing", "padded_crop",
+    "view_of_stored",
+]  # fmt: skip
 
 VIEWS_VERSION = 2
-"""Raised by every change after which the same recipe, seed and sample give other pixels, here, in the reader's resizing
-or in the counter; then nothing that was computed from the old views (cached targets) is used again."""
+"""Raised by every change after which the same recipe, seed and sample give other pixels, here, in `resize` or in the
+counter; then nothing that was computed from the old views (cached targets) is used again."""
+
+CUTTING_VERSION = 2
+"""The same for changes that only views made by workers see: in how these decode, cut and scale an image."""
 
 
 def view_of_stored(
@@ -52,6 +58,8 @@ def view_of_stored(
         x = resize(x, Box(*box_N4.unbind(1)), shape, interpolation)
     if recipe.crop and is_whole(height, width, shape):
         x = padded_crop(recipe, x, u_ND)
+    if recipe.flip > 0:
+        x = torch.where(is_flipped(recipe, u_ND)[:, None, None, None], x.flip(-1), x)
     return finish(recipe, x, u_ND, fill_C)
 
 
@@ -60,11 +68,13 @@ def is_whole(height: Any, width: Any, size: tuple[int, int]) -> Any:
     return height * size[1] == width * size[0]
 
 
+def is_flipped(recipe: Recipe, u_ND: Tensor) -> Tensor:
+    """Whether each view is turned from left to right, bool N."""
+    return u_ND[:, column.FLIP] < recipe.flip
+
+
 def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tensor:
-    """The parts of a recipe that come after the crop, from flip to random erasing. uint8 to uint8."""
-    if recipe.flip > 0:
-        flipped = u_ND[:, column.FLIP] < recipe.flip
-        x_NCHW = torch.where(flipped[:, None, None, None], x_NCHW.flip(-1), x_NCHW)
+    """The parts of a recipe that come after the flip, from the colours to random erasing. uint8 to uint8."""
     if recipe.randaugment:
         x_NCHW = randaugment(recipe.randaugment, recipe.magnitude, x_NCHW, u_ND)
     if recipe.trivialaugment:

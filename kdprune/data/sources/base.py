@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from kdprune.data.images import ImageError
+from kdprune.data.images import ImageError, pixels_of
+from kdprune.data.jpeg import is_plain
 from kdprune.messages import unknown
 
 log = logging.getLogger("kdprune")
@@ -70,20 +72,34 @@ class Source:
             ImageError: the image cannot be read; the message names it.
             IndexError: no such sample id.
         """
-        if not 0 <= sample_id < len(self):
-            raise IndexError(f"{self.name}: sample id {sample_id} is not in 0..{len(self) - 1} ({self.split} split)")
-        try:
+        with self._named(sample_id):
             image = self._open(int(sample_id))
             image.load()
-        except ImageError as error:
-            if str(error).startswith("it "):  # of an image that did not know its own name
-                raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from None
-            raise
-        except MemoryError:
-            raise
-        except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
-            raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from error
         return image
+
+    def opened(self, sample_id: int) -> Image.Image:
+        """The image with its size and mode; what is fast to decode is not decoded yet.
+
+        Raises:
+            ImageError, IndexError: as item access.
+        """
+        with self._named(sample_id):
+            image = self._open(int(sample_id))
+            if not is_plain(image):  # some change their size when they are loaded
+                image.load()
+        return image
+
+    def pixels(self, sample_id: int, image: Image.Image, channels: int) -> np.ndarray:
+        """Pixels of an image that was `opened`, uint8 H×W×channels: what `to_array` makes of it once it is loaded.
+
+        Raises:
+            ImageError: it cannot be decoded, or its mode has no conversion; the message names it.
+        """
+        with self._named(sample_id):
+            try:
+                return pixels_of(image, channels)
+            except ImageError as error:  # the conversion knows the mode, not the path
+                raise ImageError(f"{self.describe(sample_id)}: {error}") from None
 
     def describe(self, sample_id: int) -> str:
         """Where the image comes from, in words for a person: a path, or a row of a file."""
@@ -98,7 +114,24 @@ class Source:
         ids = np.linspace(0, len(self) - 1, min(count, len(self))).round()
         return [int(sample_id) for sample_id in np.unique(ids)]
 
+    @contextmanager
+    def _named(self, sample_id: int) -> Iterator[None]:
+        """What goes wrong with an image is said with its name."""
+        if not 0 <= sample_id < len(self):
+            raise IndexError(f"{self.name}: sample id {sample_id} is not in 0..{len(self) - 1} ({self.split} split)")
+        try:
+            yield
+        except ImageError as error:
+            if str(error).startswith("it "):  # of an image that did not know its own name
+                raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from None
+            raise
+        except MemoryError:
+            raise
+        except Exception as error:  # Pillow's plug-ins raise nearly anything on damaged files
+            raise ImageError(f"{self.describe(sample_id)} cannot be decoded: {error}") from error
+
     def _open(self, sample_id: int) -> Image.Image:
+        """The image, opened; it may be left to the caller to load it."""
         raise NotImplementedError
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdprune.data.images import open_image
+from kdprune.data.images import decode, open_image
 from kdprune.data.sources.base import HELD_OUT, NoHeldOut, Source, Stamp, check_same_classes
 from kdprune.outside import check_regular, open_regular
 
@@ -20,6 +20,7 @@ log = logging.getLogger("kdprune")
 
 # torchvision's list and the newer formats of Pillow
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp", ".gif", ".avif")
+IN_MEMORY = 2**26  # bytes of a file that is read whole; of a larger one Pillow reads what it needs
 LAYOUT = "expected train/CLASS/*.jpg and val/CLASS/*.jpg (or valid/, validation/, test/)"
 
 
@@ -35,6 +36,8 @@ class Folder(Source):
 
     def _open(self, sample_id: int) -> Image.Image:
         with open_regular(self._path(sample_id)) as file:  # it may have been replaced since it was found
+            if os.fstat(file.fileno()).st_size <= IN_MEMORY:
+                return decode(file.read(IN_MEMORY))
             image = open_image(file)
             image.load()
         return image
