@@ -50,26 +50,28 @@ def cut(image_HWC: np.ndarray, box: Sequence[int], size: tuple[int, int], interp
         interpolation: one of `resize.FILTERS`.
 
     Returns:
-        uint8 C×S×T, within 2 of `resize.resize_image`, whatever its strides.
+        uint8 S×T×C, within 2 of `resize.resize_image`; it may be a part of the image.
     """
     if interpolation not in BY_TORCH:
         return _by_pillow(image_HWC, box, size, interpolation)
     top, left, height, width = box
     if (height, width) == size:
-        return _channels_first(image_HWC[top : top + height, left : left + width])
+        return torch.from_numpy(image_HWC[top : top + height, left : left + width])
     reach = FILTERS[interpolation].reach
+    strip: tuple[float, float, float, float]
     rows = _axis(top, height, size[0], image_HWC.shape[0], reach)
     columns = _axis(left, width, size[1], image_HWC.shape[1], reach)
-    x_CHW = _channels_first(image_HWC[rows.start : rows.stop, columns.start : columns.stop])
-    scaled = F.interpolate(x_CHW[None], scale_factor=(rows.factor, columns.factor), mode=interpolation, antialias=True)
-    view_CST = scaled[0, :, : size[0], : size[1]]
+    # In this order torch knows the channels as the last axis, where it needs no copies.
+    x_1CHW = torch.from_numpy(image_HWC[rows.start : rows.stop, columns.start : columns.stop])[None].permute(0, 3, 1, 2)
+    scaled = F.interpolate(x_1CHW, scale_factor=(rows.factor, columns.factor), mode=interpolation, antialias=True)
+    view_STC = scaled[0, :, : size[0], : size[1]].permute(1, 2, 0)
     if rows.short:
-        part = (top, left, rows.short * height / size[0], width)
-        view_CST[:, : rows.short] = _by_pillow(image_HWC, part, (rows.short, size[1]), interpolation)
+        strip = top, left, rows.short * height / size[0], width
+        view_STC[: rows.short] = _by_pillow(image_HWC, strip, (rows.short, size[1]), interpolation)
     if columns.short:
-        part = (top, left, height, columns.short * width / size[1])
-        view_CST[:, :, : columns.short] = _by_pillow(image_HWC, part, (size[0], columns.short), interpolation)
-    return view_CST
+        strip = top, left, height, columns.short * width / size[1]
+        view_STC[:, : columns.short] = _by_pillow(image_HWC, strip, (size[0], columns.short), interpolation)
+    return view_STC
 
 
 def _axis(start: int, extent: int, size: int, length: int, reach: float) -> Axis:
@@ -93,14 +95,10 @@ def _by_pillow(image_HWC: np.ndarray, box: Sequence[float], size: tuple[int, int
     part_HWC = image_HWC[first:last, begin:end]
     image = Image.fromarray(part_HWC[..., 0] if part_HWC.shape[2] == 1 else part_HWC)
     scaled = resize_image(image, (top - first, left - begin, height, width), size, interpolation)
-    return _channels_first(np.array(scaled).reshape(*size, image_HWC.shape[2]))
+    return torch.from_numpy(np.array(scaled).reshape(*size, image_HWC.shape[2]))
 
 
 def _reached(start: float, extent: float, size: int, length: int, interpolation: str) -> tuple[int, int]:
     """The pixels of an axis that count for a part of it, and one more on each side."""
     reach = FILTERS[interpolation].reach * max(1.0, extent / size) + 1
     return max(0, math.floor(start - reach)), min(length, math.ceil(start + extent + reach))
-
-
-def _channels_first(pixels_HWC: np.ndarray) -> Tensor:
-    return torch.from_numpy(pixels_HWC).permute(2, 0, 1)

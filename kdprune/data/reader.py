@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -216,11 +216,12 @@ class _ViewWorker(Dataset):
         ]
         moved = views.is_whole(height, width, size).nonzero()[:, 0] if s.recipe.crop else ids[:0]
         if len(moved):
-            whole_MCST = torch.stack([cuts[n] for n in moved.tolist()])
-            for n, x_CST in zip(moved.tolist(), views.padded_crop(s.recipe, whole_MCST, u_ND[moved]), strict=True):
-                cuts[n] = x_CST
+            whole_MCST = torch.stack([cuts[n] for n in moved.tolist()]).permute(0, 3, 1, 2)
+            crops_MSTC = views.padded_crop(s.recipe, whole_MCST, u_ND[moved]).permute(0, 2, 3, 1)
+            for n, crop_STC in zip(moved.tolist(), crops_MSTC, strict=True):
+                cuts[n] = crop_STC
         flipped = views.is_flipped(s.recipe, u_ND).tolist()
-        return _stacked([x_CST.flip(-1) if flip else x_CST for x_CST, flip in zip(cuts, flipped, strict=True)])
+        return _stacked([x_STC.flip(1) if flip else x_STC for x_STC, flip in zip(cuts, flipped, strict=True)])
 
 
 class _FrameWorker(Dataset):
@@ -236,7 +237,7 @@ class _FrameWorker(Dataset):
         for i in request[0].tolist():
             image_HWC = self.source.pixels(i, self.source.opened(i), self.channels)
             frame_HWC = frame_image(_as_image(image_HWC), self.spec)
-            frames.append(torch.from_numpy(frame_HWC).permute(2, 0, 1))
+            frames.append(torch.from_numpy(frame_HWC))
         return request, _stacked(frames)
 
 
@@ -251,10 +252,14 @@ def _as_image(pixels_HWC: np.ndarray) -> Image.Image:
     return Image.fromarray(pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else pixels_HWC)
 
 
-def _stacked(images: Sequence[Tensor]) -> Tensor:
-    """Images of one size as uint8 N×C×H×W, which a worker writes into the memory that it shares with its parent."""
-    stacked: Tensor = default_collate(images)
-    return stacked
+def _stacked(images_HWC: list[Tensor]) -> Tensor:
+    """Images of one size as uint8 N×C×H×W, channels_last, as convolutions like it best.
+
+    A worker writes them into memory that it shares with its parent.
+    """
+    x_NHWC: Tensor = default_collate(images_HWC)
+    count, height, width, channels = x_NHWC.shape
+    return x_NHWC.view(count, 1, height, width) if channels == 1 else x_NHWC.permute(0, 3, 1, 2)
 
 
 def _get_ready(source: Source) -> None:

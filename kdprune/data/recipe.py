@@ -54,6 +54,11 @@ class Recipe:
         """Whether a view is made of two samples, so that its label is a mixture, too."""
         return self.mixup > 0 or self.cutmix > 0
 
+    @property
+    def recolours(self) -> bool:
+        """Whether a part computes new values of pixels: of RandAugment's and its kin's operations, or of colours."""
+        return self.randaugment > 0 or self.trivialaugment or max(self.jitter, self.hue, self.grey) > 0
+
 
 class _Parameter(NamedTuple):
     """One number in the brackets of a part, and the field of the recipe that it sets."""

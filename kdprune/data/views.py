@@ -75,6 +75,8 @@ def is_flipped(recipe: Recipe, u_ND: Tensor) -> Tensor:
 
 def finish(recipe: Recipe, x_NCHW: Tensor, u_ND: Tensor, fill_C: Tensor) -> Tensor:
     """The parts of a recipe that come after the flip, from the colours to random erasing. uint8 to uint8."""
+    if recipe.recolours:  # by means, whose sums are to be made in one order: images of workers are channels_last
+        x_NCHW = x_NCHW.contiguous()
     if recipe.randaugment:
         x_NCHW = randaugment(recipe.randaugment, recipe.magnitude, x_NCHW, u_ND)
     if recipe.trivialaugment:

@@ -36,8 +36,8 @@ class Folder(Source):
 
     def _open(self, sample_id: int) -> Image.Image:
         with open_regular(self._path(sample_id)) as file:  # it may have been replaced since it was found
-            if os.fstat(file.fileno()).st_size <= IN_MEMORY:
-                return decode(file.read(IN_MEMORY))
+            if (size := os.fstat(file.fileno()).st_size) <= IN_MEMORY:
+                return decode(file.read(size))
             image = open_image(file)
             image.load()
         return image
