@@ -81,19 +81,19 @@ def compare(size: int, options: argparse.Namespace, folder: Path) -> dict[str, A
             if turn >= 0:  # the first turn brings the files into memory
                 rates[name].append(rate)
                 processor[name].append(1000 * (processor_seconds() - begun) / options.images)
-    timms = rates.pop("timm")
     ratios = {
-        f"ratio_{name}": round(statistics.median(own / peer for own, peer in zip(values, timms, strict=True)), 2)
+        f"ratio_{name}": statistics.median(own / peer for own, peer in zip(values, rates["timm"], strict=True))
         for name, values in rates.items()
+        if name != "timm"
     }
     return {
         "benchmark": "reader", "image_size": size, "images": f"{WIDTH}x{HEIGHT}", "workers": options.workers,
         "batch": options.batch, "cores": os.cpu_count(), "machine": platform.machine(),
         "load": round(os.getloadavg()[0], 2), "torch": torch.__version__, "torchvision": torchvision.__version__,
         "timm": timm.__version__, "rounds": options.rounds,
-        "images_per_second": {name: round(statistics.median(values)) for name, values in [*rates.items(), ("timm", timms)]},
+        "images_per_second": {name: round(statistics.median(values)) for name, values in rates.items()},
         "processor_ms": {name: round(statistics.median(values), 2) for name, values in processor.items()},
-        "ratio": ratios.pop("ratio_kdprune"), **ratios,
+        "ratio": round(ratios.pop("ratio_kdprune"), 2), **{name: round(ratio, 2) for name, ratio in ratios.items()},
     }  # fmt: skip
 
 

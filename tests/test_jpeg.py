@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from kdprune.data.images import ImageError, decode, open_image, pixels_of, to_array
-from kdprune.data.jpeg import decode_jpeg, is_plain, jpeg_decoder
+from kdprune.data.images import ImageError, decode, open_image, to_array
+from kdprune.data.jpeg import decode_jpeg, is_plain, jpeg_decoder, pixels_of
 from kdprune.data.place import Place
 from kdprune.data.reader import plain_batches
 from kdprune.data.sources import from_indexable, open_source

@@ -184,6 +184,14 @@ def test_another_version_of_the_views_is_another_key(monkeypatch):
     assert ViewSettings(parse("flip"), 8, 3, FILL, True).key() != before
 
 
+def test_another_version_of_cutting_is_another_key_of_what_workers_make(monkeypatch):
+    stored, decoded = (ViewSettings(parse("flip"), 8, 3, FILL, stored) for stored in (True, False))
+    before = stored.key(), decoded.key()
+    monkeypatch.setattr(module, "CUTTING_VERSION", module.CUTTING_VERSION + 1)
+    assert stored.key() == before[0]
+    assert decoded.key() != before[1]
+
+
 @pytest.mark.parametrize("workers", [None, 0, 2])
 def test_weights_of_samples_come_with_their_batch(stored, workers):
     source, images = stored

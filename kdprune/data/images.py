@@ -10,8 +10,6 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from kdprune.data.jpeg import decode_jpeg
-
 CHANNELS = (1, 3)
 FORMATS = ("JPEG", "PNG", "PPM", "BMP", "TIFF", "WEBP", "GIF", "AVIF", "JPEG2000")
 MOST_PIXELS = 2**27  # 134 million; 400 MB as RGB
@@ -55,15 +53,6 @@ def _formats() -> list[str]:
     """Of FORMATS those that this Pillow was built with."""
     Image.init()
     return [name for name in FORMATS if name in Image.OPEN]
-
-
-def pixels_of(image: Image.Image, channels: int) -> np.ndarray:
-    """What `to_array` gives of an opened image once it is loaded; faster where it is a plain JPEG (`jpeg`)."""
-    pixels_HWC = decode_jpeg(image, channels)
-    if pixels_HWC is None:
-        image.load()
-        return to_array(image, channels)
-    return pixels_HWC
 
 
 def to_array(image: Image.Image, channels: int) -> np.ndarray:

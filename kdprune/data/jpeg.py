@@ -20,11 +20,22 @@ from PIL.JpegImagePlugin import JpegImageFile
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
+from kdprune.data.images import decode, to_array
+
 log = logging.getLogger("kdprune")
 
 Decoder = Callable[[Tensor, str], Tensor]
 MODES = {("RGB", 3): "RGB", ("L", 3): "RGB", ("L", 1): "GRAY"}
 """What is decoded of an image of a mode to a number of channels, by torchvision's names."""
+
+
+def pixels_of(image: Image.Image, channels: int) -> np.ndarray:
+    """What `to_array` gives of an opened image once it is loaded, uint8 H×W×channels."""
+    pixels_HWC = decode_jpeg(image, channels)
+    if pixels_HWC is None:
+        image.load()
+        return to_array(image, channels)
+    return pixels_HWC
 
 
 def decode_jpeg(image: Image.Image, channels: int) -> np.ndarray | None:
@@ -68,10 +79,10 @@ def jpeg_decoder() -> Decoder | None:
     """
     try:
         from torchvision.io import ImageReadMode
-        from torchvision.io import decode_jpeg as decode
+        from torchvision.io import decode_jpeg as by_torchvision
 
         def decoder(data: Tensor, mode: str) -> Tensor:
-            return decode(data, ImageReadMode[mode])
+            return by_torchvision(data, ImageReadMode[mode])
 
         differs = any(not np.array_equal(*pair) for pair in _both(decoder))
     except (ImportError, RuntimeError, AttributeError) as error:  # built without JPEG, or a version that has lost it
@@ -111,5 +122,5 @@ def _both(decoder: Decoder) -> list[tuple[np.ndarray, np.ndarray]]:
         file = io.BytesIO()
         Image.fromarray(pixels_HWC).save(file, "JPEG", quality=85, **more)
         decoded_CHW = decoder(torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8), "RGB")
-        made.append((decoded_CHW.permute(1, 2, 0).numpy(), np.asarray(Image.open(file))))
+        made.append((decoded_CHW.permute(1, 2, 0).numpy(), to_array(decode(file.getvalue()), 3)))
     return made

@@ -1,4 +1,4 @@
-"""Resizing as Pillow does: the same pixels from decoded images on the device and from images that workers open.
+"""Resizing as Pillow does: of decoded images on the device and of Pillow's own images, to the same pixels.
 
 Pillow's filters are separable, and cover more pixels the more an image shrinks, which is what antialiases. Each axis is
 then a matrix of weights, a row for each pixel of the result, and a box of an image two matrix products.

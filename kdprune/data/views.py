@@ -36,7 +36,7 @@ VIEWS_VERSION = 2
 """Raised by every change after which the same recipe, seed and sample give other pixels, here, in `resize` or in the
 counter; then nothing that was computed from the old views (cached targets) is used again."""
 
-CUTTING_VERSION = 2
+CUTTING_VERSION = 1
 """The same for changes that only views made by workers see: in how these decode, cut and scale an image."""
 
 

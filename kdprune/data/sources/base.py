@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from kdprune.data.images import ImageError, pixels_of
-from kdprune.data.jpeg import is_plain
+from kdprune.data.images import ImageError
+from kdprune.data.jpeg import is_plain, pixels_of
 from kdprune.messages import unknown
 
 log = logging.getLogger("kdprune")
