@@ -56,6 +56,7 @@ def test_a_box_is_what_pillow_gives(interpolation, height, width, place, rows, c
     made = cut(image_HWC, box, size, interpolation)
     assert made.shape == (*size, channels)
     assert made.dtype == torch.uint8
+    assert made.stride()[1:] == (channels, 1)  # else torch has copied back and forth
     off = abs(made.numpy().astype(np.int64) - expected_cut(image_HWC, box, size, interpolation)).max()
     assert off <= {"bilinear": 1, "bicubic": 2, "lanczos": 0}[interpolation]
 
@@ -139,7 +140,10 @@ def test_views_of_files_of_all_kinds_are_those_of_pillow_flipped_once(folder, re
     settings = ViewSettings(parse(recipe), 32, 5, (0,) * channels, stored=False, interpolation=interpolation)
     reader = Reader(Split(source, channels, None, NOTHING), settings, np.arange(len(source)), 1, Place(CPU, workers))
     ids = torch.arange(len(source))
-    batches = reader.read([(part, torch.full_like(part, 7)) for part in ids.split(10)])
+    batches = list(reader.read([(part, torch.full_like(part, 7)) for part in ids.split(10)]))
+    for batch in batches:  # as convolutions take it without a copy
+        assert batch.images.is_contiguous(memory_format=torch.channels_last)
+        assert batch.images.stride(1) == (1 if channels == 3 else 32 * 32)
     made = torch.cat([batch.images for batch in batches]).numpy().astype(np.int64)
     expected = slow_views(source, settings, channels, 7)
     assert abs(made - expected).max() <= 2

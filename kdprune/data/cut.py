@@ -53,25 +53,26 @@ def cut(image_HWC: np.ndarray, box: Sequence[int], size: tuple[int, int], interp
         uint8 S×T×C, within 2 of `resize.resize_image`; it may be a part of the image.
     """
     if interpolation not in BY_TORCH:
-        return _by_pillow(image_HWC, box, size, interpolation)
+        return torch.from_numpy(_by_pillow(image_HWC, box, size, interpolation))
     top, left, height, width = box
     if (height, width) == size:
         return torch.from_numpy(image_HWC[top : top + height, left : left + width])
-    reach = FILTERS[interpolation].reach
     strip: tuple[float, float, float, float]
+    reach = FILTERS[interpolation].reach
     rows = _axis(top, height, size[0], image_HWC.shape[0], reach)
     columns = _axis(left, width, size[1], image_HWC.shape[1], reach)
-    # In this order torch knows the channels as the last axis, where it needs no copies.
-    x_1CHW = torch.from_numpy(image_HWC[rows.start : rows.stop, columns.start : columns.stop])[None].permute(0, 3, 1, 2)
-    scaled = F.interpolate(x_1CHW, scale_factor=(rows.factor, columns.factor), mode=interpolation, antialias=True)
-    view_STC = scaled[0, :, : size[0], : size[1]].permute(1, 2, 0)
+    part_HWC = torch.from_numpy(image_HWC[rows.start : rows.stop, columns.start : columns.stop])
+    x_1CHW = part_HWC[None].permute(0, 3, 1, 2)  # torch sees that it is channels_last, and makes no copies
+    factors = rows.factor, columns.factor
+    scaled_1CST = F.interpolate(x_1CHW, scale_factor=factors, mode=interpolation, antialias=True)
+    view_STC = scaled_1CST.numpy()[0, :, : size[0], : size[1]].transpose(1, 2, 0)
     if rows.short:
         strip = top, left, rows.short * height / size[0], width
         view_STC[: rows.short] = _by_pillow(image_HWC, strip, (rows.short, size[1]), interpolation)
     if columns.short:
         strip = top, left, height, columns.short * width / size[1]
         view_STC[:, : columns.short] = _by_pillow(image_HWC, strip, (size[0], columns.short), interpolation)
-    return view_STC
+    return torch.from_numpy(view_STC)
 
 
 def _axis(start: int, extent: int, size: int, length: int, reach: float) -> Axis:
@@ -87,7 +88,7 @@ def _axis(start: int, extent: int, size: int, length: int, reach: float) -> Axis
     return Axis(start, stop, math.nextafter(size / extent, math.inf), short)
 
 
-def _by_pillow(image_HWC: np.ndarray, box: Sequence[float], size: tuple[int, int], interpolation: str) -> Tensor:
+def _by_pillow(image_HWC: np.ndarray, box: Sequence[float], size: tuple[int, int], interpolation: str) -> np.ndarray:
     """The same by Pillow, which copies what it is given: no more than its filter reaches."""
     top, left, height, width = box
     first, last = _reached(top, height, size[0], image_HWC.shape[0], interpolation)
@@ -95,7 +96,7 @@ def _by_pillow(image_HWC: np.ndarray, box: Sequence[float], size: tuple[int, int
     part_HWC = image_HWC[first:last, begin:end]
     image = Image.fromarray(part_HWC[..., 0] if part_HWC.shape[2] == 1 else part_HWC)
     scaled = resize_image(image, (top - first, left - begin, height, width), size, interpolation)
-    return torch.from_numpy(np.array(scaled).reshape(*size, image_HWC.shape[2]))
+    return np.array(scaled).reshape(*size, image_HWC.shape[2])
 
 
 def _reached(start: float, extent: float, size: int, length: int, interpolation: str) -> tuple[int, int]:

@@ -103,14 +103,18 @@ def _silenced() -> Iterator[None]:
     if get_worker_info() is None:
         yield
         return
-    stderr, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    stderr = os.dup(2)
     try:
-        os.dup2(nothing, 2)
+        os.dup2(_nothing(), 2)
         yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nothing)
+
+
+@lru_cache(maxsize=1)
+def _nothing() -> int:
+    return os.open(os.devnull, os.O_WRONLY)
 
 
 def _both(decoder: Decoder) -> list[tuple[np.ndarray, np.ndarray]]:
