@@ -1,7 +1,8 @@
 """Plain JPEG files by torchvision's decoder: Pillow's pixels in two thirds of the time, and without a copy.
 
 Pillow opens every file first, so what it refuses stays refused in its words, and it decodes whatever is not plain:
-CMYK, several pictures in one file, colour that is to become grey, data that ends too early.
+CMYK, several pictures in one file, colour that is to become grey, data that ends too early. torchvision calls its
+decoder deprecated from 0.29 on; a version without it leaves all to Pillow.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ class Batch:
     Attributes:
         ids: sample ids, int64 N, on the host.
         views: which view of each, int64 N, on the host.
-        images: uint8 N×C×H×W, on the device.
+        images: uint8 N×C×H×W, on the device; channels_last where workers made them.
         labels: class ids int64 N, or class probabilities float32 N×classes where samples are mixed; -1 or 0 without a
             label.
         weights: of the samples in the loss, float32 N, on the device; None: all count alike.
