@@ -17,6 +17,9 @@ from helpers import command, config_of, plain, said_by, start
 from test_sweep import TINY, alive, entries, journal, made, results, words, write
 from test_sweep import wait_until as wait_until_within
 
+from kdprune.cli.commands import parse
+from kdprune.cli.launchers import UNUSED
+from kdprune.cli.unused import warn_of_unused
 from kdprune.sweep.apart import Files
 from kdprune.sweep.job import Job, stop_file
 from kdprune.sweep.task import Task
@@ -336,3 +339,25 @@ def test_options_of_other_launchers_have_no_effect(tmp_path):
     assert "--ray_address has no effect: it is of --launcher ray" in plain(text)
     assert "--slurm_time has no effect: it is of --launcher slurm" in plain(text)
     assert "--cpus has no effect: it is of --launcher ray and slurm" in plain(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "gpus", "said"),
+    [
+        ("--runs_per_gpu 2", [], "--runs_per_gpu has no effect: this machine has no GPU"),
+        ("--runs_per_gpu 2", ["0"], ""),
+        ("--runs_per_gpu 2 --launcher ray", [], ""),
+        ("--tune_seeds 2 --tune_val_fraction 0.2", [], "--tune_val_fraction, --tune_seeds have no effect: without"),
+        ("--tune_val_fraction 0.2 --tune.train.lr 0.1,0.2", [], ""),
+        (
+            "--tune_val_fraction 0.2 --tune.train.lr 0.1,0.2 --data.val_fraction 0.3", [],
+            "--tune_val_fraction has no effect: --data.val_fraction 0.3 is what judges",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_this_machine_or_study_has_no_use_for_say_so(monkeypatch, caplog, line, gpus, said):
+    monkeypatch.setattr("kdprune.sweep.share.gpus", lambda: gpus)
+    _, options = parse(["sweep", "--data.dataset", "digits", *line.split()])
+    warn_of_unused(options, UNUSED)
+    assert said in caplog.text
+    assert bool(said) == ("no effect" in caplog.text)

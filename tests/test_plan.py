@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import signal
 import time
@@ -18,6 +19,9 @@ from helpers import command, config_of, plain, said_by, start, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdprune.cli.commands import parse
+from kdprune.cli.plan import unused
+from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config, config_hash, from_dict
 from kdprune.pipeline.recipes import teacher_training
 from kdprune.planning import budget as budgets
@@ -485,6 +489,25 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     assert status == 2
     assert words in plain(err)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "names", "reason"),
+    [
+        ("--history --budget 2h --jobs 2 --pilot_share 0.1 --dry_run --check x --grid.train.lr 0.1,0.2 --train.lr 0.3",
+         ["budget", "jobs", "pilot_share", "dry_run", "check", "grid", "train.lr"], "--history only reads"),
+        ("--check x --budget 2h --jobs 2 --output y --seed 3", ["budget", "jobs", "output", "seed"], "--check only reads"),
+        ("--history --output y", [], ""),
+        ("--data.dataset digits --budget 2h --jobs 2 --pilot_share 0.1", [], ""),
+    ],
+)  # fmt: skip
+def test_what_looking_back_has_no_use_for_is_said(caplog, line, names, reason):
+    _, options = parse(["plan", *line.split()])
+    warn_of_unused(options, unused(options.typed))
+    said = caplog.messages[0] if caplog.messages else ""
+    before, _, after = said.partition(": ")
+    assert {f"--{name}" for name in names} == set(re.findall(r"--[\w.]+", before))
+    assert reason in after
 
 
 def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for_now(tmp_path):
