@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from kdprune.report.compare import differing
-from kdprune.report.runs import Run, find_runs, read_run
+from kdprune.report.runs import Run, check_folder, find_runs, read_run
 from kdprune.report.study import Planned, Study, is_sweep, read_sweep
 from kdprune.sweep.study import is_seed, value_words
 
@@ -106,12 +106,11 @@ def gather(sources: Sequence[Path]) -> Gathered:
         sources: folders of sweeps (`<output>/sweeps/NAME`), run directories, folders of them.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError, NotADirectoryError: no such folder.
         ValueError: no run at all; a damaged study.json.
     """
     for source in sources:
-        if not source.is_dir():
-            raise FileNotFoundError(f"no such folder: {source}")
+        check_folder(source)
     studies = [read_sweep(source) for source in sources if is_sweep(source)]
     entries = [entry for study in studies for entry in _of_study(study, len(studies) > 1)]
     notes: list[str] = []
