@@ -384,6 +384,31 @@ def test_a_sweep_of_an_early_version_is_read_from_its_journal(runs, tmp_path):
     assert make_report([tmp_path]).bills[0].once.stages["tuning"] == 10.0
 
 
+def test_runs_that_were_made_to_choose_by_are_no_arms_of_a_folder(runs, tmp_path):
+    output = tmp_path / "moved"
+    shutil.copytree(runs, output)
+    paths = students(output)
+    elsewhere = [Path("/before") / path.name for path in paths]  # the output was moved since
+    final, trial, both, pilot = elsewhere[:4]
+    planned = [
+        {"id": "final-run-1", "coordinates": {"seed": "0"}, "needs": [], "tried": ["run-1", "run-2"]},
+        {"id": "final-run-2", "coordinates": {"seed": "1"}, "needs": [], "tried": []},
+    ]
+    folder = as_sweep(output / "sweeps/s", {}, runs=planned, tuned=["train.lr"])
+    for id, path in {"final-run-1": final, "final-run-2": both, "run-1": trial, "run-2": both}.items():
+        Journal(folder).write({"id": id, "state": "finished", "seconds": 1.0, "path": str(path)})
+    (output / "plans/p").mkdir(parents=True)
+    place = {"coordinates": {"pilot": "a", "steps": "4", "seed": "0"}}
+    Journal(output / "plans/p").write({"id": "run-9", "state": "finished", "path": str(pilot), **place})
+    for source in (output, tmp_path):
+        report = make_report([source])
+        found = {entry.run.path.name for section in report.sections for entry in section.entries}
+        assert found == {path.name for path in paths} - {trial.name, pilot.name}
+        assert any("2 runs that sweeps and plans made to choose by" in note for note in report.notes)
+    named = make_report([output / trial.name, output / pilot.name])  # who names them wants to see them
+    assert len(named.sections[0].entries) == 2
+
+
 def test_states_of_a_sweep(runs, tmp_path):
     path = students(runs)[0]
     folder = as_sweep(

@@ -8,13 +8,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdprune.messages import counted
 from kdprune.report.compare import differing
 from kdprune.report.runs import Run, check_folder, find_runs, read_run
 from kdprune.report.study import Planned, Study, is_sweep, read_sweep
+from kdprune.sweep.journal import FILE as JOURNAL
 from kdprune.sweep.study import is_seed, value_words
 
 log = logging.getLogger("kdprune")
 
+PILOT = "pilot"  # the coordinate of the runs of a plan
 STUDY = "study"  # the coordinate that tells several sweeps of one report apart
 ABOUT_TEACHER = ("teacher.", "distill.")
 
@@ -122,6 +125,15 @@ def gather(sources: Sequence[Path]) -> Gathered:
         if left := len(loose) - len(students):
             notes.append(f"{left:,} teachers and proxies in the folders are no rows of their own.")
         loose = students
+    tried = choosing_runs(folders)
+    arms = [run for run in loose if run.path.resolve() not in tried]
+    if arms or entries:
+        if left := len(loose) - len(arms):
+            notes.append(
+                f"{counted(left, 'run')} that sweeps and plans made to choose by are no rows of their own, and in no "
+                "cost here; in the report of a sweep they are the cost of tuning."
+            )
+        loose = arms
     mixed = bool(entries)
     for runs in _by_data(loose):
         entries += _loose(runs, mixed)
@@ -138,6 +150,30 @@ def gather(sources: Sequence[Path]) -> Gathered:
     warnings = list(dict.fromkeys(warning for study in studies for warning in study.warnings))
     axis_of = {name: frozenset(axis) for study in studies for axis in study.axes for name in axis}
     return Gathered(entries, studies, notes, axis_of, warnings)
+
+
+def choosing_runs(folders: Iterable[Path]) -> set[Path]:
+    """Runs that sweeps and plans below the folders have made to choose by, and that are none of their results.
+
+    They are measured on a part of the training set, and have less data or steps than what was chosen.
+    """
+    chose: set[Path] = set()
+    results: set[Path] = set()
+    for journal in (file.absolute() for folder in folders for file in folder.rglob(JOURNAL)):
+        try:
+            study = read_sweep(journal.parent)
+        except (ValueError, OSError) as error:
+            log.warning("%s is left out: %s", journal.parent, error)
+            continue
+        tried = {id for run in study.runs for id in run.tried}
+        tried |= {run.id for run in study.runs if PILOT in run.coordinates}
+        wanted = {run.id for run in study.runs} - tried
+        for id, entry in study.journal.items():
+            if isinstance(entry.get("path"), str) and id in tried | wanted:
+                # Where the output is now, wherever it was: OUTPUT/sweeps/NAME/journal.jsonl.
+                path = journal.parent.parent.parent / Path(entry["path"]).name
+                (results if id in wanted else chose).add(path.resolve())
+    return chose - results
 
 
 def _of_study(study: Study, several: bool) -> Iterable[Entry]:
