@@ -217,7 +217,11 @@ def test_runs_of_an_arm_are_known_whatever_their_length_and_seeds_and_those_of_o
         assert identity(as_written, kept) == known
         longer_warmup = replace(as_written, train=replace(as_written.train, warmup_epochs=9.0))
         other_rate = replace(as_written, train=replace(as_written.train, lr=0.3))
-        assert known not in (identity(longer_warmup, kept), identity(other_rate, kept))
+        # Other samples, and others that judge: no repetition of what the plan is about to run.
+        other_samples = replace(as_written, seeds=replace(as_written.seeds, subset=5))
+        assert known not in [identity(one, kept) for one in (longer_warmup, other_rate, other_samples)]
+        same_samples = replace(as_written, seed=5, seeds=replace(as_written.seeds, subset=as_written.seed))
+        assert identity(same_samples, kept) == known
 
 
 def test_runs_whose_keys_differ_in_length_and_seeds_alone_are_of_one_kind():

@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,16 @@ from kdprune.config import Config, to_dict
 from kdprune.pipeline.drawing import new_figure
 from kdprune.report.charts import Chart, Missing, Panel, Points
 from kdprune.report.costs import Item, as_tuning, items_of, total
-from kdprune.report.entries import caching_seconds, gather
+from kdprune.report.entries import Entry, Gathered, caching_seconds, gather
 from kdprune.report.figures.alpha import alpha_by_keep
 from kdprune.report.interactive import plotly_figures
 from kdprune.report.report import make_report, save_tables
+from kdprune.report.runs import read_run
 from kdprune.report.sections import _by_common_seeds, label_of, sections_of
 from kdprune.report.static import _draw
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
-from kdprune.report.tables import arm_table, mean_words
+from kdprune.report.tables import arm_table, count_words, mean_words
 from kdprune.report.watch import follow
 from kdprune.sweep.journal import Journal
 from kdprune.yaml_text import parse_yaml, read_yaml
@@ -279,6 +281,55 @@ def test_a_table_is_honest_about_one_seed_and_about_seeds_without_a_partner(runs
     (section,) = make_report([as_sweep(tmp_path / "two", {"plain": plain, "kd": guided[:1]})]).sections
     assert section.difference(1).unpaired == 1
     assert "1 unpaired" in arm_table(section, make_report([tmp_path / "two"]).bills[0])[2][3]
+
+
+def seeded(path: Path, teacher: str, seed: str, top1: float) -> Entry:
+    run = read_run(path)
+    values = {**run.values, "test_top1": top1 / 100}
+    return Entry({"arm": "a"}, {"seed": seed, "seeds.teacher": teacher}, "finished", replace(run, values=values))
+
+
+def test_runs_of_one_students_seed_are_one_repetition_whoever_taught_them(runs):
+    path = students(runs)[0]
+    places = [("0", "0", 50.0), ("1", "0", 52.0), ("0", "1", 57.0), ("1", "1", 57.0), ("2", "1", 60.0)]
+    waiting = Entry({"arm": "a"}, {"seed": "2", "seeds.teacher": "0"}, "waiting", None)
+    entries = [*(seeded(path, *place) for place in places), waiting]
+    (section,) = sections_of(Gathered(entries, [], [], {}))
+    (arm,) = section.arms
+    assert list(arm.top1.values()) == [51.0, 58.0]
+    assert arm.mean_and_sd == pytest.approx((54.5, math.sqrt(2 * 3.5**2)))
+    assert count_words(arm) == "2 (5 runs, 1 missing)"
+    (section,) = sections_of(Gathered(entries[:1], [], [], {}))
+    assert count_words(section.arms[0]) == "1"
+
+
+def test_loose_runs_of_equal_settings_and_other_contents_are_told_apart(tmp_path):
+    """A subset file that was written anew between two runs of the same command."""
+    file = tmp_path / "subset.json"
+    for place in ("a", "b"):
+        _, chosen = train(tmp_path / "made", {"train.steps": 1, "seed": ord(place), "subset.keep_fraction": 0.5})
+        shutil.copy(chosen / "subset.json", file)
+        for seed in (0, 1):
+            train(tmp_path / place, {"train.steps": 1, "subset.file": str(file), "seed": seed})
+    train(tmp_path / "c", {"train.steps": 2, "subset.file": str(file)})
+    (section,) = make_report([tmp_path / place for place in "abc"]).sections
+    assert [len(arm.top1) for arm in section.arms] == [2, 2, 1]
+    subsets = [{entry.summary["subset_hash"] for entry in arm.entries} for arm in section.arms]
+    for arm, (subset, *others) in zip(section.arms[:2], subsets, strict=False):
+        assert not others
+        assert f"subset {subset[:8]}" in arm.label
+    assert "contents" not in section.arms[2].coordinates
+    notes = make_report([tmp_path / place for place in "abc"]).notes
+    assert "4 runs have settings of others" in notes[-1]
+    copied = make_report([tmp_path / "a", shutil.copytree(tmp_path / "a", tmp_path / "copy")])
+    assert [len(arm.top1) for arm in copied.sections[0].arms] == [2], "a copy says nothing more"
+
+
+def test_seconds_of_all_attempts_are_counted(tmp_path):
+    folder = as_sweep(tmp_path / "s", {})
+    for state, seconds in [("stopped", 3.0), ("failed", 2.0), ("finished", 10.0), ("finished", 0.1)]:
+        Journal(folder).write({"id": "targets-1", "state": state, "seconds": seconds})
+    assert read_sweep(folder).journal["targets-1"]["seconds"] == 15.0
 
 
 def cost_axis(low: float, high: float) -> tuple[dict, list[str]]:

@@ -26,6 +26,7 @@ from kdprune.sweep.journal import Journal
 from kdprune.sweep.plan import Plan, make_plan
 from kdprune.sweep.sections import read_study
 from kdprune.sweep.task import Event, Task, end_of
+from kdprune.training.interrupt import Interrupted
 
 TINY: dict[str, Any] = {
     "data": {"augment": "crop(1)"},
@@ -337,6 +338,33 @@ def test_attempts_are_told_apart_in_a_log(tmp_path):
     assert [line.partition(",")[0] for line in said[1::2]] == ["----- attempt 2", "----- attempt 3"]
     assert time.strftime("%Y-%m-%d") in said[1]
     assert end_of(log) == "it says something"
+
+
+def test_seconds_of_what_is_stopped_are_written_down(tmp_path):
+    """A plan pays for all attempts of its pilots."""
+    sweep = Sweep(tiny_study(tmp_path, grid={"seed": [0]}), tmp_path / "sweeps/tiny")
+
+    def stopped(task: Task) -> tuple[str, dict[str, Any]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return "running", {}
+
+    class Stopping(Scripted):
+        def events(self, timeout: float) -> list[Event]:
+            (task,) = self.waiting
+            found = super().events(timeout)
+            self.waiting = [task] if found[0].state == "running" else []
+            return found
+
+        def stop(self) -> None:
+            self.end = lambda task: ("failed", {"error": "it was interrupted"})
+
+    with pytest.raises(Interrupted):
+        sweep.conduct(Stopping(stopped))
+    (entry,) = Journal(tmp_path / "sweeps/tiny").entries()
+    assert entry["state"] == "stopped"
+    assert 0.05 <= entry["seconds"] < 5
+    assert sweep.status[entry["id"]].state == "waiting"
 
 
 def test_a_sweep_is_led_by_one_process(tmp_path):

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdprune.artefact import read_record
+from kdprune.config import dotted
 from kdprune.messages import counted
 from kdprune.report.compare import differing
 from kdprune.report.runs import Run, check_folder, find_runs, read_run
@@ -17,6 +19,7 @@ from kdprune.sweep.study import is_seed, value_words
 
 log = logging.getLogger("kdprune")
 
+CONTENTS = "contents"  # the coordinate that tells runs of equal settings apart
 PILOT = "pilot"  # the coordinate of the runs of a plan
 STUDY = "study"  # the coordinate that tells several sweeps of one report apart
 ABOUT_TEACHER = ("teacher.", "distill.")
@@ -136,7 +139,10 @@ def gather(sources: Sequence[Path]) -> Gathered:
         loose = arms
     mixed = bool(entries)
     for runs in _by_data(loose):
-        entries += _loose(runs, mixed)
+        apart = told_apart(_loose(runs, mixed))
+        if several := sum(CONTENTS in entry.coordinates for entry in apart):
+            notes.append(f"{several:,} runs have settings of others and other contents, which tell their arms apart.")
+        entries += apart
     if not entries:
         raise ValueError(f"{', '.join(map(str, sources))}: no run there; allowed are folders of sweeps "
                          "(OUTPUT/sweeps/NAME), run directories and folders of them")  # fmt: skip
@@ -260,6 +266,47 @@ def _loose(runs: Sequence[Run], mixed: bool) -> list[Entry]:
         own = {name: value_words(run.values.get(name)) for name in seeds if has_teacher or name != "seeds.teacher"}
         found.append(Entry(place | coordinates, own, run.values["state"], run))
     return found
+
+
+def told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, of which no two finished runs of other contents are at one place.
+
+    Settings name files, teachers and data, which may have changed between two runs. Where they did, what differs in the
+    runs' keys is a coordinate of all runs of the arm.
+    """
+    places: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        if entry.finished:
+            places.setdefault((_place(entry), *sorted(entry.seeds.items())), []).append(entry)
+    differ: dict[Any, dict[str, None]] = {}
+    for (place, *_), several in places.items():
+        keys = [_key(entry) for entry in several]
+        names = dict.fromkeys(name for key in keys for name in key)
+        found = [name for name in names if len({repr(key.get(name)) for key in keys}) > 1]
+        differ.setdefault(place, {}).update(dict.fromkeys(found))
+    told = []
+    for entry in entries:
+        names = differ.get(_place(entry), {})
+        key = _key(entry) if names else {}
+        contents = {CONTENTS: ", ".join(f"{name} {_short(key.get(name))}" for name in names)} if names else {}
+        told.append(replace(entry, coordinates={**entry.coordinates, **contents}))
+    return told
+
+
+def _place(entry: Entry) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(entry.coordinates.items()))
+
+
+def _key(entry: Entry) -> dict[str, Any]:
+    """What a run was made of, by dotted names."""
+    record = None if entry.run is None else read_record(entry.run.path)
+    return {} if record is None else dotted(record["key"])
+
+
+def _short(value: Any) -> str:
+    """A value for a table; of a hash its beginning."""
+    text = value_words(value)
+    return text[:8] if len(text) in (32, 64) and text.isalnum() else text
 
 
 def _in_order(value: Any) -> tuple[int, float, str]:

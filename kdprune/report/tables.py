@@ -100,8 +100,8 @@ def separated_words(sections: Sequence[Section]) -> str:
 def reading_words(section: Section) -> str:
     """What the columns of the table mean, for this section."""
     words = [
-        "Top-1 is of the last epoch on held-out data, mean ± standard deviation over n seeds; bold: the best mean at "
-        "each keep fraction."
+        "Top-1 is of the last epoch on held-out data, mean ± standard deviation over n seeds of the student; bold: the "
+        "best mean at each keep fraction."
     ]
     if section.baselines:
         names = list(dict.fromkeys(section.series[section.arms[base].series] for base in section.baselines.values()))
@@ -132,9 +132,12 @@ def mean_words(mean: float | None, sd: float | None) -> str:
 
 
 def count_words(arm: Arm) -> str:
-    """How many runs have a result, and how many have none yet."""
-    missing = len(arm.entries) - len(arm.top1)
-    return f"{len(arm.top1)}" + (f" ({missing} missing)" if missing else "")
+    """How many seeds of the student have a result, of how many runs where these are more, and how many have none yet."""
+    there = sum(entry.top1 is not None for entry in arm.entries)
+    missing = len(arm.entries) - there
+    notes = [f"{there} runs"] if there > len(arm.top1) else []
+    notes += [f"{missing} missing"] if missing else []
+    return f"{len(arm.top1)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def difference_words(section: Section, index: int) -> str:

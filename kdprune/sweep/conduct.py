@@ -239,11 +239,10 @@ class Sweep:
             status.details |= event.details
         elif event.state == "finished":
             self._end(event.id, "finished", event.details)
-        elif stopping:
-            status.state = "waiting"  # the same command goes on with it
-        elif status.attempt <= self.retry:
+        elif stopping or status.attempt <= self.retry:
             status.seconds = time.monotonic() - status.begun
-            self._write(status, "failed", event.details)
+            # Of one that is stopped, only the seconds matter: the same command goes on with it.
+            self._write(status, "stopped" if stopping else "failed", {} if stopping else event.details)
             status.state = "waiting"
         else:
             self._end(event.id, "failed", event.details)
