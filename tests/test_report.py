@@ -460,6 +460,15 @@ def test_runs_that_were_made_to_choose_by_are_no_arms_of_a_folder(runs, tmp_path
     assert len(named.sections[0].entries) == 2
 
 
+def test_sweeps_of_one_name_are_told_apart(runs, tmp_path):
+    paths = students(runs)
+    folders = [as_sweep(tmp_path / place / "s", {"a": paths[i : i + 1]}) for i, place in enumerate("xyz")]
+    assert {entry.coordinates["study"] for entry in gather(folders).entries} == {str(folder) for folder in folders}
+    other = as_sweep(tmp_path / "other", {"a": paths[:1]})
+    assert {entry.coordinates["study"] for entry in gather([folders[0], other]).entries} == {"s", "other"}
+    assert "study" not in gather([other]).entries[0].coordinates
+
+
 def test_states_of_a_sweep(runs, tmp_path):
     path = students(runs)[0]
     folder = as_sweep(

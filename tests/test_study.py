@@ -237,6 +237,11 @@ def test_an_arm_is_what_differs_in_seeds_only_and_tries_every_choice():
     assert marked.tuned == {"train.lr": [0.1, 0.2]}
 
 
+def test_a_study_keeps_its_name_whatever_it_tunes():
+    base = Config()
+    assert read_study("mine", base, {"tune": {"train.lr": [0.1, 0.2]}, "exclude": []}).name == "mine"
+
+
 def test_a_recipe_with_a_validation_part_keeps_it():
     base = from_dict({"data": {"val_fraction": 0.2}})
     (arm,) = arms(read_study("x", base, {"tune": {"train.lr": [0.1, 0.2]}}))

@@ -118,7 +118,7 @@ def gather(sources: Sequence[Path]) -> Gathered:
     for source in sources:
         check_folder(source)
     studies = [read_sweep(source) for source in sources if is_sweep(source)]
-    entries = [entry for study in studies for entry in _of_study(study, len(studies) > 1)]
+    entries = [entry for study, name in zip(studies, _names(studies), strict=True) for entry in _of_study(study, name)]
     notes: list[str] = []
     known = {entry.run.path.resolve() for entry in entries if entry.run is not None}
     folders = [source for source in sources if not is_sweep(source)]
@@ -182,12 +182,23 @@ def choosing_runs(folders: Iterable[Path]) -> set[Path]:
     return chose - results
 
 
-def _of_study(study: Study, several: bool) -> Iterable[Entry]:
+def _names(studies: Sequence[Study]) -> list[str]:
+    """What tells several studies apart: their names, or the folders where these are the same; nothing of a single one."""
+    if len(studies) < 2:
+        return [""] * len(studies)
+    names = [study.name for study in studies]
+    return names if len(set(names)) == len(names) else [str(study.folder) for study in studies]
+
+
+def _of_study(study: Study, name: str) -> Iterable[Entry]:
     """A row for each run that was planned, in the order of the study.
 
     One that stands at several coordinates, such as a run without a teacher at every α, has those that they share.
+
+    Args:
+        name: that tells the study apart from others.
     """
-    place = {STUDY: study.name} if several else {}
+    place = {STUDY: name} if name else {}
     for planned in _merged(study.runs):
         entry = study.journal.get(planned.id, {})
         state, error = study.state(planned)
