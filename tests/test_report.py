@@ -34,7 +34,7 @@ from kdprune.report.sections import _by_common_seeds, label_of, sections_of
 from kdprune.report.static import _draw
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
-from kdprune.report.tables import arm_table, count_words, mean_words
+from kdprune.report.tables import arm_table, count_words, mean_words, reading_words
 from kdprune.report.watch import follow
 from kdprune.sweep.journal import Journal
 from kdprune.yaml_text import parse_yaml, read_yaml
@@ -458,6 +458,20 @@ def test_runs_that_were_made_to_choose_by_are_no_arms_of_a_folder(runs, tmp_path
         assert any("2 runs that sweeps and plans made to choose by" in note for note in report.notes)
     named = make_report([output / trial.name, output / pilot.name])  # who names them wants to see them
     assert len(named.sections[0].entries) == 2
+
+
+def test_what_was_chosen_at_an_end_of_its_range_is_marked_in_the_table(runs, tmp_path):
+    paths, folder = students(runs), tmp_path / "s"
+    as_sweep(folder, {str(lr): [path] for lr, path in zip((0.1, 0.2, 0.4), paths, strict=False)})
+    curve = [{"train.lr": lr, "val_top1": 0.5} for lr in (0.1, 0.2, 0.4)]
+    for lr, path in zip((0.1, 0.2, 0.4), paths, strict=False):
+        Journal(folder).write({"id": f"run-{lr}-0", "state": "finished", "path": str(path), "tuned": {"train.lr": lr},
+                               "curve": curve})  # fmt: skip
+    report = make_report([folder])
+    (section,) = report.sections
+    assert [line[1] for line in arm_table(section, report.bills[0])[1:]] == ["0.1 ↓", "0.2", "0.4 ↑"]
+    assert [arm.tuned["train.lr"] for arm in section.arms] == ["0.1", "0.2", "0.4"]
+    assert "a wider range may hold a better one" in reading_words(section)
 
 
 def test_sweeps_of_one_name_are_told_apart(runs, tmp_path):

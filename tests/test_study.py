@@ -281,9 +281,11 @@ def test_means_over_seeds_decide_and_a_failed_run_rules_its_value_out():
     assert choice is not None
     assert choice.values == {"train.lr": 0.1}
     assert choice.curve[2]["val_top1"] is None
-    tuned = study(tune={"train.lr": [0.1, 0.2, 0.4]})
-    assert "smallest" in at_an_end(tuned, choice)[0]
-    assert not at_an_end(tuned, Trial({"train.lr": 0.2}, []))  # type: ignore[arg-type]
+    assert at_an_end(choice.values, choice.curve) == {"train.lr": "smallest"}
+    curve = [{"train.lr": lr, "distill.loss": "kd"} for lr in (0.1, 0.2, 0.4)]
+    for lr, ends in ((0.1, {"train.lr": "smallest"}), (0.2, {}), (0.4, {"train.lr": "largest"})):
+        assert at_an_end({"train.lr": lr, "distill.loss": "kd"}, curve) == ends
+    assert at_an_end({"train.lr": 0.1}, curve[:1]) == {}, "nothing was chosen from"
 
 
 def test_unequal_arms_at_one_learning_rate_are_warned_of():

@@ -16,6 +16,7 @@ from kdprune.report.runs import Run, check_folder, find_runs, read_run
 from kdprune.report.study import Planned, Study, is_sweep, read_sweep
 from kdprune.sweep.journal import FILE as JOURNAL
 from kdprune.sweep.study import is_seed, value_words
+from kdprune.sweep.tuning import at_an_end
 
 log = logging.getLogger("kdprune")
 
@@ -54,6 +55,7 @@ class Entry:
         state: finished, running, unfinished, waiting, failed, lost.
         run: its directory, where there is one.
         tuned: settings that were chosen for it, in words.
+        ends: of these, the ones that are the smallest or largest of the tried ones, which is said by this word.
         trials: the runs that chose them.
         caching: seconds of filling its cached targets ahead of it, which no summary has.
     """
@@ -66,6 +68,7 @@ class Entry:
     tuned: Words = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     caching: float = 0.0
+    ends: Words = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -211,7 +214,16 @@ def _of_study(study: Study, name: str) -> Iterable[Entry]:
         tuned = {name: value_words(chosen[name]) for name in chosen} if isinstance(chosen, dict) else {}
         trials = tuple(_trial(study, id) for id in planned.tried)
         caching = caching_seconds(_fills(study, planned.needs), run.values if run is not None else {})
-        yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching)
+        yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching, _ends(entry))
+
+
+def _ends(entry: Mapping[str, Any]) -> Words:
+    """See `at_an_end`; nothing of an entry that says not what was tried."""
+    chosen, curve = entry.get("tuned"), entry.get("curve")
+    rows = [row for row in curve if isinstance(row, dict)] if isinstance(curve, list) else []
+    if not isinstance(chosen, dict) or not rows or any(name not in row for row in rows for name in chosen):
+        return {}
+    return at_an_end(chosen, rows)
 
 
 def _merged(runs: Iterable[Planned]) -> Iterable[Planned]:

@@ -70,6 +70,11 @@ class Arm:
         names = dict.fromkeys(name for entry in self.entries for name in entry.tuned)
         return {n: "/".join(dict.fromkeys(e.tuned[n] for e in self.entries if n in e.tuned)) for n in names}
 
+    @property
+    def ends(self) -> Words:
+        """Which of these are the smallest or largest of the tried ones; see `Entry`."""
+        return {name: which for entry in self.entries for name, which in entry.ends.items()}
+
 
 @dataclass(frozen=True)
 class Section:

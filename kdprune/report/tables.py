@@ -63,12 +63,18 @@ def arm_table(section: Section, bill: Bill) -> list[list[str]]:
     lines = [head]
     for index, arm in enumerate(section.arms):
         place = [arm.coordinates.get(name, "-") for name in section.names]
-        chosen = [arm.tuned.get(name, "-") for name in tuned]
+        chosen = [_chosen(arm, name) for name in tuned]
         seconds = bill.seconds[index]
         cost = "-" if seconds is None else duration_words(seconds)
         difference = difference_words(section, index)
         lines.append([*place, *chosen, mean_words(*arm.mean_and_sd), count_words(arm), difference, cost])
     return lines
+
+
+def _chosen(arm: Arm, name: str) -> str:
+    """A tuned value, marked where better ones may lie beyond what was tried."""
+    mark = {"smallest": " ↓", "largest": " ↑"}.get(arm.ends.get(name, ""), "")
+    return arm.tuned.get(name, "-") + mark
 
 
 def markdown(sections: Sequence[Section], bills: Sequence[Bill], warnings: Sequence[str], notes: Sequence[str]) -> str:
@@ -110,6 +116,10 @@ def reading_words(section: Section) -> str:
             f"Δ: mean difference in points to the baseline of the same keep fraction ({shown}), paired by "
             f"seed, with Student's {LEVEL:.0%} interval, not corrected for the number of arms; of one pair there is "
             "no interval."
+        )
+    if any(arm.ends for arm in section.arms):
+        words.append(
+            "↓ and ↑: the smallest or largest value that was tried, so that a wider range may hold a better one."
         )
     words.append("Alone: seconds of computing that one run of the arm takes from nothing, its teachers, recording, "
                  "cached targets and tuning included; evaluation is not in it.")  # fmt: skip
