@@ -500,7 +500,7 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     [
         ("--history --budget 2h --jobs 2 --pilot_share 0.1 --dry_run --check x --grid.train.lr 0.1,0.2 --train.lr 0.3",
          ["budget", "jobs", "pilot_share", "dry_run", "check", "grid", "train.lr"], "--history only reads"),
-        ("--check x --budget 2h --jobs 2 --output y --seed 3", ["budget", "jobs", "output", "seed"], "--check only reads"),
+        ("--check x --budget 2h --jobs 2 --output y --seed 3", ["budget", "jobs", "output", "seed"], "--check only"),
         ("--history --output y", [], ""),
         ("--data.dataset digits --budget 2h --jobs 2 --pilot_share 0.1", [], ""),
     ],

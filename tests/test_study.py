@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdprune.config import Config, TeacherConfig, config_hash, from_dict
 from kdprune.sweep.sections import read_study
 from kdprune.sweep.study import is_seed, value_words, with_settings, words
-from kdprune.sweep.tuning import Trial, arms, at_an_end, choose, confounded
+from kdprune.sweep.tuning import arms, at_an_end, choose, confounded
 from kdprune.sweep.words import sections_of, split, values_of
 
 VALUES = {

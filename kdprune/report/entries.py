@@ -186,7 +186,7 @@ def choosing_runs(folders: Iterable[Path]) -> set[Path]:
 
 
 def _names(studies: Sequence[Study]) -> list[str]:
-    """What tells several studies apart: their names, or the folders where these are the same; nothing of a single one."""
+    """What tells several studies apart: their names, or where these are the same, their folders."""
     if len(studies) < 2:
         return [""] * len(studies)
     names = [study.name for study in studies]

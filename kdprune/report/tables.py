@@ -118,9 +118,7 @@ def reading_words(section: Section) -> str:
             "no interval."
         )
     if any(arm.ends for arm in section.arms):
-        words.append(
-            "↓ and ↑: the smallest or largest value that was tried, so that a wider range may hold a better one."
-        )
+        words.append("↓ and ↑: the smallest or largest value that was tried; a wider range may hold a better one.")
     words.append("Alone: seconds of computing that one run of the arm takes from nothing, its teachers, recording, "
                  "cached targets and tuning included; evaluation is not in it.")  # fmt: skip
     return " ".join(words)
@@ -142,7 +140,7 @@ def mean_words(mean: float | None, sd: float | None) -> str:
 
 
 def count_words(arm: Arm) -> str:
-    """How many seeds of the student have a result, of how many runs where these are more, and how many have none yet."""
+    """How many seeds of the student have a result; of how many runs, if these are more; how many runs have none."""
     there = sum(entry.top1 is not None for entry in arm.entries)
     missing = len(arm.entries) - there
     notes = [f"{there} runs"] if there > len(arm.top1) else []

@@ -91,7 +91,7 @@ def end_of(log: Path) -> str:
 
 
 def mark_attempt(log: Path) -> None:
-    """Tell what a task is going to say apart from what its log holds of earlier attempts, if any: by a line of its own."""
+    """Part what a task is going to say from what its log holds of earlier attempts, if any."""
     with contextlib.suppress(FileNotFoundError), open(log, "rb+") as file:
         text = file.read()
         if text:
