@@ -41,7 +41,7 @@ from kdprune.planning.design import (
 from kdprune.planning.document import compared, load, save, tally
 from kdprune.planning.forecast import forecasts
 from kdprune.planning.pilots import Observation, is_known, pilot_study
-from kdprune.planning.planner import Planner
+from kdprune.planning.planner import Planner, nothing_predicted
 from kdprune.planning.price import EVALUATIONS, Price, price_of, with_measured
 from kdprune.runs.reading import read_config
 from kdprune.sweep.estimate import Estimate
@@ -530,6 +530,17 @@ def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for
     save(again.folder, {**content, "data": "f" * 64})
     with pytest.raises(ValueError, match=r"--data\.dataset: digits has other contents.*--name"):
         again.outcome(Here())
+
+
+def test_a_budget_that_the_pilots_have_used_up_is_said_to_be_too_small():
+    budget = budgets.parse("100s")
+    said = nothing_predicted({"a": "nothing is left for its run"}, budget, 170.0, -75.0, Path("out"))
+    assert said.startswith("--budget: 100s given")
+    assert "2.83 min" in said
+    assert "--pilot_share" not in said
+    said = nothing_predicted({"a": "finished runs of 1 lengths"}, budget, 20.0, 75.0, Path("out"))
+    assert "a: finished runs of 1 lengths" in said
+    assert "--pilot_share" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
