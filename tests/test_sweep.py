@@ -314,12 +314,12 @@ def tiny_study(folder: Path, **sections: Any) -> Plan:
 def test_an_arm_for_which_nothing_can_be_chosen_says_what_failed_and_where_the_logs_are(tmp_path):
     plan = tiny_study(tmp_path, tune={"train.lr": [1e9, 1e10]}, grid={"seed": [0, 1]})
     sweep = Sweep(plan, tmp_path / "sweeps/tiny")
-    sweep.conduct(Scripted(lambda task: ("failed", {"error": "the loss is not finite"})))
+    sweep.conduct(Scripted(lambda task: ("failed", {"error": "the loss is not finite. Try a smaller one."})))
     (error,) = {status.details["error"] for status in sweep.failed if status.node.id.startswith("final-")}
     assert error.startswith("tune: train.lr cannot be chosen")
     assert "2 of 2 runs" in error
     assert "tuning train.lr 1e+09, seed 0 (the loss is not finite)" in error
-    assert str(tmp_path / "sweeps/tiny/logs") in error
+    assert str(sweep.log(plan.arms[0].trials[0].runs[0].id)) in error
     _, path = train(tmp_path, {"train.steps": 1})  # without a val_top1
     sweep = Sweep(plan, tmp_path / "sweeps/other")
     sweep.conduct(Scripted(lambda task: ("finished", {"path": str(path)})))

@@ -228,9 +228,10 @@ class Sweep:
                 "--data.val_fraction sets aside: what chose by it would be measured by it, too"
             )
         first = failed[0]
+        error = str(first.details.get("error", first.state)).partition(". ")[0]  # all of it is said of that run
         return (
             f"tune: {tuned} cannot be chosen, since no value was tried to its end: {len(failed)} of {len(tried)} runs "
-            f"failed, as {first.node.what} ({first.details.get('error', first.state)}); logs: {self.folder / LOGS}"
+            f"failed, as {first.node.what} ({error}); its log is {self.log(first.node.id)}"
         )
 
     def _hear(self, event: Event, stopping: bool) -> None:
