@@ -8,6 +8,12 @@ trainer gathers, augments and normalises its batch, measures, schedules, looks f
     ratio             bare seconds / trainer seconds, teacher as it is on both sides (to reach: 0.95)
     ratio_frozen      the same with the trainer's frozen teacher
     bf16_over_fp32    trainer's speed in bf16 / in float32
+
+On a GPU also:
+
+    ratio_free        seconds with deterministic convolutions / with those that cuDNN finds fastest (1.03 and more would
+                      be a price to choose by); both with the frozen teacher
+    peak_gib          most memory, of all sides together
 """
 
 from __future__ import annotations
@@ -92,8 +98,16 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
         "trainer": _trainer(accelerator, options, frozen=False),
         "trainer_frozen": _trainer(accelerator, options, frozen=True),
     }
+    on_gpu = accelerator.device.type == "cuda"
+    if on_gpu:
+        sides["trainer_free"] = _free(sides["trainer_frozen"])
     seconds = _interleaved(sides, options.rounds, options.steps, accelerator.device)
     bare = seconds["bare"]
+    of_gpu: dict[str, Any] = {}
+    if on_gpu:
+        pairs = zip(seconds["trainer_frozen"], seconds["trainer_free"], strict=True)
+        of_gpu["ratio_free"] = round(statistics.median(frozen / free for frozen, free in pairs), 3)
+        of_gpu["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return {
         "ratio": round(statistics.median(b / t for b, t in zip(bare, seconds["trainer"], strict=True)), 3),
         "ratio_frozen": round(
@@ -102,7 +116,23 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
         "images_per_second": {
             name: round(options.batch * options.steps / statistics.median(times)) for name, times in seconds.items()
         },
+        **of_gpu,
     }
+
+
+def _free(step: Callable[[], None]) -> Callable[[], None]:
+    """The same step with whatever convolutions cuDNN finds fastest."""
+    flags = torch.backends.cudnn
+
+    def run() -> None:
+        before = flags.deterministic, flags.benchmark
+        flags.deterministic, flags.benchmark = False, True
+        try:
+            step()
+        finally:
+            flags.deterministic, flags.benchmark = before
+
+    return run
 
 
 def _interleaved(
