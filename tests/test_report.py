@@ -162,6 +162,11 @@ def test_what_a_run_found_is_counted_as_what_making_it_takes_in_any_order():
     long, short = (items_of(summary(k, {"a": 0.0}, 0.0, epochs=e), cached) for k, e in (("1", 9.0), ("2", 2.0)))
     assert total([*short, *long]) == total([*long, *short])
     assert total([*short, *long]).passes == 100 + 2 * 14 + 90
+    filled, found = (items_of(summary(k, {"a": 0.0}, 0.0), cached, seconds) for k, seconds in (("1", 3.0), ("2", 0.0)))
+    for order in ([*filled, *found], [*found, *filled]):
+        assert total(order).stages == {"caching": 3.0}
+    begun = items_of(summary("4", {"a": 0.0}, 0.0, epochs=3.5), cached)
+    assert total(begun).passes == 100 + 14 + 40, "an epoch that is begun has views of all samples"
     # 30 of 40 were there: it asked for 10, and alone it would have asked for the 38 that it has met.
     part = summary("3", {"a": 0.0}, 0.0, images_seen=38)
     part["cost"]["target_caching"] = {"forward_samples": 10}

@@ -326,6 +326,18 @@ def test_an_arm_for_which_nothing_can_be_chosen_says_what_failed_and_where_the_l
     assert {"--data.val_fraction" in status.details["error"] for status in sweep.failed} == {True}
 
 
+def test_what_outlived_another_sweep_is_found_before_anything_is_begun(tmp_path):
+    plan, begun = tiny_study(tmp_path, grid={"seed": [0, 1, 2]}), []
+    launcher = Scripted(lambda task: (begun.append(task.id), ("failed", {"error": "x"}))[1])
+    launcher.remembered = frozenset({list(plan.runs)[2]})
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / "logs" / f"{list(plan.runs)[2]}.log"
+    log.write_text("it goes on\n")
+    Sweep(plan, tmp_path).conduct(launcher)
+    assert begun == [list(plan.runs)[i] for i in (2, 0, 1)]
+    assert log.read_text() == "it goes on\nit says something", "no attempt of its own"
+
+
 def test_attempts_are_told_apart_in_a_log(tmp_path):
     plan = tiny_study(tmp_path, grid={"seed": [0]})
     ends = iter([("failed", {"error": "x"}), ("failed", {"error": "x"}), ("failed", {"error": "x"})])
