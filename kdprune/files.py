@@ -160,6 +160,30 @@ def check_space(folder: Path, needed: int, what: str, advice: str) -> None:
         raise NoSpace(errno.ENOSPC, f"{what} need {in_bytes(needed)}, {in_bytes(free)} are free: {advice}", str(folder))
 
 
+def check_writable(folder: str | Path, option: str) -> None:
+    """Refuse a folder in which nothing can be written; it need not be there, and is not made.
+
+    Args:
+        option: that named it.
+
+    Raises:
+        ValueError: naming the option and what is in the way.
+    """
+    nearest = Path(folder).absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        where = "this" if nearest == Path(folder).absolute() else str(nearest)
+        raise ValueError(f"{option}: {folder} given, allowed is a folder, and {where} is none")
+    try:
+        with tempfile.TemporaryFile(dir=nearest):  # permissions alone do not tell, above all those of root
+            pass
+    except OSError as error:
+        if error.errno not in FULL:
+            reason = f"nothing can be written in {nearest} ({error.strerror})"
+            raise ValueError(f"{option}: {folder} given, and {reason}; name another folder") from None
+
+
 def in_bytes(count: int) -> str:
     """Bytes, for a person."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

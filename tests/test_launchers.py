@@ -17,6 +17,9 @@ from helpers import command, config_of, plain, said_by, start
 from test_sweep import TINY, alive, entries, journal, made, results, words, write
 from test_sweep import wait_until as wait_until_within
 
+from kdprune.cli.commands import parse
+from kdprune.cli.launchers import UNUSED
+from kdprune.cli.unused import warn_of_unused
 from kdprune.sweep.apart import Files
 from kdprune.sweep.job import Job, stop_file
 from kdprune.sweep.task import Task
@@ -174,7 +177,8 @@ def test_a_cluster_that_is_not_there_or_does_not_answer_is_said(tmp_path, monkey
     for address, said in [("127.0.0.1:1", "refused"), ("10.255.255.1:6379", "does not answer in 0.3 seconds")]:
         status, _, text = said_by([str(word) for word in on_ray(file, address)][2:])
         assert status == 2
-        assert f"no Ray cluster at '{address}'" in plain(text)
+        assert f"error: --ray_address: no Ray cluster at '{address}'" in plain(text)
+        assert "Errno" not in text
         if "refused" in said or _is_silent(address):
             assert said in plain(text)
     assert time.monotonic() - begun < 60
@@ -336,3 +340,25 @@ def test_options_of_other_launchers_have_no_effect(tmp_path):
     assert "--ray_address has no effect: it is of --launcher ray" in plain(text)
     assert "--slurm_time has no effect: it is of --launcher slurm" in plain(text)
     assert "--cpus has no effect: it is of --launcher ray and slurm" in plain(text)
+
+
+@pytest.mark.parametrize(
+    ("line", "gpus", "said"),
+    [
+        ("--runs_per_gpu 2", [], "--runs_per_gpu has no effect: this machine has no GPU"),
+        ("--runs_per_gpu 2", ["0"], ""),
+        ("--runs_per_gpu 2 --launcher ray", [], ""),
+        ("--tune_seeds 2 --tune_val_fraction 0.2", [], "--tune_val_fraction, --tune_seeds have no effect: without"),
+        ("--tune_val_fraction 0.2 --tune.train.lr 0.1,0.2", [], ""),
+        (
+            "--tune_val_fraction 0.2 --tune.train.lr 0.1,0.2 --data.val_fraction 0.3", [],
+            "--tune_val_fraction has no effect: --data.val_fraction 0.3 is what judges",
+        ),
+    ],
+)  # fmt: skip
+def test_options_that_this_machine_or_study_has_no_use_for_say_so(monkeypatch, caplog, line, gpus, said):
+    monkeypatch.setattr("kdprune.sweep.share.gpus", lambda: gpus)
+    _, options = parse(["sweep", "--data.dataset", "digits", *line.split()])
+    warn_of_unused(options, UNUSED)
+    assert said in caplog.text
+    assert bool(said) == ("no effect" in caplog.text)

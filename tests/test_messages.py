@@ -117,6 +117,32 @@ def test_no_number_of_the_system_is_shown(tmp_path):
     assert f"--subset.file: {tmp_path} is a folder without a subset.json" in plain(err)
 
 
+OUTPUTS = ("train", "sweep --grid.seed 0,1", "plan --budget 1h", "plan --history", "lottery", "report RUNS")
+
+
+@pytest.mark.parametrize("line", OUTPUTS)
+@pytest.mark.parametrize("place", ["file", "file/runs", "/proc/runs"])
+def test_an_output_that_cannot_be_is_named_before_any_work(tmp_path, monkeypatch, line, place):
+    """Also where its name has neither a dot nor a slash, by which a message is else known to be of a path."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    (tmp_path / "runs").mkdir()
+    status, out, err = said_by([*line.replace("RUNS", "runs").split(), "--output", place])
+    assert (status, out) == (2, "")
+    assert f"error: --output: {place} given" in plain(err)
+    assert place.partition("/runs")[0] in plain(err).partition("given")[2] or place == "file"
+    assert len(list(tmp_path.rglob("*"))) == 2
+
+
+@pytest.mark.parametrize("line", ["runs file", "report file"])
+def test_a_file_is_said_to_be_no_folder_of_runs(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").write_text("")
+    status, _, err = said_by(line.split())
+    assert status == 2
+    assert "file is a file; allowed are run directories" in plain(err)
+
+
 def test_a_run_directory_stands_for_its_subset(tmp_path):
     _, tenth = train(tmp_path, {"subset.keep_fraction": 0.1, "train.steps": 1})
     summary, _ = train(tmp_path, {"subset.file": str(tenth), "train.steps": 1})

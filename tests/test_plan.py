@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 import signal
 import time
@@ -18,6 +19,9 @@ from helpers import command, config_of, plain, said_by, start, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdprune.cli.commands import parse
+from kdprune.cli.plan import unused
+from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config, config_hash, from_dict
 from kdprune.pipeline.recipes import teacher_training
 from kdprune.planning import budget as budgets
@@ -37,7 +41,7 @@ from kdprune.planning.design import (
 from kdprune.planning.document import compared, load, save, tally
 from kdprune.planning.forecast import forecasts
 from kdprune.planning.pilots import Observation, is_known, pilot_study
-from kdprune.planning.planner import Planner
+from kdprune.planning.planner import Planner, nothing_predicted
 from kdprune.planning.price import EVALUATIONS, Price, price_of, with_measured
 from kdprune.runs.reading import read_config
 from kdprune.sweep.estimate import Estimate
@@ -213,7 +217,11 @@ def test_runs_of_an_arm_are_known_whatever_their_length_and_seeds_and_those_of_o
         assert identity(as_written, kept) == known
         longer_warmup = replace(as_written, train=replace(as_written.train, warmup_epochs=9.0))
         other_rate = replace(as_written, train=replace(as_written.train, lr=0.3))
-        assert known not in (identity(longer_warmup, kept), identity(other_rate, kept))
+        # Other samples, and others that judge: no repetition of what the plan is about to run.
+        other_samples = replace(as_written, seeds=replace(as_written.seeds, subset=5))
+        assert known not in [identity(one, kept) for one in (longer_warmup, other_rate, other_samples)]
+        same_samples = replace(as_written, seed=5, seeds=replace(as_written.seeds, subset=as_written.seed))
+        assert identity(same_samples, kept) == known
 
 
 def test_runs_whose_keys_differ_in_length_and_seeds_alone_are_of_one_kind():
@@ -487,6 +495,25 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("line", "names", "reason"),
+    [
+        ("--history --budget 2h --jobs 2 --pilot_share 0.1 --dry_run --check x --grid.train.lr 0.1,0.2 --train.lr 0.3",
+         ["budget", "jobs", "pilot_share", "dry_run", "check", "grid", "train.lr"], "--history only reads"),
+        ("--check x --budget 2h --jobs 2 --output y --seed 3", ["budget", "jobs", "output", "seed"], "--check only"),
+        ("--history --output y", [], ""),
+        ("--data.dataset digits --budget 2h --jobs 2 --pilot_share 0.1", [], ""),
+    ],
+)  # fmt: skip
+def test_what_looking_back_has_no_use_for_is_said(caplog, line, names, reason):
+    _, options = parse(["plan", *line.split()])
+    warn_of_unused(options, unused(options.typed))
+    said = caplog.messages[0] if caplog.messages else ""
+    before, _, after = said.partition(": ")
+    assert {f"--{name}" for name in names} == set(re.findall(r"--[\w.]+", before))
+    assert reason in after
+
+
 def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for_now(tmp_path):
     summary, path = train(tmp_path, {"train.steps": 3})
     predicted = {"test_top1": {"median": 0.5, "low": 0.4, "high": 0.6}}
@@ -503,6 +530,17 @@ def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for
     save(again.folder, {**content, "data": "f" * 64})
     with pytest.raises(ValueError, match=r"--data\.dataset: digits has other contents.*--name"):
         again.outcome(Here())
+
+
+def test_a_budget_that_the_pilots_have_used_up_is_said_to_be_too_small():
+    budget = budgets.parse("100s")
+    said = nothing_predicted({"a": "nothing is left for its run"}, budget, 170.0, -75.0, Path("out"))
+    assert said.startswith("--budget: 100s given")
+    assert "2.83 min" in said
+    assert "--pilot_share" not in said
+    said = nothing_predicted({"a": "finished runs of 1 lengths"}, budget, 20.0, 75.0, Path("out"))
+    assert "a: finished runs of 1 lengths" in said
+    assert "--pilot_share" in said
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")

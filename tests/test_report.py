@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,15 +25,16 @@ from kdprune.config import Config, to_dict
 from kdprune.pipeline.drawing import new_figure
 from kdprune.report.charts import Chart, Missing, Panel, Points
 from kdprune.report.costs import Item, as_tuning, items_of, total
-from kdprune.report.entries import caching_seconds, gather
+from kdprune.report.entries import Entry, Gathered, caching_seconds, gather
 from kdprune.report.figures.alpha import alpha_by_keep
 from kdprune.report.interactive import plotly_figures
 from kdprune.report.report import make_report, save_tables
+from kdprune.report.runs import read_run
 from kdprune.report.sections import _by_common_seeds, label_of, sections_of
 from kdprune.report.static import _draw
 from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
-from kdprune.report.tables import arm_table, mean_words
+from kdprune.report.tables import arm_table, count_words, mean_words, reading_words
 from kdprune.report.watch import follow
 from kdprune.sweep.journal import Journal
 from kdprune.yaml_text import parse_yaml, read_yaml
@@ -160,6 +162,11 @@ def test_what_a_run_found_is_counted_as_what_making_it_takes_in_any_order():
     long, short = (items_of(summary(k, {"a": 0.0}, 0.0, epochs=e), cached) for k, e in (("1", 9.0), ("2", 2.0)))
     assert total([*short, *long]) == total([*long, *short])
     assert total([*short, *long]).passes == 100 + 2 * 14 + 90
+    filled, found = (items_of(summary(k, {"a": 0.0}, 0.0), cached, seconds) for k, seconds in (("1", 3.0), ("2", 0.0)))
+    for order in ([*filled, *found], [*found, *filled]):
+        assert total(order).stages == {"caching": 3.0}
+    begun = items_of(summary("4", {"a": 0.0}, 0.0, epochs=3.5), cached)
+    assert total(begun).passes == 100 + 14 + 40, "an epoch that is begun has views of all samples"
     # 30 of 40 were there: it asked for 10, and alone it would have asked for the 38 that it has met.
     part = summary("3", {"a": 0.0}, 0.0, images_seen=38)
     part["cost"]["target_caching"] = {"forward_samples": 10}
@@ -281,6 +288,55 @@ def test_a_table_is_honest_about_one_seed_and_about_seeds_without_a_partner(runs
     assert "1 unpaired" in arm_table(section, make_report([tmp_path / "two"]).bills[0])[2][3]
 
 
+def seeded(path: Path, teacher: str, seed: str, top1: float) -> Entry:
+    run = read_run(path)
+    values = {**run.values, "test_top1": top1 / 100}
+    return Entry({"arm": "a"}, {"seed": seed, "seeds.teacher": teacher}, "finished", replace(run, values=values))
+
+
+def test_runs_of_one_students_seed_are_one_repetition_whoever_taught_them(runs):
+    path = students(runs)[0]
+    places = [("0", "0", 50.0), ("1", "0", 52.0), ("0", "1", 57.0), ("1", "1", 57.0), ("2", "1", 60.0)]
+    waiting = Entry({"arm": "a"}, {"seed": "2", "seeds.teacher": "0"}, "waiting", None)
+    entries = [*(seeded(path, *place) for place in places), waiting]
+    (section,) = sections_of(Gathered(entries, [], [], {}))
+    (arm,) = section.arms
+    assert list(arm.top1.values()) == [51.0, 58.0]
+    assert arm.mean_and_sd == pytest.approx((54.5, math.sqrt(2 * 3.5**2)))
+    assert count_words(arm) == "2 (5 runs, 1 missing)"
+    (section,) = sections_of(Gathered(entries[:1], [], [], {}))
+    assert count_words(section.arms[0]) == "1"
+
+
+def test_loose_runs_of_equal_settings_and_other_contents_are_told_apart(tmp_path):
+    """A subset file that was written anew between two runs of the same command."""
+    file = tmp_path / "subset.json"
+    for place in ("a", "b"):
+        _, chosen = train(tmp_path / "made", {"train.steps": 1, "seed": ord(place), "subset.keep_fraction": 0.5})
+        shutil.copy(chosen / "subset.json", file)
+        for seed in (0, 1):
+            train(tmp_path / place, {"train.steps": 1, "subset.file": str(file), "seed": seed})
+    train(tmp_path / "c", {"train.steps": 2, "subset.file": str(file)})
+    (section,) = make_report([tmp_path / place for place in "abc"]).sections
+    assert [len(arm.top1) for arm in section.arms] == [2, 2, 1]
+    subsets = [{entry.summary["subset_hash"] for entry in arm.entries} for arm in section.arms]
+    for arm, (subset, *others) in zip(section.arms[:2], subsets, strict=False):
+        assert not others
+        assert f"subset {subset[:8]}" in arm.label
+    assert "contents" not in section.arms[2].coordinates
+    notes = make_report([tmp_path / place for place in "abc"]).notes
+    assert "4 runs have settings of others" in notes[-1]
+    copied = make_report([tmp_path / "a", shutil.copytree(tmp_path / "a", tmp_path / "copy")])
+    assert [len(arm.top1) for arm in copied.sections[0].arms] == [2], "a copy says nothing more"
+
+
+def test_seconds_of_all_attempts_are_counted(tmp_path):
+    folder = as_sweep(tmp_path / "s", {})
+    for state, seconds in [("stopped", 3.0), ("failed", 2.0), ("finished", 10.0), ("finished", 0.1)]:
+        Journal(folder).write({"id": "targets-1", "state": state, "seconds": seconds})
+    assert read_sweep(folder).journal["targets-1"]["seconds"] == 15.0
+
+
 def cost_axis(low: float, high: float) -> tuple[dict, list[str]]:
     """The x axis of a figure on the page, and what is written at that of its file."""
     marks = [Points([x], [1.0], [""], 0) for x in (low, high)]
@@ -382,6 +438,54 @@ def test_a_sweep_of_an_early_version_is_read_from_its_journal(runs, tmp_path):
     study = read_sweep(tmp_path)
     assert study.runs[0].tried == ("run-0", "run-1")
     assert make_report([tmp_path]).bills[0].once.stages["tuning"] == 10.0
+
+
+def test_runs_that_were_made_to_choose_by_are_no_arms_of_a_folder(runs, tmp_path):
+    output = tmp_path / "moved"
+    shutil.copytree(runs, output)
+    paths = students(output)
+    elsewhere = [Path("/before") / path.name for path in paths]  # the output was moved since
+    final, trial, both, pilot = elsewhere[:4]
+    planned = [
+        {"id": "final-run-1", "coordinates": {"seed": "0"}, "needs": [], "tried": ["run-1", "run-2"]},
+        {"id": "final-run-2", "coordinates": {"seed": "1"}, "needs": [], "tried": []},
+    ]
+    folder = as_sweep(output / "sweeps/s", {}, runs=planned, tuned=["train.lr"])
+    for id, path in {"final-run-1": final, "final-run-2": both, "run-1": trial, "run-2": both}.items():
+        Journal(folder).write({"id": id, "state": "finished", "seconds": 1.0, "path": str(path)})
+    (output / "plans/p").mkdir(parents=True)
+    place = {"coordinates": {"pilot": "a", "steps": "4", "seed": "0"}}
+    Journal(output / "plans/p").write({"id": "run-9", "state": "finished", "path": str(pilot), **place})
+    for source in (output, tmp_path):
+        report = make_report([source])
+        found = {entry.run.path.name for section in report.sections for entry in section.entries}
+        assert found == {path.name for path in paths} - {trial.name, pilot.name}
+        assert any("2 runs that sweeps and plans made to choose by" in note for note in report.notes)
+    named = make_report([output / trial.name, output / pilot.name])  # who names them wants to see them
+    assert len(named.sections[0].entries) == 2
+
+
+def test_what_was_chosen_at_an_end_of_its_range_is_marked_in_the_table(runs, tmp_path):
+    paths, folder = students(runs), tmp_path / "s"
+    as_sweep(folder, {str(lr): [path] for lr, path in zip((0.1, 0.2, 0.4), paths, strict=False)})
+    curve = [{"train.lr": lr, "val_top1": 0.5} for lr in (0.1, 0.2, 0.4)]
+    for lr, path in zip((0.1, 0.2, 0.4), paths, strict=False):
+        Journal(folder).write({"id": f"run-{lr}-0", "state": "finished", "path": str(path), "tuned": {"train.lr": lr},
+                               "curve": curve})  # fmt: skip
+    report = make_report([folder])
+    (section,) = report.sections
+    assert [line[1] for line in arm_table(section, report.bills[0])[1:]] == ["0.1 ↓", "0.2", "0.4 ↑"]
+    assert [arm.tuned["train.lr"] for arm in section.arms] == ["0.1", "0.2", "0.4"]
+    assert "a wider range may hold a better one" in reading_words(section)
+
+
+def test_sweeps_of_one_name_are_told_apart(runs, tmp_path):
+    paths = students(runs)
+    folders = [as_sweep(tmp_path / place / "s", {"a": paths[i : i + 1]}) for i, place in enumerate("xyz")]
+    assert {entry.coordinates["study"] for entry in gather(folders).entries} == {str(folder) for folder in folders}
+    other = as_sweep(tmp_path / "other", {"a": paths[:1]})
+    assert {entry.coordinates["study"] for entry in gather([folders[0], other]).entries} == {"s", "other"}
+    assert "study" not in gather([other]).entries[0].coordinates
 
 
 def test_states_of_a_sweep(runs, tmp_path):

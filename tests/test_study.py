@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from kdprune.config import Config, TeacherConfig, config_hash, from_dict
 from kdprune.sweep.sections import read_study
 from kdprune.sweep.study import is_seed, value_words, with_settings, words
-from kdprune.sweep.tuning import Trial, arms, at_an_end, choose, confounded
+from kdprune.sweep.tuning import arms, at_an_end, choose, confounded
 from kdprune.sweep.words import sections_of, split, values_of
 
 VALUES = {
@@ -237,6 +237,11 @@ def test_an_arm_is_what_differs_in_seeds_only_and_tries_every_choice():
     assert marked.tuned == {"train.lr": [0.1, 0.2]}
 
 
+def test_a_study_keeps_its_name_whatever_it_tunes():
+    base = Config()
+    assert read_study("mine", base, {"tune": {"train.lr": [0.1, 0.2]}, "exclude": []}).name == "mine"
+
+
 def test_a_recipe_with_a_validation_part_keeps_it():
     base = from_dict({"data": {"val_fraction": 0.2}})
     (arm,) = arms(read_study("x", base, {"tune": {"train.lr": [0.1, 0.2]}}))
@@ -276,9 +281,11 @@ def test_means_over_seeds_decide_and_a_failed_run_rules_its_value_out():
     assert choice is not None
     assert choice.values == {"train.lr": 0.1}
     assert choice.curve[2]["val_top1"] is None
-    tuned = study(tune={"train.lr": [0.1, 0.2, 0.4]})
-    assert "smallest" in at_an_end(tuned, choice)[0]
-    assert not at_an_end(tuned, Trial({"train.lr": 0.2}, []))  # type: ignore[arg-type]
+    assert at_an_end(choice.values, choice.curve) == {"train.lr": "smallest"}
+    curve = [{"train.lr": lr, "distill.loss": "kd"} for lr in (0.1, 0.2, 0.4)]
+    for lr, ends in ((0.1, {"train.lr": "smallest"}), (0.2, {}), (0.4, {"train.lr": "largest"})):
+        assert at_an_end({"train.lr": lr, "distill.loss": "kd"}, curve) == ends
+    assert at_an_end({"train.lr": 0.1}, curve[:1]) == {}, "nothing was chosen from"
 
 
 def test_unequal_arms_at_one_learning_rate_are_warned_of():

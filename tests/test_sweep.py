@@ -16,12 +16,17 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from helpers import command, plain, start
+from helpers import command, config_of, plain, start, train
 
 from kdprune.artefact import read_record
 from kdprune.report.statistics import mean_and_sd
 from kdprune.report.tables import mean_words
+from kdprune.sweep.conduct import Sweep
 from kdprune.sweep.journal import Journal
+from kdprune.sweep.plan import Plan, make_plan
+from kdprune.sweep.sections import read_study
+from kdprune.sweep.task import Event, Task, end_of
+from kdprune.training.interrupt import Interrupted
 
 TINY: dict[str, Any] = {
     "data": {"augment": "crop(1)"},
@@ -273,6 +278,105 @@ def test_a_dry_run_says_what_there_would_be_and_makes_nothing(tmp_path):
     assert "targets of mlp_64+mlp_800" in said or "targets of mlp_64" in said
     assert "sample passes" in said
     assert not (file.parent / "out").exists()
+
+
+class Scripted:
+    """A launcher of one task at a time, which ends as it is told to; nothing is computed."""
+
+    at_once = threads = 1
+    remembered: frozenset[str] = frozenset()
+
+    def __init__(self, end: Any) -> None:
+        self.end, self.waiting = end, []
+
+    @property
+    def free(self) -> int:
+        return 1 - len(self.waiting)
+
+    def start(self, task: Task) -> None:
+        task.log.parent.mkdir(parents=True, exist_ok=True)
+        with open(task.log, "a") as file:
+            file.write("it says something")
+        self.waiting.append(task)
+
+    def events(self, timeout: float) -> list[Event]:
+        waiting, self.waiting = self.waiting, []
+        return [Event(task.id, *self.end(task)) for task in waiting]
+
+    def stop(self) -> None:
+        pass
+
+
+def tiny_study(folder: Path, **sections: Any) -> Plan:
+    return make_plan(read_study("tiny", config_of(folder), sections), 0.1, 1)
+
+
+def test_an_arm_for_which_nothing_can_be_chosen_says_what_failed_and_where_the_logs_are(tmp_path):
+    plan = tiny_study(tmp_path, tune={"train.lr": [1e9, 1e10]}, grid={"seed": [0, 1]})
+    sweep = Sweep(plan, tmp_path / "sweeps/tiny")
+    sweep.conduct(Scripted(lambda task: ("failed", {"error": "the loss is not finite. Try a smaller one."})))
+    (error,) = {status.details["error"] for status in sweep.failed if status.node.id.startswith("final-")}
+    assert error.startswith("tune: train.lr cannot be chosen")
+    assert "2 of 2 runs" in error
+    assert "tuning train.lr 1e+09, seed 0 (the loss is not finite)" in error
+    assert str(sweep.log(plan.arms[0].trials[0].runs[0].id)) in error
+    _, path = train(tmp_path, {"train.steps": 1})  # without a val_top1
+    sweep = Sweep(plan, tmp_path / "sweeps/other")
+    sweep.conduct(Scripted(lambda task: ("finished", {"path": str(path)})))
+    assert {"--data.val_fraction" in status.details["error"] for status in sweep.failed} == {True}
+
+
+def test_what_outlived_another_sweep_is_found_before_anything_is_begun(tmp_path):
+    plan, begun = tiny_study(tmp_path, grid={"seed": [0, 1, 2]}), []
+    launcher = Scripted(lambda task: (begun.append(task.id), ("failed", {"error": "x"}))[1])
+    launcher.remembered = frozenset({list(plan.runs)[2]})
+    (tmp_path / "logs").mkdir()
+    log = tmp_path / "logs" / f"{list(plan.runs)[2]}.log"
+    log.write_text("it goes on\n")
+    Sweep(plan, tmp_path).conduct(launcher)
+    assert begun == [list(plan.runs)[i] for i in (2, 0, 1)]
+    assert log.read_text() == "it goes on\nit says something", "no attempt of its own"
+
+
+def test_attempts_are_told_apart_in_a_log(tmp_path):
+    plan = tiny_study(tmp_path, grid={"seed": [0]})
+    ends = iter([("failed", {"error": "x"}), ("failed", {"error": "x"}), ("failed", {"error": "x"})])
+    for retry in (1, 0):  # twice in one sweep, and once more by the same command
+        sweep = Sweep(plan, tmp_path / "sweeps/tiny", retry)
+        sweep.conduct(Scripted(lambda task: next(ends)))
+    (log,) = (tmp_path / "sweeps/tiny/logs").iterdir()
+    said = log.read_text().splitlines()
+    assert [line for line in said if "attempt" not in line] == ["it says something"] * 3
+    assert [line.partition(",")[0] for line in said[1::2]] == ["----- attempt 2", "----- attempt 3"]
+    assert time.strftime("%Y-%m-%d") in said[1]
+    assert end_of(log) == "it says something"
+
+
+def test_seconds_of_what_is_stopped_are_written_down(tmp_path):
+    """A plan pays for all attempts of its pilots."""
+    sweep = Sweep(tiny_study(tmp_path, grid={"seed": [0]}), tmp_path / "sweeps/tiny")
+
+    def stopped(task: Task) -> tuple[str, dict[str, Any]]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)
+        return "running", {}
+
+    class Stopping(Scripted):
+        def events(self, timeout: float) -> list[Event]:
+            (task,) = self.waiting
+            found = super().events(timeout)
+            self.waiting = [task] if found[0].state == "running" else []
+            return found
+
+        def stop(self) -> None:
+            self.end = lambda task: ("failed", {"error": "it was interrupted"})
+
+    with pytest.raises(Interrupted):
+        sweep.conduct(Stopping(stopped))
+    (entry,) = Journal(tmp_path / "sweeps/tiny").entries()
+    assert entry["state"] == "stopped"
+    assert 0.05 <= entry["seconds"] < 5
+    assert sweep.status[entry["id"]].state == "waiting"
 
 
 def test_a_sweep_is_led_by_one_process(tmp_path):

@@ -413,7 +413,7 @@ def test_a_cluster_that_is_not_there_is_said(tmp_path, records, capsys):
     folder = str(records["embeddings"].record.folder)
     assert main(["score", "moderate", "--from", folder, "--output", str(tmp_path), "--launcher", "ray",
                  "--ray_address", "127.0.0.1:1"]) == 2  # fmt: skip
-    assert "ray_address: no Ray cluster at '127.0.0.1:1'" in capsys.readouterr().err
+    assert "error: --ray_address: no Ray cluster at '127.0.0.1:1'" in capsys.readouterr().err
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------

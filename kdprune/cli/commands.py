@@ -19,6 +19,7 @@ from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, 
 from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
 from kdprune.config import Config, dotted, to_dict
 from kdprune.config.effect import typed_only
+from kdprune.files import check_writable
 from kdprune.training.interrupt import Interrupted
 
 _HERE = Path(__file__).resolve().parents[1]
@@ -182,6 +183,8 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
         }
         if command in CONFIGURED:
             options.config_object = _config(options)
+            if getattr(options, "check", None) is None:  # a plan that is looked at says itself where its runs are
+                check_writable(options.config_object.output, "--output")
             if command not in ("sweep", "plan"):  # whose recipe may be a whole one only with what the axes add
                 check(options.config_object)
             options.given |= {f"--{name}": value for name, value in dotted(to_dict(options.config_object)).items()}

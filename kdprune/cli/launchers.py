@@ -25,9 +25,22 @@ def _of(*launchers: str) -> tuple[Condition, ...]:
     return (only(lambda o: o.launcher in launchers, "it is of --launcher " + " and ".join(launchers)),)
 
 
+def _has_gpus(options: Any) -> bool:
+    """Whether runs may have GPUs, as far as this machine knows: those of a cluster, the cluster tells."""
+    from kdprune.sweep.share import gpus
+
+    return options.launcher != "local" or bool(gpus())
+
+
+_TUNED = only(lambda o: o.tune, "without --tune nothing is chosen")
 # Under which options matter (see `cli.unused`).
 UNUSED: dict[str, tuple[Condition, ...]] = {
-    "runs_per_gpu": _of("local", "ray"),
+    "tune_val_fraction": (
+        _TUNED,
+        only(lambda o: not o.data.val_fraction, "--data.val_fraction {data.val_fraction} is what judges"),
+    ),
+    "tune_seeds": (_TUNED,),
+    "runs_per_gpu": (*_of("local", "ray"), only(_has_gpus, "this machine has no GPU")),
     "cpus": _of("ray", "slurm"),
     "gpus": _of("ray", "slurm"),
     "ray_address": _of("ray"),

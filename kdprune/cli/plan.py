@@ -12,7 +12,9 @@ from rich.table import Table
 
 from kdprune.checks import check_name
 from kdprune.cli.study import name_of
-from kdprune.config import Config
+from kdprune.cli.unused import warn_of_unused
+from kdprune.config import Config, dotted, to_dict
+from kdprune.config.conditions import Condition, only
 from kdprune.messages import shown
 from kdprune.planning.budget import Budget, parse
 
@@ -23,6 +25,20 @@ log = logging.getLogger("kdprune")
 
 WIDTH = 140  # where the output is no terminal
 NAMES = {"val_top1": "validation %", "test_top1": "test %"}
+
+_NO_HISTORY = only(lambda o: not o.history, "--history only reads the plans in --output")
+_PLANS: tuple[Condition, ...] = (_NO_HISTORY, only(lambda o: o.check is None, "--check only reads one plan"))
+UNUSED: dict[str, tuple[Condition, ...]] = {
+    **dict.fromkeys(("budget", "pilot_share", "jobs", "dry_run", "grid", "zip", "arms", "exclude"), _PLANS),
+    "check": (_NO_HISTORY,),
+}
+
+
+def unused(typed: frozenset[str]) -> dict[str, tuple[Condition, ...]]:
+    """Under which options of a plan matter, and settings that were typed: a recipe may hold what nobody asks for."""
+    settings = [name for name in dotted(to_dict(Config())) if name in typed and name != "output"]
+    output = (only(lambda o: o.history or o.check is None, "--check only reads one plan"),)
+    return {**UNUSED, "output": output, **dict.fromkeys(settings, _PLANS)}
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -41,6 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def plan(options: Any, config: Config) -> int:
     """Plan, or look back; the exit status: 1 if nothing can be said."""
+    warn_of_unused(options, unused(options.typed))
     if options.history:
         return _look_back(Path(config.output))
     if options.check is not None:

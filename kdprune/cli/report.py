@@ -33,11 +33,13 @@ def write_report(options: Namespace) -> None:
 
     Raises:
         FileNotFoundError: no such folder.
-        ValueError: no run there; a baseline that no arm is.
+        ValueError: no run there; a baseline that no arm is; a folder for it that is none.
     """
+    from kdprune.files import check_writable
     from kdprune.messages import about
     from kdprune.report.draw import Writer
     from kdprune.report.report import make_report
+    from kdprune.report.runs import check_folder
     from kdprune.report.study import is_sweep
     from kdprune.report.watch import follow
     from kdprune.sweep.study import value_words
@@ -49,6 +51,9 @@ def write_report(options: Namespace) -> None:
     baseline = None if given is None else {name: value_words(value) for name, value in given.items()}
     sweeps = [source for source in sources if is_sweep(source)]
     folder = Path(options.output) if options.output else sweeps[0] if sweeps else sources[0] / "report"
+    for source in sources:
+        check_folder(source)
+    check_writable(folder, "--output")
     writer = Writer(folder, options.figures)
     if options.watch:
         follow(sources, lambda: make_report(sources, baseline), writer, print_paths)

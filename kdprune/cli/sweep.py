@@ -21,7 +21,7 @@ from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config
 from kdprune.sweep.sections import SECTIONS, read_study
 from kdprune.sweep.share import cores
-from kdprune.sweep.study import Study, words
+from kdprune.sweep.study import Study, value_words, words
 from kdprune.sweep.tuning import at_an_end, confounded
 
 if TYPE_CHECKING:
@@ -69,8 +69,11 @@ def _conduct(study: Study, launcher: Launcher, folder: Path, options: Any) -> in
         with view.of(sweep):
             sweep.conduct(launcher)
     for arm, choice in sweep.chosen():
-        for warning in at_an_end(study, choice):
-            log.warning("%s: %s", words(arm) or "tuning", warning)
+        for name, which in at_an_end(choice.values, choice.curve).items():
+            log.warning(
+                "%s: %s %s is the %s of those tried; a wider range may hold a better one",
+                words(arm) or "tuning", name, value_words(choice.values[name]), which,
+            )  # fmt: skip
     _print_tables(sweep.folder)
     for status in sweep.failed:
         _print_failure(status, sweep.log(status.node.id))

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from kdprune.messages import counted
+
 if TYPE_CHECKING:
     from kdprune.sweep.conduct import Status, Sweep
 
@@ -32,7 +34,8 @@ class View:
         """Show a sweep until it ends."""
         self._sweep = sweep
         parts = [status for status in sweep.status.values() if status.node.need is not None]
-        log.info("%d runs%s", len(sweep.status) - len(parts), f", {len(parts)} shared parts of them" if parts else "")
+        shared = f", {counted(len(parts), 'shared part')} of them" if parts else ""
+        log.info("%s%s", counted(len(sweep.status) - len(parts), "run"), shared)
         if not self._console.is_terminal:
             yield
             return

@@ -17,11 +17,11 @@ def warn_of_unused(options: Any, conditions: Mapping[str, tuple[Condition, ...]]
 
     Args:
         options: of the command, as they were parsed, with their `defaults`.
-        conditions: by the option, under which it matters, of all options.
+        conditions: by the option, with its dots, under which it matters, of all options.
     """
     unused = {}
     for name, of_option in conditions.items():
-        if getattr(options, name) == getattr(options.defaults, name):
+        if options[name] == options.defaults[name]:
             continue
         for condition in of_option:
             if not condition.holds(options):

@@ -130,6 +130,8 @@ def read_arms(name: str, base: Config, sections: Mapping[str, Any]) -> tuple[Stu
 def identity(config: Config, kept: int) -> str:
     """Equal for runs that differ in their length and seeds only; their schedules are the same shares of their length.
 
+    The seed of the subset is none of these: by another one, a run trains on other samples and is judged by others, too.
+
     Args:
         config: as a run keeps it, without what has no effect.
     """
@@ -144,7 +146,7 @@ def identity(config: Config, kept: int) -> str:
     new.train = replace(
         train, steps=_ANY, epochs=1.0, budget="subset", warmup_epochs=warmup, decay_milestones=milestones
     )
-    new.seed, new.seeds = 0, SeedConfig(role=config.seeds.role)
+    new.seed, new.seeds = 0, SeedConfig(subset=config.seed_of("subset"), role=config.seeds.role)
     return config_hash(new)
 
 

@@ -13,6 +13,7 @@ from kdprune.artefact import read_record
 from kdprune.config import Config, config_hash, dotted, to_dict
 from kdprune.planning.arms import Arm, Sizes, identity
 from kdprune.planning.design import LENGTHS, RATIO, REPEATS, Design
+from kdprune.report.entries import PILOT
 from kdprune.runs.reading import SUMMARY, read_config, read_summary
 from kdprune.sweep.study import Point, Study, with_settings
 
@@ -48,7 +49,7 @@ def pilot_study(name: str, base: Config, arms: Sequence[Arm], sizes: Sizes, desi
                 config = arm.of_length(steps, kept, repeat)
                 config.train.eval_every = _UNTIL_ITS_END
                 settings = {n: value for n, value in dotted(to_dict(config)).items() if value != plain[n]}
-                points.append(Point({"pilot": arm.name, "steps": steps, "seed": repeat}, settings, "grid"))
+                points.append(Point({PILOT: arm.name, "steps": steps, "seed": repeat}, settings, "grid"))
     return Study(name, base, [points])
 
 

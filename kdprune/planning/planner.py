@@ -11,7 +11,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -165,11 +165,7 @@ class Planner:
         }
         made, unknown = forecasts(arms, found, prices, self.sizes, left)
         if not made:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
-            raise ValueError(
-                f"no arm can be predicted from the finished runs in {self.output} ({reasons}); --pilot_share 0.2 makes "
-                "some, and those that failed have said why"
-            )
+            raise ValueError(nothing_predicted(unknown, self.budget, spent, left, self.output))
         draw(made, self.sizes.judge, self.folder / FIGURE)
         document = {
             **about, "state": "planned", "predicted_at": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "spent": spent,
@@ -223,6 +219,26 @@ class Planner:
             "pilot_share": self.share, "level": LEVEL, "judged_by": self.sizes.judge, "data": self.sizes.fingerprint,
             "design": dataclasses.asdict(self.design),
         }  # fmt: skip
+
+
+def nothing_predicted(unknown: Mapping[str, str], budget: Budget, spent: float, left: float, output: Path) -> str:
+    """Why there is no plan, and what would help.
+
+    Args:
+        unknown: reasons, by arm.
+        spent: by pilots and what they are made of.
+        left: for the run; less than nothing where a busy machine took longer than was measured.
+    """
+    if left <= 0:
+        return (
+            f"--budget: {budget.text} given, of which the pilots took {budget.words(spent)}, and nothing is left for a "
+            f"run; a larger one finds the pilots in {output}, and what they cost is not paid again"
+        )
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in unknown.items())
+    return (
+        f"no arm can be predicted from the finished runs in {output} ({reasons}); --pilot_share 0.2 makes some, and "
+        "those that failed have said why"
+    )
 
 
 def _described(one: Forecast) -> dict[str, Any]:

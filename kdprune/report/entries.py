@@ -8,13 +8,20 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from kdprune.artefact import read_record
+from kdprune.config import dotted
+from kdprune.messages import counted
 from kdprune.report.compare import differing
-from kdprune.report.runs import Run, find_runs, read_run
+from kdprune.report.runs import Run, check_folder, find_runs, read_run
 from kdprune.report.study import Planned, Study, is_sweep, read_sweep
+from kdprune.sweep.journal import FILE as JOURNAL
 from kdprune.sweep.study import is_seed, value_words
+from kdprune.sweep.tuning import at_an_end
 
 log = logging.getLogger("kdprune")
 
+CONTENTS = "contents"  # the coordinate that tells runs of equal settings apart
+PILOT = "pilot"  # the coordinate of the runs of a plan
 STUDY = "study"  # the coordinate that tells several sweeps of one report apart
 ABOUT_TEACHER = ("teacher.", "distill.")
 
@@ -48,6 +55,7 @@ class Entry:
         state: finished, running, unfinished, waiting, failed, lost.
         run: its directory, where there is one.
         tuned: settings that were chosen for it, in words.
+        ends: of these, the ones that are the smallest or largest of the tried ones, which is said by this word.
         trials: the runs that chose them.
         caching: seconds of filling its cached targets ahead of it, which no summary has.
     """
@@ -60,6 +68,7 @@ class Entry:
     tuned: Words = field(default_factory=dict)
     trials: tuple[Trial, ...] = ()
     caching: float = 0.0
+    ends: Words = field(default_factory=dict)
 
     @property
     def values(self) -> dict[str, Any]:
@@ -106,14 +115,13 @@ def gather(sources: Sequence[Path]) -> Gathered:
         sources: folders of sweeps (`<output>/sweeps/NAME`), run directories, folders of them.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError, NotADirectoryError: no such folder.
         ValueError: no run at all; a damaged study.json.
     """
     for source in sources:
-        if not source.is_dir():
-            raise FileNotFoundError(f"no such folder: {source}")
+        check_folder(source)
     studies = [read_sweep(source) for source in sources if is_sweep(source)]
-    entries = [entry for study in studies for entry in _of_study(study, len(studies) > 1)]
+    entries = [entry for study, name in zip(studies, _names(studies), strict=True) for entry in _of_study(study, name)]
     notes: list[str] = []
     known = {entry.run.path.resolve() for entry in entries if entry.run is not None}
     folders = [source for source in sources if not is_sweep(source)]
@@ -123,9 +131,21 @@ def gather(sources: Sequence[Path]) -> Gathered:
         if left := len(loose) - len(students):
             notes.append(f"{left:,} teachers and proxies in the folders are no rows of their own.")
         loose = students
+    tried = choosing_runs(folders)
+    arms = [run for run in loose if run.path.resolve() not in tried]
+    if arms or entries:
+        if left := len(loose) - len(arms):
+            notes.append(
+                f"{counted(left, 'run')} that sweeps and plans made to choose by are no rows of their own, and in no "
+                "cost here; in the report of a sweep they are the cost of tuning."
+            )
+        loose = arms
     mixed = bool(entries)
     for runs in _by_data(loose):
-        entries += _loose(runs, mixed)
+        apart = told_apart(_loose(runs, mixed))
+        if several := sum(CONTENTS in entry.coordinates for entry in apart):
+            notes.append(f"{several:,} runs have settings of others and other contents, which tell their arms apart.")
+        entries += apart
     if not entries:
         raise ValueError(f"{', '.join(map(str, sources))}: no run there; allowed are folders of sweeps "
                          "(OUTPUT/sweeps/NAME), run directories and folders of them")  # fmt: skip
@@ -141,12 +161,47 @@ def gather(sources: Sequence[Path]) -> Gathered:
     return Gathered(entries, studies, notes, axis_of, warnings)
 
 
-def _of_study(study: Study, several: bool) -> Iterable[Entry]:
+def choosing_runs(folders: Iterable[Path]) -> set[Path]:
+    """Runs that sweeps and plans below the folders have made to choose by, and that are none of their results.
+
+    They are measured on a part of the training set, and have less data or steps than what was chosen.
+    """
+    chose: set[Path] = set()
+    results: set[Path] = set()
+    for journal in (file.absolute() for folder in folders for file in folder.rglob(JOURNAL)):
+        try:
+            study = read_sweep(journal.parent)
+        except (ValueError, OSError) as error:
+            log.warning("%s is left out: %s", journal.parent, error)
+            continue
+        tried = {id for run in study.runs for id in run.tried}
+        tried |= {run.id for run in study.runs if PILOT in run.coordinates}
+        wanted = {run.id for run in study.runs} - tried
+        for id, entry in study.journal.items():
+            if isinstance(entry.get("path"), str) and id in tried | wanted:
+                # Where the output is now, wherever it was: OUTPUT/sweeps/NAME/journal.jsonl.
+                path = journal.parent.parent.parent / Path(entry["path"]).name
+                (results if id in wanted else chose).add(path.resolve())
+    return chose - results
+
+
+def _names(studies: Sequence[Study]) -> list[str]:
+    """What tells several studies apart: their names, or where these are the same, their folders."""
+    if len(studies) < 2:
+        return [""] * len(studies)
+    names = [study.name for study in studies]
+    return names if len(set(names)) == len(names) else [str(study.folder) for study in studies]
+
+
+def _of_study(study: Study, name: str) -> Iterable[Entry]:
     """A row for each run that was planned, in the order of the study.
 
     One that stands at several coordinates, such as a run without a teacher at every α, has those that they share.
+
+    Args:
+        name: that tells the study apart from others.
     """
-    place = {STUDY: study.name} if several else {}
+    place = {STUDY: name} if name else {}
     for planned in _merged(study.runs):
         entry = study.journal.get(planned.id, {})
         state, error = study.state(planned)
@@ -159,7 +214,16 @@ def _of_study(study: Study, several: bool) -> Iterable[Entry]:
         tuned = {name: value_words(chosen[name]) for name in chosen} if isinstance(chosen, dict) else {}
         trials = tuple(_trial(study, id) for id in planned.tried)
         caching = caching_seconds(_fills(study, planned.needs), run.values if run is not None else {})
-        yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching)
+        yield Entry(coordinates, seeds, state, run, error, tuned, trials, caching, _ends(entry))
+
+
+def _ends(entry: Mapping[str, Any]) -> Words:
+    """See `at_an_end`; nothing of an entry that says not what was tried."""
+    chosen, curve = entry.get("tuned"), entry.get("curve")
+    rows = [row for row in curve if isinstance(row, dict)] if isinstance(curve, list) else []
+    if not isinstance(chosen, dict) or not rows or any(name not in row for row in rows for name in chosen):
+        return {}
+    return at_an_end(chosen, rows)
 
 
 def _merged(runs: Iterable[Planned]) -> Iterable[Planned]:
@@ -225,6 +289,47 @@ def _loose(runs: Sequence[Run], mixed: bool) -> list[Entry]:
         own = {name: value_words(run.values.get(name)) for name in seeds if has_teacher or name != "seeds.teacher"}
         found.append(Entry(place | coordinates, own, run.values["state"], run))
     return found
+
+
+def told_apart(entries: Sequence[Entry]) -> list[Entry]:
+    """The entries, of which no two finished runs of other contents are at one place.
+
+    Settings name files, teachers and data, which may have changed between two runs. Where they did, what differs in the
+    runs' keys is a coordinate of all runs of the arm.
+    """
+    places: dict[Any, list[Entry]] = {}
+    for entry in entries:
+        if entry.finished:
+            places.setdefault((_place(entry), *sorted(entry.seeds.items())), []).append(entry)
+    differ: dict[Any, dict[str, None]] = {}
+    for (place, *_), several in places.items():
+        keys = [_key(entry) for entry in several]
+        names = dict.fromkeys(name for key in keys for name in key)
+        found = [name for name in names if len({repr(key.get(name)) for key in keys}) > 1]
+        differ.setdefault(place, {}).update(dict.fromkeys(found))
+    told = []
+    for entry in entries:
+        names = differ.get(_place(entry), {})
+        key = _key(entry) if names else {}
+        contents = {CONTENTS: ", ".join(f"{name} {_short(key.get(name))}" for name in names)} if names else {}
+        told.append(replace(entry, coordinates={**entry.coordinates, **contents}))
+    return told
+
+
+def _place(entry: Entry) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(entry.coordinates.items()))
+
+
+def _key(entry: Entry) -> dict[str, Any]:
+    """What a run was made of, by dotted names."""
+    record = None if entry.run is None else read_record(entry.run.path)
+    return {} if record is None else dotted(record["key"])
+
+
+def _short(value: Any) -> str:
+    """A value for a table; of a hash its beginning."""
+    text = value_words(value)
+    return text[:8] if len(text) in (32, 64) and text.isalnum() else text
 
 
 def _in_order(value: Any) -> tuple[int, float, str]:

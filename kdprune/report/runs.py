@@ -51,12 +51,11 @@ def find_runs(folders: Iterable[Path], left_out: list[str] | None = None) -> lis
         left_out: is given the same messages.
 
     Raises:
-        FileNotFoundError: no such folder.
+        FileNotFoundError, NotADirectoryError: no such folder.
     """
     found: dict[Path, Run] = {}
     for folder in folders:
-        if not folder.is_dir():
-            raise FileNotFoundError(f"no such folder: {folder}")
+        check_folder(folder)
         for settings in sorted(folder.rglob("config.yaml")):
             path = settings.parent
             try:
@@ -67,6 +66,18 @@ def find_runs(folders: Iterable[Path], left_out: list[str] | None = None) -> lis
                 if left_out is not None:
                     left_out.append(f"{path} is left out: {error}")
     return list(found.values())
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder of runs.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: nothing is there, or a file.
+    """
+    if not folder.exists():
+        raise FileNotFoundError(f"no such folder: {folder}")
+    if not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; allowed are run directories, and folders of them")
 
 
 def read_run(path: Path) -> Run:

@@ -11,6 +11,7 @@ from kdprune.report.entries import ABOUT_TEACHER, Entry, Gathered, Words
 from kdprune.report.statistics import Difference, mean_and_sd, paired_difference
 
 KEEP = "subset.keep_fraction"
+TEACHERS_SEED = "seeds.teacher"
 ARM = "arm"  # the coordinate of named arms
 CLOSE = 0.02  # relative; a kept part that differs more from the setting was not chosen by it
 
@@ -43,8 +44,16 @@ class Arm:
 
     @property
     def top1(self) -> dict[Any, float]:
-        """Of finished runs by seed, in percent."""
-        return {tuple(sorted(e.seeds.items())): e.top1 for e in self.entries if e.top1 is not None}
+        """Of finished runs by the student's seeds, in percent; where one had teachers of several seeds, their mean.
+
+        Runs of one student's seed share all that it draws, so they are one repetition, whoever taught them.
+        """
+        groups: dict[Any, list[float]] = {}
+        for entry in self.entries:
+            if entry.top1 is not None:
+                own = (seed for seed in entry.seeds.items() if seed[0] != TEACHERS_SEED)
+                groups.setdefault(tuple(sorted(own)), []).append(entry.top1)
+        return {seeds: sum(several) / len(several) for seeds, several in groups.items()}
 
     @property
     def mean_and_sd(self) -> tuple[float | None, float | None]:
@@ -60,6 +69,11 @@ class Arm:
         """What was chosen for it; several values where its runs differ in it."""
         names = dict.fromkeys(name for entry in self.entries for name in entry.tuned)
         return {n: "/".join(dict.fromkeys(e.tuned[n] for e in self.entries if n in e.tuned)) for n in names}
+
+    @property
+    def ends(self) -> Words:
+        """Which of these are the smallest or largest of the tried ones; see `Entry`."""
+        return {name: which for entry in self.entries for name, which in entry.ends.items()}
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ class Section:
 
 
 def _by_common_seeds(*arms: Mapping[Any, float]) -> list[dict[Any, float]]:
-    """Results by the seeds that all arms have: of others, such as a teacher's where one arm has none, the mean.
+    """Results by the seeds that all arms have: of others, such as those of the data where one arm has none, the mean.
 
     Runs that share a partner are no pairs of their own: their differences are not independent.
 

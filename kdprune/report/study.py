@@ -44,8 +44,8 @@ class Study:
         axes: names that change together.
         nodes: what comes before its runs, by id: `kind` (training, observation, targets, or trial, a run that tries a
             choice), `what`, `needs`, and of cached targets how many `teachers`.
-        journal: of each id the latest entry; `seconds` are the most of all its entries, since what is found again takes
-            none.
+        journal: of each id the latest entry; `seconds` are those of all attempts, of which the finished one is counted
+            once, since what is found again takes none.
         running: whether a process leads it now.
         complete_record: whether it says which runs share what; sweeps of an early version did not.
     """
@@ -129,12 +129,16 @@ def is_led(folder: Path) -> bool:
 
 def _journal(folder: Path) -> dict[str, dict[str, Any]]:
     journal = Journal(folder)
-    most: dict[str, float] = {}
+    finished: dict[str, float] = {}
+    others: dict[str, float] = {}  # of attempts that failed or were stopped
     for entry in journal.entries():
-        seconds = entry.get("seconds")
+        id, seconds = entry["id"], entry.get("seconds")
         if isinstance(seconds, int | float) and entry.get("state") == "finished":
-            most[entry["id"]] = max(float(seconds), most.get(entry["id"], 0.0))
-    return {id: {**entry, "seconds": most.get(id, entry.get("seconds"))} for id, entry in journal.last().items()}
+            finished[id] = max(float(seconds), finished.get(id, 0.0))
+        elif isinstance(seconds, int | float):
+            others[id] = others.get(id, 0.0) + float(seconds)
+    every = {id: finished.get(id, 0.0) + others.get(id, 0.0) for id in finished | others}
+    return {id: {**entry, "seconds": every.get(id)} for id, entry in journal.last().items()}
 
 
 def _from_journal(folder: Path, journal: Mapping[str, Mapping[str, Any]]) -> Study:

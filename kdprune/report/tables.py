@@ -63,12 +63,18 @@ def arm_table(section: Section, bill: Bill) -> list[list[str]]:
     lines = [head]
     for index, arm in enumerate(section.arms):
         place = [arm.coordinates.get(name, "-") for name in section.names]
-        chosen = [arm.tuned.get(name, "-") for name in tuned]
+        chosen = [_chosen(arm, name) for name in tuned]
         seconds = bill.seconds[index]
         cost = "-" if seconds is None else duration_words(seconds)
         difference = difference_words(section, index)
         lines.append([*place, *chosen, mean_words(*arm.mean_and_sd), count_words(arm), difference, cost])
     return lines
+
+
+def _chosen(arm: Arm, name: str) -> str:
+    """A tuned value, marked where better ones may lie beyond what was tried."""
+    mark = {"smallest": " ↓", "largest": " ↑"}.get(arm.ends.get(name, ""), "")
+    return arm.tuned.get(name, "-") + mark
 
 
 def markdown(sections: Sequence[Section], bills: Sequence[Bill], warnings: Sequence[str], notes: Sequence[str]) -> str:
@@ -100,8 +106,8 @@ def separated_words(sections: Sequence[Section]) -> str:
 def reading_words(section: Section) -> str:
     """What the columns of the table mean, for this section."""
     words = [
-        "Top-1 is of the last epoch on held-out data, mean ± standard deviation over n seeds; bold: the best mean at "
-        "each keep fraction."
+        "Top-1 is of the last epoch on held-out data, mean ± standard deviation over n seeds of the student; bold: the "
+        "best mean at each keep fraction."
     ]
     if section.baselines:
         names = list(dict.fromkeys(section.series[section.arms[base].series] for base in section.baselines.values()))
@@ -111,6 +117,8 @@ def reading_words(section: Section) -> str:
             f"seed, with Student's {LEVEL:.0%} interval, not corrected for the number of arms; of one pair there is "
             "no interval."
         )
+    if any(arm.ends for arm in section.arms):
+        words.append("↓ and ↑: the smallest or largest value that was tried; a wider range may hold a better one.")
     words.append("Alone: seconds of computing that one run of the arm takes from nothing, its teachers, recording, "
                  "cached targets and tuning included; evaluation is not in it.")  # fmt: skip
     return " ".join(words)
@@ -132,9 +140,12 @@ def mean_words(mean: float | None, sd: float | None) -> str:
 
 
 def count_words(arm: Arm) -> str:
-    """How many runs have a result, and how many have none yet."""
-    missing = len(arm.entries) - len(arm.top1)
-    return f"{len(arm.top1)}" + (f" ({missing} missing)" if missing else "")
+    """How many seeds of the student have a result; of how many runs, if these are more; how many runs have none."""
+    there = sum(entry.top1 is not None for entry in arm.entries)
+    missing = len(arm.entries) - there
+    notes = [f"{there} runs"] if there > len(arm.top1) else []
+    notes += [f"{missing} missing"] if missing else []
+    return f"{len(arm.top1)}" + (f" ({', '.join(notes)})" if notes else "")
 
 
 def difference_words(section: Section, index: int) -> str:

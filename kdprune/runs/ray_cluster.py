@@ -102,8 +102,8 @@ def connect(address: str, cpus: int | None = None) -> bool:
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING, **own)
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise ValueError(
-            f"ray_address: no Ray cluster at {address!r} ({error}): start one by `ray start --head`, name "
-            "another, or take 'local'"
+            f"--ray_address: no Ray cluster at {address!r} ({error}): start one by `ray start --head`, name "
+            "another, or take local"
         ) from None
     return True
 
@@ -121,7 +121,7 @@ def check_listening(address: str) -> None:
         except TimeoutError:
             raise ConnectionError(f"it does not answer in {REACHED:g} seconds") from None
         except (OSError, OverflowError) as error:
-            raise ConnectionError(error) from None
+            raise ConnectionError(getattr(error, "strerror", None) or error) from None
 
 
 def _result(reference: Any) -> Any:

@@ -15,7 +15,7 @@ from kdprune.sweep.journal import Journal
 from kdprune.sweep.plan import Plan
 from kdprune.sweep.seal import Fingerprints, prints_of, seal_of
 from kdprune.sweep.study import Settings, value_words, words
-from kdprune.sweep.task import Event, Task
+from kdprune.sweep.task import Event, Task, mark_attempt
 from kdprune.sweep.tuning import Choice, choose, chosen
 from kdprune.training.interrupt import Interrupted, StopRequest
 
@@ -169,7 +169,7 @@ class Sweep:
                 continue
             work = node.need or self._config(node.id)
             if work is None:
-                self._end(node.id, "failed", {"error": "no run that chooses its settings has a val_top1"})
+                self._end(node.id, "failed", {"error": self._why_no_choice(node.id)})
                 ended = True
             elif isinstance(work, Config) and self._is_unchanged(node.id, work):
                 ended = True
@@ -181,6 +181,8 @@ class Sweep:
     def _start(self, task: Task, launcher: Launcher) -> None:
         status = self.status[task.id]
         status.state, status.attempt, status.begun = "running", status.attempt + 1, time.monotonic()
+        if task.id not in launcher.remembered:  # else it goes on, and so does its log
+            mark_attempt(task.log)
         launcher.start(task)
         self.tell(status)
 
@@ -215,17 +217,33 @@ class Sweep:
             self.choices[id] = choice
         return choice
 
+    def _why_no_choice(self, id: str) -> str:
+        """Why nothing could be chosen for the arm of a final run."""
+        tried = [self.status[run.id] for trial in self.plan.arm_of[id].trials for run in trial.runs]
+        failed = [status for status in tried if status.state != "finished"]
+        tuned = ", ".join(self.plan.study.tuned)
+        if not failed:
+            return (
+                f"tune: {tuned} cannot be chosen, since this data has no held-out part but the one that "
+                "--data.val_fraction sets aside: what chose by it would be measured by it, too"
+            )
+        first = failed[0]
+        error = str(first.details.get("error", first.state)).partition(". ")[0]  # all of it is said of that run
+        return (
+            f"tune: {tuned} cannot be chosen, since no value was tried to its end: {len(failed)} of {len(tried)} runs "
+            f"failed, as {first.node.what} ({error}); its log is {self.log(first.node.id)}"
+        )
+
     def _hear(self, event: Event, stopping: bool) -> None:
         status = self.status[event.id]
         if event.state == "running":
             status.details |= event.details
         elif event.state == "finished":
             self._end(event.id, "finished", event.details)
-        elif stopping:
-            status.state = "waiting"  # the same command goes on with it
-        elif status.attempt <= self.retry:
+        elif stopping or status.attempt <= self.retry:
             status.seconds = time.monotonic() - status.begun
-            self._write(status, "failed", event.details)
+            # Of one that is stopped, only the seconds matter: the same command goes on with it.
+            self._write(status, "stopped" if stopping else "failed", {} if stopping else event.details)
             status.state = "waiting"
         else:
             self._end(event.id, "failed", event.details)

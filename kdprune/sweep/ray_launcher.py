@@ -8,6 +8,7 @@ that is imported, or is given back to the cluster. All nodes need this package, 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import sys
 import time
@@ -24,6 +25,8 @@ from kdprune.sweep.node import look
 from kdprune.sweep.ray_room import Asked, asked, room
 from kdprune.sweep.share import Share
 from kdprune.sweep.task import Event, Task, end_of
+
+log = logging.getLogger("kdprune")
 
 ANSWERED = 300.0  # seconds for a node to start a process; a busy one takes its time
 LOOK_EVERY = 1.0  # seconds that a place waits for something to happen
@@ -81,6 +84,8 @@ class RayLauncher:
         self._head = ray.get_runtime_context().gcs_address
         nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
         self.asked = asked(nodes, *self._numbers)
+        if self._numbers[-1] is not None and not self.asked.gpus:
+            log.warning("--runs_per_gpu has no effect: runs have no GPU here")
         self.at_once = self._jobs or room(nodes, self.asked)
         self._place = ray.remote(num_cpus=self.asked.cpus, num_gpus=self.asked.gpus, max_restarts=0)(_Place)
         return self

@@ -39,11 +39,11 @@ def read_study(name: str, base: Config, sections: Mapping[str, Any]) -> Study:
         raise ValueError("grid: no axis given; allowed are settings with their values, as in {seed: [0, 1, 2]}")
     _check_once(axes, tuned)
     axes = [[_typed(point, base) for point in axis] for axis in axes]
-    tuned = {name: [_value(name, value, base, "tune") for value in values] for name, values in tuned.items()}
+    tuned = {setting: [_value(setting, value, base, "tune") for value in values] for setting, values in tuned.items()}
     for axis in axes:
         _check_different([point.coordinates for point in axis], axis[0].section)
-    for name, values in tuned.items():
-        _check_different([{name: value} for value in values], "tune")
+    for setting, values in tuned.items():
+        _check_different([{setting: value} for value in values], "tune")
     return Study(name, base, axes, _excluded(sections.get("exclude"), axes, base), tuned)
 
 

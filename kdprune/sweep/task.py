@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import sys
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from kdprune.pipeline.train import run
 from kdprune.training.interrupt import Interrupted
 
 END_OF_LOG = 20  # lines that are kept with a failure
+ATTEMPT = "----- attempt"  # how the line between two attempts in a log begins
 
 State = Literal["running", "finished", "failed"]
 
@@ -79,11 +81,23 @@ def with_workers(task: Task, count: int) -> Task:
 
 
 def end_of(log: Path) -> str:
-    """The last lines of a log."""
+    """The last lines of a log, of the last attempt."""
     with contextlib.suppress(OSError), open(log, "rb") as file:
         file.seek(max(0, os.fstat(file.fileno()).st_size - 10_000))
-        return "\n".join(file.read().decode(errors="replace").splitlines()[-END_OF_LOG:])
+        lines = file.read().decode(errors="replace").splitlines()[-END_OF_LOG:]
+        begun = max((number for number, line in enumerate(lines, 1) if line.startswith(ATTEMPT)), default=0)
+        return "\n".join(lines[begun:])
     return ""
+
+
+def mark_attempt(log: Path) -> None:
+    """Part what a task is going to say from what its log holds of earlier attempts, if any."""
+    with contextlib.suppress(FileNotFoundError), open(log, "rb+") as file:
+        text = file.read()
+        if text:
+            number = 2 + sum(line.startswith(ATTEMPT.encode()) for line in text.splitlines())
+            torn = "" if text.endswith(b"\n") else "\n"
+            file.write(f"{torn}{ATTEMPT} {number}, {time.strftime('%Y-%m-%d %H:%M:%S %z')} -----\n".encode())
 
 
 def _described(error: Exception) -> list[str]:

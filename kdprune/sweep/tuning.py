@@ -109,17 +109,18 @@ def choose(trials: Sequence[Trial], summaries: Mapping[str, Mapping[str, Any] | 
     return Choice(trials[best].values, curve)
 
 
-def at_an_end(study: Study, choice: Choice) -> list[str]:
-    """Warnings of values that are the first or last of those that were tried: better ones may lie beyond."""
-    found = []
-    for name, value in choice.values.items():
-        values = study.tuned[name]
-        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
-        if numbers and len(values) > 1 and value in (min(values), max(values)):
-            which = "smallest" if value == min(values) else "largest"
-            found.append(
-                f"{name} {value_words(value)} is the {which} of those tried; a wider range may hold a better one"
-            )
+def at_an_end(values: Settings, curve: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Of chosen values those that are the `smallest` or `largest` of the tried ones: better ones may lie beyond.
+
+    Args:
+        curve: see `Choice`.
+    """
+    found = {}
+    for name, value in values.items():
+        tried = [row[name] for row in curve]
+        numbers = all(isinstance(one, int | float) and not isinstance(one, bool) for one in tried)
+        if numbers and len(set(tried)) > 1 and value in (min(tried), max(tried)):
+            found[name] = "smallest" if value == min(tried) else "largest"
     return found
 
 
