@@ -101,7 +101,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--students", type=int, default=5, help="simulated for each point")
     parser.add_argument("--fraction", type=float, default=0.3)
     given = parser.parse_args(words)
-    dense, sparse = np.geomspace(0.7, 30, 16), np.geomspace(1, 16, 5)
+    dense, sparse = np.geomspace(0.7, 30, 30), np.geomspace(1, 16, 5)
     figure = new_figure(10, 4)
     left, right = figure.subplots(1, 2)
     for keep, color in COLORS.items():
@@ -122,7 +122,7 @@ def main(words: Sequence[str] | None = None) -> None:
     right.axhline(1, color=INK, linewidth=0.8, linestyle=(0, (4, 3)))
     style(right, "samples before pruning, for each dimension", "error of hard / error of easy (theory)")
     right.legend(frameon=False, fontsize=8, labelcolor=INK, title="kept", title_fontsize=8)
-    for axes, ticks in ((left, [1, 3, 10, 30]), (right, [0.1, 0.3, 1, 3])):
+    for axes, ticks in ((left, [1, 3, 10, 30]), (right, [0.5, 1, 2, 3])):
         axes.set(xscale="log", yscale="log")
         axes.set_xticks(places := [1, 3, 10, 30], [f"{place:g}" for place in places])
         axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])

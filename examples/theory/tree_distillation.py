@@ -63,8 +63,7 @@ def planted(tree: Tree, bits: int, random: np.random.Generator) -> Network:
     first_DH, bias_H = random.standard_normal((bits, 2 * len(ands))), random.standard_normal(2 * len(ands))
     for unit, clause in enumerate(ands):
         first_DH[:, unit], bias_H[unit] = 0, 1 - len(clause) + sum(1 - value for _, value in clause)
-        for bit, value in clause:
-            first_DH[bit, unit] = 2 * value - 1  # x, or 1 − x with the bias
+        first_DH[[bit for bit, _ in clause], unit] = [2 * value - 1 for _, value in clause]  # x, or 1 − x with the bias
     rotation_HH, _ = np.linalg.qr(random.standard_normal((len(bias_H), len(bias_H))))
     counts_H = np.array([*(c == 1 for c in ands.values()), *[0] * len(ands)], dtype=float)
 
@@ -112,8 +111,7 @@ def distil(network: Network, bits: int, depth: int, queries: int, seed: int = 0)
 
 def recovered(bits: int, depth: int, queries: int, seed: int) -> tuple[bool, int]:
     """Whether a planted tree comes back, as a function of all inputs or of 4,096 of them; and the probes."""
-    random = np.random.default_rng(seed)
-    tree = random_tree(bits, depth, random)
+    tree = random_tree(bits, depth, random := np.random.default_rng(seed))
     found, probes = distil(planted(tree, bits, random), bits, depth, queries, seed)
     inputs = np.arange(2**bits)[:, None] >> np.arange(bits) & 1 if bits <= 12 else random.integers(0, 2, (4096, bits))
     return found is not None and bool((predict(found, inputs) == predict(tree, inputs)).all()), probes
@@ -134,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> None:
               f"{np.mean(probes):.0f} probes, {everything:,} ANDs in all")  # fmt: skip
         left.plot(bits, everything, "s", color="#c8443a", label="all ANDs" if bits == 6 else None)
         left.plot([bits] * len(probes), probes, "o", color="#2a78d6", label="linear probes" if bits == 6 else None)
-    queries = [round(weights * times) for times in (1.02, 1.1, 1.25, 1.5, 2, 3, 5)]
+    queries = [round(weights * times) + 1 for times in (1.02, 1.1, 1.25, 1.5, 2, 3, 5)]
     for bits, color in ((8, "#8ab4e4"), (16, "#123a6b")):
         exact = [[recovered(bits, given.depth, count, seed)[0] for seed in range(given.trees)] for count in queries]
         right.plot(queries, 100 * np.mean(exact, axis=1), "o-", color=color, label=f"{bits} bits", clip_on=False)

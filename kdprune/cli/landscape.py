@@ -31,13 +31,12 @@ def analyse_line(options: Any) -> None:
     folder = Path(options.output or read_end(options.one).run / "analysis")
     stem = f"line_{file_name(names[0])}_{file_name(names[1])}"
     summary: Row = {"barrier": line.barrier, "error": line.error, "highest": line.highest, "samples": line.samples}
-    said = f"{names[0]} (α = 0) to {names[1]} (α = 1), {line.samples:,} held-out samples, {statistics}"
     _show(
         options.json,
-        (said, rows),
+        (f"from {names[0]} (α = 0) to {names[1]} (α = 1)", rows),
         {"runs": [options.one, options.other], "statistics": statistics, **summary, "line": rows},
-        f"barrier {_percent(line.barrier)}: largest error {_percent(line.highest)} less the mean of the ends, "
-        f"{_percent(line.error)}",
+        f"{line.samples:,} held-out samples, {statistics}; barrier {_percent(line.barrier)}: largest error "
+        f"{_percent(line.highest)} less the mean of the ends, {_percent(line.error)}",
         lambda: [
             save_rows(folder / f"{stem}.csv", rows),
             plots.draw_line(line.alphas_A.tolist(), line.errors_A.tolist(), names, folder / f"{stem}.png"),
@@ -51,13 +50,14 @@ def analyse_instability(options: Any) -> None:
     rows, statistics = instabilities(run, options.spawn, options.points, options.statistics, options.output)
     folder = Path(options.output or run / "analysis")
     stable = next((row["step"] for i, row in enumerate(rows) if all(r["barrier"] < STABLE for r in rows[i:])), None)
+    ending = f"the last barrier is not below {_percent(STABLE)}"
+    if stable is not None:
+        ending = f"barriers stay below {_percent(STABLE)} from step {stable:,} on"
     _show(
         options.json,
-        (f"instability of {run.name}, {statistics}", rows),
+        (f"instability of {run.name}", rows),
         {"run": options.run, "statistics": statistics, "stable_from": stable, "rows": rows},
-        f"barriers stay below {_percent(STABLE)} from step {stable:,} on"
-        if stable is not None
-        else f"the last barrier is not below {_percent(STABLE)}",
+        f"{statistics}; {ending}",
         lambda: [
             save_rows(folder / "instability.csv", rows),
             plots.draw_barrier(rows, "step", "step at which the children part", STABLE, folder / "instability.png"),
@@ -76,10 +76,10 @@ def analyse_prunable(options: Any) -> None:
     shown = [{**row, "run": Path(row["run"]).name} for row in rows]
     _show(
         options.json,
-        (f"weights of {run.name} that can be pruned at once, {statistics}", shown),
+        (f"weights of {run.name} that can be pruned at once", shown),
         {"run": options.run, "statistics": statistics, "tolerance": options.tolerance, "without_barrier": low,
          "with_barrier": high, "rows": rows},
-        f"without a barrier: up to {low:.4g} of the weights; with one: from {high:.4g} on",
+        f"{statistics}; without a barrier: up to {low:.4g} of the weights; with one: from {high:.4g} on",
         lambda: [
             save_rows(folder / "prunable.csv", rows),
             plots.draw_barrier(rows, "fraction", "pruned at once, of the weights that are left", options.tolerance,
