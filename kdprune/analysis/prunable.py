@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from kdprune.analysis.children import FIRST, begun_at, going_on, step_of
 from kdprune.analysis.connectivity import in_words, kept_ids, read_end, session_of
@@ -113,7 +113,7 @@ def _how_pruned(run: Path, config: Config, parent: BuiltModel) -> tuple[StudentC
     if mask is None:
         return config.student, 1.0
     exclude = mask.made.get("exclude") or []
-    scope = mask.made.get("scope") or "global"
+    scope: Literal["global", "layer"] = "layer" if mask.made.get("scope") == "layer" else "global"
     if set(prunable(parent.model, exclude).names) != set(mask.kept):
         raise ValueError(f"{run / JSON} does not say which tensors were left whole")
     return replace(config.student, prune_exclude=exclude, prune_scope=scope), mask.density
