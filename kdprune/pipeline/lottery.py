@@ -119,7 +119,7 @@ def _check(config: Config) -> None:
         ValueError: naming the option.
     """
     student, default = config.student, StudentConfig()
-    for name in ("sparsity", "pruner", "prune_at", "mask", "mask_check", "rewind_to"):
+    for name in ("pattern", "sparsity", "pruner", "prune_at", "mask", "mask_check", "rewind_to"):
         if (given := getattr(student, name)) != getattr(default, name):
             raise ValueError(f"--student.{name}: {given} given, which the levels of a lottery say themselves")
     if config.baseline:
