@@ -48,6 +48,7 @@ from kdprune.teachers.teacher import make_teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import make_budget
+from kdprune.training.sparse import Kept, Sparse
 from kdprune.training.step import Distillation
 from kdprune.training.task import Task
 from kdprune.training.trainer import Trainer
@@ -92,7 +93,7 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
         "trainer": _trainer(accelerator, options, frozen=False),
         "trainer_frozen": _trainer(accelerator, options, frozen=True),
     }
-    seconds = _interleaved(sides, options.rounds, options.steps, accelerator.device)
+    seconds = interleaved(sides, options.rounds, options.steps, accelerator.device)
     bare = seconds["bare"]
     return {
         "ratio": round(statistics.median(b / t for b, t in zip(bare, seconds["trainer"], strict=True)), 3),
@@ -105,7 +106,7 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
     }
 
 
-def _interleaved(
+def interleaved(
     sides: dict[str, Callable[[], None]], rounds: int, steps: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds of `steps` steps, in turns, so that what else the machine does falls on all sides alike."""
@@ -153,7 +154,7 @@ def _bare(accelerator: Accelerator, options: argparse.Namespace) -> Callable[[],
 def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool) -> Callable[[], None]:
     config = step_config(options.batch)
     split, subset = random_split(options.image_size, accelerator.device)
-    student, teacher = (_built(name, options) for name in _names(options))
+    student, teacher = (built(name, options) for name in _names(options))
     reader = reader_of(split, subset, accelerator.device)
     images = split.images
     assert images is not None
@@ -191,8 +192,13 @@ def reader_of(split: Split, subset: Subset, device: torch.device) -> Reader:
 def steps_of(
     student: BuiltModel, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
     accelerator: Accelerator, views: int | None = None, observers: Sequence[Observer] = (),
+    kept: Kept | None = None,
 ) -> Callable[[], None]:  # fmt: skip
-    """One step of the trainer a call."""
+    """One step of the trainer a call.
+
+    Args:
+        kept: weights of a sparse student.
+    """
     inputs = place(student, accelerator.device)
     if distillation is not None:
         distillation.loss.to(accelerator.device)
@@ -209,6 +215,7 @@ def steps_of(
         distillation=distillation,
         views=views,
         observers=observers,
+        sparse=None if kept is None else Sparse(student.model, kept),
     )
     steps = Trainer(task, accelerator).steps()
 
@@ -233,13 +240,13 @@ def _names(options: argparse.Namespace) -> tuple[str, str]:
     return options.student, options.teacher
 
 
-def _built(name: str, options: argparse.Namespace) -> Any:
+def built(name: str, options: argparse.Namespace) -> Any:
     torch.manual_seed(0)
     return build_student(name, CLASSES, channels=3, image_size=options.image_size, mean=MEAN, std=STD)
 
 
 def _model(name: str, options: argparse.Namespace) -> torch.nn.Module:
-    return _built(name, options).model
+    return built(name, options).model
 
 
 if __name__ == "__main__":
