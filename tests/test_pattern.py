@@ -86,6 +86,16 @@ def test_a_student_is_trained_under_the_pattern(tmp_path, at):
     assert "sp0.5-2of4-magnitude" in run.name
 
 
+def test_a_pattern_that_is_handed_over_is_inverted_and_is_none_when_it_is_shuffled(tmp_path):
+    _, run = train(tmp_path, SHORT)
+    handed = {**SHORT, "student.pattern": None, "student.mask": str(run)}
+    found = {}
+    for check in ("invert", "shuffle"):
+        found[check] = load_mask(train(tmp_path, {**handed, "student.mask_check": check})[1])
+    assert all((grouped(kept).sum(1) == 2).all() for kept in found["invert"].kept.values())
+    assert [mask.made.get("pattern") for mask in found.values()] == ["2:4", None]
+
+
 def test_layers_that_hold_no_pattern_are_refused_by_name_or_left_whole(tmp_path):
     convolutional = {**SHORT, "student.model": "cifar_resnet8"}
     with pytest.raises(ValueError, match=r"--student\.pattern: 2:4 .*conv1\.weight.*--student\.prune_exclude unfit"):

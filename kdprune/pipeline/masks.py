@@ -241,7 +241,11 @@ def _checked(mask: Mask, config: Config) -> Mask:
         kept = shuffled(kept, key(config.seed_of("weights"), "shuffle"))
     elif check == "invert" and config.student.mask is not None:
         kept = inverted(kept)
-    return mask if check is None else replace(mask, kept=kept, made={**mask.made, "check": check})
+    if check is None:
+        return mask
+    broken = ("pattern",) if check == "shuffle" else ()
+    made = {name: value for name, value in mask.made.items() if name not in broken}
+    return replace(mask, kept=kept, made={**made, "check": check})
 
 
 def _refuse_empty(mask: Mask, config: Config) -> None:
