@@ -28,8 +28,20 @@ for options in "--train.precision fp16" "--train.compile true"; do
     python3 train.py --config configs/digits_random50.yaml --output "$work/runs" --baseline false $options
 done
 
-echo "== speed, as ratios against a bare loop; the frozen teacher against autocast; cached against online targets"
+echo "== two runs share the GPU"
+python3 -m kdprune sweep --config configs/digits_random50.yaml --baseline false --train.steps 60 --teacher.train.steps 60 \
+    --grid.seed 0,1 --runs_per_gpu 2 --output "$work/runs" --name shared
+
+echo "== speed, as ratios against a bare loop: small images, large ones, small steps"
 python3 benchmarks/step.py | tee -a "$out"
+python3 benchmarks/step.py --student resnet50 --teacher resnet101 --image_size 224 --batch 256 --precisions bf16 --rounds 4 --steps 10 | tee -a "$out"
+python3 benchmarks/step.py --student mlp_64 --teacher mlp_64 --batch 32 --precisions no --rounds 5 --steps 500 | tee -a "$out"
+
+echo "== beside timm, as it is and compiled"
+python3 benchmarks/peers.py --rounds 3 | tee -a "$out"
+python3 benchmarks/peers.py --rounds 3 --compile --pairs cifar_resnet20:cifar_resnet56 | tee -a "$out"
+
+echo "== the frozen teacher against autocast; cached against online targets; scoring; geometry"
 python3 benchmarks/frozen_teacher.py --models cifar_resnet56 resnet50 --image_size 32 224 --batch 1024 256 --compile | tee -a "$out"
 python3 benchmarks/targets.py | tee -a "$out"
 python3 benchmarks/scoring.py | tee -a "$out"

@@ -16,7 +16,7 @@ import statistics
 import tempfile
 
 import torch
-from step import built, interleaved, random_split, reader_of, step_config, steps_of
+from step import _built, _interleaved, random_split, reader_of, step_config, steps_of
 
 from kdprune.models.prunable import prunable
 from kdprune.runs.accelerator import device_name, make_accelerator
@@ -28,12 +28,12 @@ def main() -> None:
     split, subset = random_split(options.image_size, accelerator.device)
     sides = {}
     for name in ("dense", "sparse"):
-        student = built(options.student, options)
+        student = _built(options.student, options)
         reader = reader_of(split, subset, accelerator.device)
         kept = kept_of(student.model, options.density) if name == "sparse" else None
         config = step_config(options.batch)
         sides[name] = steps_of(student, reader, subset, config, None, accelerator, kept=kept)
-    seconds = interleaved(sides, options.rounds, options.steps, accelerator.device)
+    seconds = _interleaved(sides, options.rounds, options.steps, accelerator.device)
     ratios = [dense / sparse for dense, sparse in zip(seconds["dense"], seconds["sparse"], strict=True)]
     print(json.dumps({
         "benchmark": "masks", "hardware": device_name(accelerator.device), "threads": torch.get_num_threads(),

@@ -8,6 +8,12 @@ trainer gathers, augments and normalises its batch, measures, schedules, looks f
     ratio             bare seconds / trainer seconds, teacher as it is on both sides (to reach: 0.95)
     ratio_frozen      the same with the trainer's frozen teacher
     bf16_over_fp32    trainer's speed in bf16 / in float32
+
+On a GPU also:
+
+    ratio_free        seconds with deterministic convolutions / with those that cuDNN finds fastest (1.03 and more would
+                      be a price to choose by); both with the frozen teacher
+    peak_gib          most memory, of all sides together
 """
 
 from __future__ import annotations
@@ -93,8 +99,16 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
         "trainer": _trainer(accelerator, options, frozen=False),
         "trainer_frozen": _trainer(accelerator, options, frozen=True),
     }
-    seconds = interleaved(sides, options.rounds, options.steps, accelerator.device)
+    on_gpu = accelerator.device.type == "cuda"
+    if on_gpu:
+        sides["trainer_free"] = _free(sides["trainer_frozen"])
+    seconds = _interleaved(sides, options.rounds, options.steps, accelerator.device)
     bare = seconds["bare"]
+    of_gpu: dict[str, Any] = {}
+    if on_gpu:
+        pairs = zip(seconds["trainer_frozen"], seconds["trainer_free"], strict=True)
+        of_gpu["ratio_free"] = round(statistics.median(frozen / free for frozen, free in pairs), 3)
+        of_gpu["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
     return {
         "ratio": round(statistics.median(b / t for b, t in zip(bare, seconds["trainer"], strict=True)), 3),
         "ratio_frozen": round(
@@ -103,10 +117,26 @@ def _compare(accelerator: Accelerator, options: argparse.Namespace) -> dict[str,
         "images_per_second": {
             name: round(options.batch * options.steps / statistics.median(times)) for name, times in seconds.items()
         },
+        **of_gpu,
     }
 
 
-def interleaved(
+def _free(step: Callable[[], None]) -> Callable[[], None]:
+    """The same step with whatever convolutions cuDNN finds fastest."""
+    flags = torch.backends.cudnn
+
+    def run() -> None:
+        before = flags.deterministic, flags.benchmark
+        flags.deterministic, flags.benchmark = False, True
+        try:
+            step()
+        finally:
+            flags.deterministic, flags.benchmark = before
+
+    return run
+
+
+def _interleaved(
     sides: dict[str, Callable[[], None]], rounds: int, steps: int, device: torch.device
 ) -> dict[str, list[float]]:
     """Seconds of `steps` steps, in turns, so that what else the machine does falls on all sides alike."""
@@ -154,7 +184,7 @@ def _bare(accelerator: Accelerator, options: argparse.Namespace) -> Callable[[],
 def _trainer(accelerator: Accelerator, options: argparse.Namespace, frozen: bool) -> Callable[[], None]:
     config = step_config(options.batch)
     split, subset = random_split(options.image_size, accelerator.device)
-    student, teacher = (built(name, options) for name in _names(options))
+    student, teacher = (_built(name, options) for name in _names(options))
     reader = reader_of(split, subset, accelerator.device)
     images = split.images
     assert images is not None
@@ -240,13 +270,13 @@ def _names(options: argparse.Namespace) -> tuple[str, str]:
     return options.student, options.teacher
 
 
-def built(name: str, options: argparse.Namespace) -> Any:
+def _built(name: str, options: argparse.Namespace) -> Any:
     torch.manual_seed(0)
     return build_student(name, CLASSES, channels=3, image_size=options.image_size, mean=MEAN, std=STD)
 
 
 def _model(name: str, options: argparse.Namespace) -> torch.nn.Module:
-    return built(name, options).model
+    return _built(name, options).model
 
 
 if __name__ == "__main__":

@@ -173,8 +173,8 @@ def _interleaved(
 class Bench:
     """Random images, a student and a teacher with random weights."""
 
-    def __init__(self, pair: Pair, accelerator: Accelerator) -> None:
-        self.pair, self.accelerator = pair, accelerator
+    def __init__(self, pair: Pair, accelerator: Accelerator, views: str = "crop+flip", compiled: bool = False) -> None:
+        self.pair, self.accelerator, self.compiled = pair, accelerator, compiled
         side, device = pair.image_size, accelerator.device
         rng = np.random.default_rng(0)
         count = 10_000 if side <= 64 else 2_000
@@ -184,11 +184,11 @@ class Bench:
         images = torch.from_numpy(pixels).to(device)
         split = Split(source, 3, images, no_ids())
         self.subset = select(Samples(source.labels, "0" * 64), 0.5)
-        settings = ViewSettings(parse_recipe("crop+flip"), side, 0, (127, 127, 127), True)
+        settings = ViewSettings(parse_recipe(views), side, 0, (127, 127, 127), True)
         self.reader = Reader(split, settings, self.subset.ids, CLASSES, Place(device))
         dtype = DTYPES[accelerator.mixed_precision]
         self.teacher: Teacher = make_teacher(
-            self.built(pair.teacher), "random", images[:64], device, dtype, True, False
+            self.built(pair.teacher), "random", images[:64], device, dtype, True, compiled
         )
 
     def built(self, name: str) -> Any:
@@ -203,6 +203,7 @@ class Bench:
         """One training step a call."""
         config = Config()
         config.train.batch_size, config.train.lr, config.train.steps = self.pair.batch, 0.01, 10**6
+        config.train.compile = self.compiled
         distillation = None
         if targets is not None:
             distillation = Distillation(build_loss("kd", TEMPERATURE), targets, lambda _: 0.9)

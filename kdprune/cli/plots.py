@@ -84,7 +84,8 @@ def draw_line(alphas: Sequence[float], errors: Sequence[float], ends: tuple[str,
     percent = 100 * np.array(errors)
     axes.axhline(percent[[0, -1]].mean(), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="mean of the ends")
     axes.plot(alphas, percent, "o-", color=LINE, markersize=4, clip_on=False)
-    style(axes, f"α: from {short(ends[0])} (0) to {short(ends[1])} (1)", "held-out error, %")
+    first, second = (name if len(name) <= 24 else f"…{name[-22:]}" for name in ends)  # runs differ at their ends
+    style(axes, f"α: from {first} (0) to {second} (1)", "held-out error, %")
     axes.set_ylim(bottom=0)
     axes.legend(frameon=False, fontsize=8, labelcolor=INK)
     return save(figure, path)
