@@ -319,6 +319,7 @@ def test_instability_and_what_is_prunable_as_commands(tmp_path):
     assert is_png(run / "analysis" / "prunable.png")
     status, out, complaints = said_by(words)
     assert status == 0, complaints
+    assert "1 probe: 64 samples" in complaints
     assert "without a barrier" in plain(out)
 
 

@@ -7,6 +7,7 @@ arXiv 2210.03044, sections 3.1 and 3.3).
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from kdprune.analysis.connectivity import in_words, kept_ids, read_end, session_
 from kdprune.analysis.line import Statistics, check_points, held_out_line
 from kdprune.config import Config, StudentConfig
 from kdprune.data.subset import load_subset
+from kdprune.messages import counted
 from kdprune.models.build import load_model
 from kdprune.models.mask import Mask
 from kdprune.models.mask_file import JSON, load_mask
@@ -27,6 +29,8 @@ from kdprune.pipeline.lottery import next_mask
 from kdprune.pipeline.recipes import dense
 from kdprune.pipeline.train import train
 from kdprune.runs.reading import SUBSET, WEIGHTS, read_config
+
+log = logging.getLogger("kdprune")
 
 Row = dict[str, Any]
 
@@ -90,6 +94,8 @@ def prunable_fraction(
     begun = begun_at(rewind_to, step, run, config.student)
     how, density = _how_pruned(run, config, parent)
     folder = Path(output or config.output)
+    trained = probes * (budget.steps - step) * budget.batch_size
+    log.info("%s: %s samples forward and backward, unless they are found", counted(probes, "probe"), f"{trained:,}")
     rows: list[Row] = []
 
     def rises(fraction: float) -> bool:
