@@ -211,6 +211,14 @@ def test_children_have_the_mask_of_a_parent_that_was_pruned_at_first(tmp_path, c
     assert {load_mask(child).hash for child in children} == {load_mask(run).hash}
 
 
+def test_a_training_that_cannot_go_on_is_refused_before_any_child(tmp_path):
+    gradual = {"student.sparsity": 0.5, "student.prune_at": "gradual(1, 3, every=1)"}
+    _, run = train(tmp_path, {"train.steps": 4, "train.save_steps": [2], **gradual})
+    with pytest.raises(ValueError, match=r"--spawn: .*gradual\(1, 3"):
+        measured(instabilities, run, ["0", "step2"], 3)
+    assert len(students(tmp_path)) == 1
+
+
 def test_children_of_all_steps_are_equal(parent):
     before = students(parent.parent)
     rows, said = measured(instabilities, parent, ["step22"], 5)

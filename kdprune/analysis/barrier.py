@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from kdprune.analysis.children import CHILDREN, FOLDER, child_recipes, step_of
+from kdprune.analysis.children import CHILDREN, FOLDER, children_of, step_of
 from kdprune.analysis.interpolation import barriers
 from kdprune.analysis.line import check_points, wrong_on_line
 from kdprune.analysis.ranks import by_difficulty, parts_of
@@ -56,7 +56,7 @@ def error_barriers(
     budget, _ = make_length(config, session, subset)
     steps = {name: step_of(name, run, config, budget) for name in spawn}
     check_before_end(steps, run, budget)
-    recipes = {name: child_recipes(config, run, name, steps[name]) for name in spawn}
+    recipes = children_of(config, run, steps, session)
     say_cost(steps, budget, points * len(subset.ids))
     folder = Path(output or config.output) / FOLDER
     rows: list[dict[str, float | str]] = []

@@ -6,14 +6,18 @@ They have the weights of the parent after step k in common, and its schedule fro
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 from kdprune.config import Config, RecordConfig, StudentConfig, SubsetConfig
+from kdprune.messages import about
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.mask_file import JSON
+from kdprune.pipeline.job import make_job
 from kdprune.pipeline.recipes import dense
+from kdprune.pipeline.session import Session
 from kdprune.pruners.common.when import INIT
 from kdprune.runs.reading import SUBSET
 from kdprune.training.schedule import Budget
@@ -78,6 +82,22 @@ def going_on(config: Config, run: Path, student: StudentConfig, data_seed: int) 
     new.train = replace(config.train, save_epochs=[], save_steps=[], record="none")
     new.seeds = replace(config.seeds, data=data_seed)
     return new
+
+
+def children_of(config: Config, run: Path, steps: Mapping[str, int], session: Session) -> dict[str, list[Config]]:
+    """Recipes of the children of a run by spawning time, once it is known that all of them can be trained.
+
+    Args:
+        steps: by spawning time, before the last one.
+
+    Raises:
+        ValueError: a training that cannot go on from its middle.
+    """
+    recipes = {name: child_recipes(config, run, name, step) for name, step in steps.items()}
+    for first, _ in recipes.values():
+        with about("--spawn"):
+            make_job(first, session)
+    return recipes
 
 
 def child_recipes(config: Config, run: Path, name: str, step: int) -> list[Config]:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from kdprune.analysis.barrier import say_cost
-from kdprune.analysis.children import FOLDER, child_recipes, step_of
+from kdprune.analysis.children import FOLDER, children_of, step_of
 from kdprune.analysis.connectivity import in_words, kept_ids, read_end, session_of
 from kdprune.analysis.line import Statistics, check_points, held_out_line
 from kdprune.data.subset import load_subset
@@ -48,13 +48,15 @@ def instabilities(
         line), `barrier` (their difference); and what became of BatchNorm's statistics, in words.
 
     Raises:
-        ValueError: no such snapshot; no held-out data; fewer than three points.
+        ValueError: no such snapshot, or a training that cannot go on from there; no held-out data; fewer than three
+            points.
     """
     alphas_A = check_points(points)
     config, parent = read_config(run), read_end(str(run)).built
     session = session_of(run)
     budget, _ = make_length(config, session, load_subset(run / SUBSET))
     steps = {name: step_of(name, run, config, budget) for name in spawn}
+    recipes = children_of(config, run, {name: step for name, step in steps.items() if step < budget.steps}, session)
     kept = kept_ids(run, session)
     assert session.data.test is not None
     say_cost(steps, budget, points * len(session.data.test))
@@ -62,8 +64,8 @@ def instabilities(
     rows: list[Row] = []
     for name in sorted(steps, key=lambda name: steps[name]):
         ends = [run, run]
-        if steps[name] < budget.steps:
-            ends = [train(recipe, session, folder).path for recipe in child_recipes(config, run, name, steps[name])]
+        if name in recipes:
+            ends = [train(recipe, session, folder).path for recipe in recipes[name]]
         rows.append({"spawn": name, "step": steps[name], **_row(ends, alphas_A, kept, session, statistics)})
     return rows, in_words(statistics, parent)
 
