@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -40,14 +41,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parquet", type=Path)
     parser.add_argument("--images", type=int, default=64)
+    parser.add_argument("--models", nargs="+", default=MODELS)
     options = parser.parse_args()
     photos = read(options.parquet, options.images)
     squares = [square(photo) for photo in photos]
     print("| model | size | filter | crop | streamed: differ / most / logits | stored: differ / most / logits |")
     print("| --- | --- | --- | --- | --- | --- |")
-    for name in MODELS:
+    for name in options.models:
         torch.manual_seed(0)
-        model = timm.create_model(name, pretrained=False).eval()
+        model: Any = timm.create_model(name, pretrained=False).eval()
+        model.get_classifier().reset_parameters()  # some begin with zeros, and all their logits with them
         spec = own_spec(model, 3, None)
         cells = [compare(model, spec, photos, None), compare(model, spec, squares, stored(squares))]
         height, width = spec.size_HW
