@@ -54,6 +54,7 @@ from kdprune.teachers.teacher import make_teacher
 from kdprune.training.checkpoint import Checkpoints
 from kdprune.training.observers import Observer
 from kdprune.training.schedule import make_budget
+from kdprune.training.sparse import Kept, Sparse
 from kdprune.training.step import Distillation
 from kdprune.training.task import Task
 from kdprune.training.trainer import Trainer
@@ -221,8 +222,13 @@ def reader_of(split: Split, subset: Subset, device: torch.device) -> Reader:
 def steps_of(
     student: BuiltModel, reader: Reader, subset: Subset, config: Config, distillation: Distillation | None,
     accelerator: Accelerator, views: int | None = None, observers: Sequence[Observer] = (),
+    kept: Kept | None = None,
 ) -> Callable[[], None]:  # fmt: skip
-    """One step of the trainer a call."""
+    """One step of the trainer a call.
+
+    Args:
+        kept: weights of a sparse student.
+    """
     inputs = place(student, accelerator.device)
     if distillation is not None:
         distillation.loss.to(accelerator.device)
@@ -239,6 +245,7 @@ def steps_of(
         distillation=distillation,
         views=views,
         observers=observers,
+        sparse=None if kept is None else Sparse(student.model, kept),
     )
     steps = Trainer(task, accelerator).steps()
 

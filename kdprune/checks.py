@@ -21,6 +21,7 @@ RESERVED = (  # folders in the output
 )  # fmt: skip
 LEARNED = "learned"  # weights of teachers, from held-out samples
 LARGEST_SEED = 10**18 - 1
+_WHOLE = ("first", "last", "unfit")  # layers that may be left so
 GIVEN = "given:"  # before the name of what was handed over in Python, so that no name in the settings can mean it
 
 # option → (lowest, highest, lowest is allowed, highest is allowed)
@@ -92,8 +93,9 @@ def check(config: Config) -> None:
     read_call("pruners", config.student.pruner, "--student.pruner")
     when.parse(config.student.prune_at)
     for layer in config.student.prune_exclude:
-        if layer not in ("first", "last"):
-            raise ValueError(f"--student.prune_exclude: {unknown('layer to leave whole', layer, ('first', 'last'))}")
+        if layer not in _WHOLE:
+            raise ValueError(f"--student.prune_exclude: {unknown('layer to leave whole', layer, _WHOLE)}")
+    _check_pattern(config)
     recipe.parse(config.data.augment)
     recipe.parse(config.teacher.augment or "", "--teacher.augment")
     expression.parse(config.distill.loss)
@@ -116,6 +118,15 @@ def check(config: Config) -> None:
     check_mean_teacher(config)
     if config.track_energy and importlib.util.find_spec("codecarbon") is None:
         raise ValueError("--track_energy: codecarbon is not installed: pip install 'kdprune[energy]'")
+
+
+def _check_pattern(config: Config) -> None:
+    student = config.student
+    if student.pattern is not None and student.mask is None and student.sparsity != 0.5:
+        raise ValueError(
+            f"--student.sparsity: {student.sparsity:g} given, and --student.pattern {student.pattern} is one of 0.5; "
+            "leave it out"
+        )
 
 
 def check_files(config: Config) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kdprune.analysis.barrier import child_recipes
 from kdprune.analysis.classes import compare
 from kdprune.analysis.indicator import above_threshold, aum_with_indicator, threshold_samples
 from kdprune.analysis.interpolation import barriers, error_barrier, interpolated, with_fresh_statistics
@@ -27,7 +25,6 @@ from kdprune.data.dataset import open_data
 from kdprune.data.relabelled import with_labels
 from kdprune.data.scores import Scores
 from kdprune.pipeline.session import Session
-from kdprune.training.schedule import make_budget, rate_after
 
 PRINT = "f" * 64
 
@@ -322,42 +319,6 @@ def test_interpolation_is_linear_and_statistics_are_measured():
     assert not model.training
     maps = torch.stack([model[0](part).mean((0, 2, 3)) for part in inputs.split(6)])
     torch.testing.assert_close(model[1].running_mean, maps.mean(0).detach())
-
-
-SCHEDULES = {
-    "none": {},
-    "poly": {"train.decay_rate": 2.0, "train.min_lr": 0.001},
-    "multistep": {"train.decay_milestones": [2, 3, 5], "train.decay_rate": 0.2},
-}
-
-
-@pytest.mark.parametrize("sched", SCHEDULES)
-@pytest.mark.parametrize("budget_of", ["subset", "full"])
-def test_a_childs_rate_goes_on_where_the_parents_was(sched, budget_of, tmp_path):
-    options = {
-        "train.sched": sched, "train.steps": None, "train.epochs": 6, "train.batch_size": 64,
-        "train.budget": budget_of, **SCHEDULES[sched],
-    }  # fmt: skip
-    config = config_of(tmp_path, options)
-    budget = make_budget(config.train, 400, 800)
-    step = 25
-    (tmp_path / "checkpoints").mkdir()
-    (tmp_path / "checkpoints" / "step_000000025.safetensors").touch()
-    one, two = child_recipes(config, tmp_path, "step25", step, budget)
-    assert one.seeds.data != two.seeds.data
-    assert config.seed not in (one.seeds.data, two.seeds.data)
-    assert one.student.checkpoint.endswith("step_000000025.safetensors")
-    assert replace(one, seeds=two.seeds) == two
-    child = make_budget(one.train, 400, 800)
-    assert child.steps == budget.steps - step
-    for s in range(child.steps):
-        assert rate_after(one.train, child, s) == pytest.approx(rate_after(config.train, budget, step + s)), s
-
-
-def test_children_of_the_first_weights_have_the_parents_seed_for_them(tmp_path):
-    config = config_of(tmp_path, {"seed": 5})
-    for child in child_recipes(config, tmp_path, "0", 0, make_budget(config.train, 400, 800)):
-        assert (child.student.checkpoint, child.seed_of("weights"), child.train.lr) == (None, 5, config.train.lr)
 
 
 # --- classes ----------------------------------------------------------------------------------------------------------

@@ -49,11 +49,13 @@ CASES = [
     ("student.sparsity", 0.5, {"student.mask": "a"}, "train"),
     ("student.pruner", "snip", {"student.mask": "a"}, "train"),
     ("student.mask_check", "shuffle", {}, "train"),
+    ("student.prune_scope", "layer", {"student.pattern": "2:4"}, "train"),
+    ("student.pattern", "2:4", {"student.mask": "a"}, "train"),
     *((f"student.{name}", value, {}, "train") for name, value in
       [("pruner", "snip"), ("prune_at", "end"), ("prune_scope", "layer"), ("prune_exclude", ["last"]),
        ("allow_collapse", True)]),
     *((f"student.{name}", value, {}, "record dynamics") for name, value in
-      [("sparsity", 0.5), ("mask", "a"), ("pruner", "snip"), ("mask_check", "invert")]),
+      [("sparsity", 0.5), ("mask", "a"), ("pruner", "snip"), ("mask_check", "invert"), ("pattern", "2:4")]),
     ("train.epochs", 3.0, {"train.steps": 5}, "train"),
     ("train.budget", "full", {"train.steps": 5}, "train"),
     ("train.momentum", 0.5, {"train.opt": "adamw"}, "train"),

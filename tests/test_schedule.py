@@ -10,7 +10,7 @@ from torch import nn
 
 from kdprune.config import TrainConfig
 from kdprune.training.optimizer import make_optimizer
-from kdprune.training.schedule import Budget, make_scheduler, one_cycle, rate_after
+from kdprune.training.schedule import Budget, make_scheduler, one_cycle
 
 STEPS, EPOCH = 80, 20  # four epochs
 
@@ -118,9 +118,3 @@ def test_the_rate_is_a_function_of_the_step(sched):
     for step in (79, 3, 40, 0):
         scheduler.step_update(step)
         assert optimizer.param_groups[0]["lr"] == expected[step]
-
-
-def test_the_rate_that_a_cycle_has_reached():
-    config, budget = TrainConfig(lr=0.05, sched="onecycle"), Budget(STEPS, 20 * 64, 64, EPOCH)
-    assert rate_after(config, budget, 10) == 0.05
-    assert rate_after(config, budget, 50) == rates(sched="onecycle")[50]

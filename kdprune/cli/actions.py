@@ -110,6 +110,18 @@ def analyse(what: str) -> Callable[[Namespace], int]:
     return run
 
 
+def landscape(what: str) -> Callable[[Namespace], int]:
+    def run(options: Namespace) -> int:
+        from kdprune.cli import landscape
+        from kdprune.cli.logging import log_to_console
+
+        with log_to_console():
+            getattr(landscape, f"analyse_{what}")(options)
+        return 0
+
+    return run
+
+
 def export(options: Namespace) -> int:
     from kdprune.cli.export import print_export
     from kdprune.cli.logging import log_to_console

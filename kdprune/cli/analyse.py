@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from accelerate import PartialState
-from rich.table import Table
 
 from kdprune.analysis.barrier import error_barriers
 from kdprune.analysis.classes import effects
@@ -19,11 +16,11 @@ from kdprune.analysis.noise import Suspects, hardest_share
 from kdprune.analysis.velocity import velocities
 from kdprune.cli import plots
 from kdprune.cli.console import console
+from kdprune.cli.rows import file_name, pivoted, print_rows, save_rows, say_paths
 from kdprune.config import Config
 from kdprune.config.situation import FROM_SCORES
 from kdprune.data.scores import load_scores
 from kdprune.data.sources.base import Source
-from kdprune.files import write_text
 from kdprune.pipeline.effect import settled
 
 SHOWN = 20  # suspects on the console
@@ -42,22 +39,22 @@ def analyse_noise(options: Any, config: Config) -> None:
         _print_suspects(found, path.parent.name or path.stem)
         paths = [_save_suspects(folder / "suspects.csv", found)]
         paths.append(plots.draw_noise({found.scores.scorer: found}, None, folder / "noise.png"))
-        return _say(paths)
+        return say_paths(paths)
     asked = {"detectors": options.detectors} if options.detectors else {}
     detected = detect(config, planted=options.planted, share=options.share, **asked)
-    return _say(_save_detected(detected)) if PartialState().is_main_process else None
+    return say_paths(_save_detected(detected)) if PartialState().is_main_process else None
 
 
 def _save_detected(detected: Detected) -> list[Path]:
-    _print_table(detected.table, "wrong labels" if detected.is_wrong is None else "planted wrong labels")
+    print_rows(detected.table, "wrong labels" if detected.is_wrong is None else "planted wrong labels")
     folder, source = detected.folder, detected.session.data.train.source
     if detected.is_wrong is None:
         for name, found in detected.suspects.items():
             _print_suspects(found, name, source)
-    paths = [_save_table(folder / "noise.csv", detected.table)]
+    paths = [save_rows(folder / "noise.csv", detected.table)]
     for name, found in detected.suspects.items():
         more = {} if detected.is_wrong is None else {"true_label": detected.true_labels, "planted": detected.is_wrong}
-        paths.append(_save_suspects(folder / f"suspects_{_file_name(name)}.csv", found, source, more))
+        paths.append(_save_suspects(folder / f"suspects_{file_name(name)}.csv", found, source, more))
         if name == "aum_indicator":
             found.scores.save(folder / "aum_indicator.parquet")
             paths.append(folder / "aum_indicator.parquet")
@@ -69,15 +66,15 @@ def analyse_ntk(options: Any) -> None:
     run = Path(options.run)
     rows = velocities(run, Path(options.scores), options.at or (), options.size, options.windows)
     drawn = [{**row, "between": f"{row['from']} → {row['to']}"} for row in rows]
-    _print_table(_pivoted(drawn, "percentile", "between", "velocity"), "NTK velocity")
+    print_rows(pivoted(drawn, "percentile", "between", "velocity"), "NTK velocity")
     folder = Path(options.output or run / "analysis")
     labels = {
         "percentile": "percentile of difficulty",
         "velocity": "kernel velocity (cosine distance)",
         "between": "between",
     }
-    paths = [_save_table(folder / "ntk.csv", rows)]
-    _say([*paths, plots.draw_lines(drawn, "percentile", "velocity", "between", labels, folder / "ntk.png")])
+    paths = [save_rows(folder / "ntk.csv", rows)]
+    say_paths([*paths, plots.draw_lines(drawn, "percentile", "velocity", "between", labels, folder / "ntk.png")])
 
 
 def analyse_barrier(options: Any) -> None:
@@ -89,13 +86,13 @@ def analyse_barrier(options: Any) -> None:
     if not PartialState().is_main_process:
         return
     named = [{**row, "from": f"from {row['spawn']}"} for row in rows]
-    _print_table(_pivoted(named, "part", "from", "barrier"), "training error barrier")
+    print_rows(pivoted(named, "part", "from", "barrier"), "training error barrier")
     folder = Path(options.output or run / "analysis")
     labels = {"step": "step at which the children part", "barrier": "training error barrier",
               "part": f"part (1 of {options.parts} is the easiest)"}  # fmt: skip
     by_step = sorted(rows, key=lambda row: (row["part"], row["step"]))
-    paths = [_save_table(folder / "barrier.csv", rows)]
-    _say([*paths, plots.draw_lines(by_step, "step", "barrier", "part", labels, folder / "barrier.png")])
+    paths = [save_rows(folder / "barrier.csv", rows)]
+    say_paths([*paths, plots.draw_lines(by_step, "step", "barrier", "part", labels, folder / "barrier.png")])
 
 
 def analyse_classes(options: Any) -> None:
@@ -104,39 +101,22 @@ def analyse_classes(options: Any) -> None:
     for effect in effects(Path(options.full), [Path(run) for run in options.pruned]):
         if not PartialState().is_main_process:
             continue
-        _print_table(effect.rows[:50], f"{effect.run.name}: effect on each class, the worst hit first")
+        print_rows(effect.rows[:50], f"{effect.run.name}: effect on each class, the worst hit first")
         console().print(
             f"kept share and change of accuracy: Pearson {effect.pearson:.3f}, Spearman {effect.spearman:.3f}; "
             f"accuracy of the worst class {100 * effect.worst[0]:.1f}% → {100 * effect.worst[1]:.1f}%"
         )
         folder = Path(options.output) / effect.run.name if options.output else effect.run / "analysis"
-        paths.append(_save_table(folder / "classes.csv", effect.rows))
+        paths.append(save_rows(folder / "classes.csv", effect.rows))
         paths.append(plots.draw_classes(effect.rows, effect.run.name, folder / "classes.png"))
-    _say(paths)
-
-
-def _pivoted(rows: Sequence[Mapping[str, Any]], index: str, column: str, value: str) -> list[dict[str, Any]]:
-    """One row for each value of `index`, with a column for each value of `column`."""
-    table: dict[Any, dict[str, Any]] = {}
-    for row in rows:
-        table.setdefault(row[index], {index: row[index], "score": row["score"]})[row[column]] = row[value]
-    return list(table.values())
-
-
-def _print_table(rows: Sequence[Mapping[str, Any]], title: str) -> None:
-    table = Table(title=title)
-    for name in rows[0]:
-        table.add_column(name.replace("_", " "), justify="left" if isinstance(rows[0][name], str) else "right")
-    for row in rows:
-        table.add_row(*(_cell(value) for value in row.values()))
-    console().print(table)
+    say_paths(paths)
 
 
 def _print_suspects(found: Suspects, name: str, source: Source | None = None) -> None:
     rows = _suspect_rows(found, source)[:SHOWN]
     if rows:
         title = f"{name}: {found.flagged.sum():,} of {found.scores.total:,} labels are suspect, the worst first"
-        _print_table(rows, title)
+        print_rows(rows, title)
 
 
 def _suspect_rows(found: Suspects, source: Source | None, more: Mapping[str, np.ndarray] | None = None) -> list[Any]:
@@ -157,25 +137,4 @@ def _suspect_rows(found: Suspects, source: Source | None, more: Mapping[str, np.
 def _save_suspects(
     path: Path, found: Suspects, source: Source | None = None, more: Mapping[str, np.ndarray] | None = None
 ) -> Path:
-    return _save_table(path, _suspect_rows(found, source, more), ["sample_id", "label", "class", "score"])
-
-
-def _save_table(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> Path:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-    return path
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-
-
-def _file_name(name: str) -> str:
-    return "".join(c if c.isalnum() or c in "_-" else "_" for c in name).strip("_")
-
-
-def _say(paths: Sequence[Path]) -> None:
-    print(*paths, sep="\n")
+    return save_rows(path, _suspect_rows(found, source, more), ["sample_id", "label", "class", "score"])

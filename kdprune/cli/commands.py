@@ -29,7 +29,8 @@ MAIN_FIRST = 3.0  # seconds; torchrun looks after its processes every tenth of a
 DEFAULT_RECIPE = RECIPES / "digits_random50.yaml"
 _MISTAKES = (ValueError, FileNotFoundError, IsADirectoryError, NotADirectoryError)  # of who typed
 CONFIGURED = ("train", "lottery", "cache", "record", "analyse noise", "sweep", "plan")  # take all settings
-SEVERAL_PROCESSES = ("train", "lottery", "cache", "record", "analyse noise", "evaluate", "analyse barrier")
+LINES = ("analyse barrier", "analyse line", "analyse instability", "analyse prunable")
+SEVERAL_PROCESSES = ("train", "lottery", "cache", "record", "analyse noise", "evaluate", *LINES)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -131,6 +132,17 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
         "speed of the kernel of easy and hard samples",
     ),
     "analyse barrier": (parsers.analyse_barrier, actions.analyse("barrier"), "error barrier of easy and hard samples"),
+    "analyse line": (parsers.analyse_line, actions.landscape("line"), "error along the line between two runs"),
+    "analyse instability": (
+        parsers.analyse_instability,
+        actions.landscape("instability"),
+        "from which step on the order of samples no longer matters",
+    ),
+    "analyse prunable": (
+        parsers.analyse_prunable,
+        actions.landscape("prunable"),
+        "how far a run can be pruned at once before a barrier rises",
+    ),
     "analyse classes": (parsers.analyse_classes, actions.analyse("classes"), "what pruning does to each class"),
     "runs": (parsers.runs, actions.runs, "find, compare and repeat runs"),
     "report": (parsers.report, actions.report, "what sweeps and runs came to: one page with all figures, and tables"),
@@ -156,7 +168,7 @@ def parse(arguments: list[str]) -> tuple[str, Namespace]:
     command, rest = named(arguments)
     if command not in COMMANDS:
         if of_two := [name for name in COMMANDS if name.startswith(f"{command} ")]:
-            lines = [f"  {name:16} {COMMANDS[name][2]}" for name in of_two]
+            lines = [f"  {name:19} {COMMANDS[name][2]}" for name in of_two]
             asked = bool({"-h", "--help"}.intersection(rest))
             print(*(f"usage: kdprune {command} WHAT …", "", *lines), sep="\n", file=sys.stdout if asked else sys.stderr)
             sys.exit(0 if asked else 2)
@@ -220,7 +232,7 @@ def _config(options: Namespace) -> Config:
 
 
 def _help() -> str:
-    lines = [f"  {name:16} {about}" for name, (_, _, about) in COMMANDS.items()]
+    lines = [f"  {name:19} {about}" for name, (_, _, about) in COMMANDS.items()]
     return "\n".join(
         ["usage: kdprune COMMAND …", "", "Train small models on a fraction of the data, with a teacher.", "",
          "commands:", *lines, "", "kdprune COMMAND --help shows the options of a command."]

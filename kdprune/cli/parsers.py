@@ -194,6 +194,51 @@ def analyse_barrier() -> ArgumentParser:
     return parser
 
 
+def analyse_line() -> ArgumentParser:
+    parser = _parser("Measure held-out error along the line between the students of two runs, and its barrier.")
+    for name in ("one", "other"):
+        parser.add_argument(name, type=str, help="Run directory, or a snapshot in it: RUN@EPOCH, RUN@stepSTEP.")
+    _add_line_options(parser)
+    return parser
+
+
+def analyse_instability() -> ArgumentParser:
+    parser = _parser("Train two children of a run's snapshots, and measure the line between them on held-out data.")
+    parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_steps).")
+    parser.add_argument(
+        "--spawn", type=str, nargs="+", default=["0"],
+        help="When children begin: 0 for the weights that the run began with, or snapshots, as in RUN@: 5, step300.",
+    )  # fmt: skip
+    _add_line_options(parser)
+    return parser
+
+
+def analyse_prunable() -> ArgumentParser:
+    parser = _parser(
+        "Bisect how many weights of a trained run magnitude pruning can take at once, so that what is trained again "
+        "after it has no barrier on the line from the run."
+    )
+    parser.add_argument("run", type=str, help="Run directory: dense, or a level of a lottery.")
+    parser.add_argument(
+        "--rewind_to", type=str, default="0",
+        help="Weights of the run that are trained again: 0 for those that it began with, or a snapshot, as in RUN@.",
+    )  # fmt: skip
+    parser.add_argument("--tolerance", type=float, default=0.02, help="Barrier from which on it counts as one.")
+    parser.add_argument("--probes", type=int, default=5, help="Trainings; the answer is known to 2^-probes.")
+    _add_line_options(parser)
+    return parser
+
+
+def _add_line_options(parser: ArgumentParser) -> None:
+    parser.add_argument("--points", type=int, default=11, help="Networks on a line, its ends among them.")
+    parser.add_argument(
+        "--statistics", choices=["measured", "interpolated"], default="measured",
+        help="BatchNorm's: measured anew at each point, the ends among them, or interpolated like the weights.",
+    )  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
+    parser.add_argument("--output", type=str, help="Folder for what is made (default: in the run's, or beside it).")
+
+
 def _of_ranks(description: str) -> ArgumentParser:
     parser = _parser(description)
     parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_epochs).")

@@ -77,6 +77,37 @@ def draw_lines(rows: Sequence[Row], x: str, y: str, line: str, labels: Mapping[s
     return save(figure, path)
 
 
+def draw_line(alphas: Sequence[float], errors: Sequence[float], ends: tuple[str, str], path: Path) -> Path:
+    """The error from one network to another, and the mean of the two ends, above which a barrier rises."""
+    figure = new_figure(6.4, 3.8)
+    axes = figure.subplots()
+    percent = 100 * np.array(errors)
+    axes.axhline(percent[[0, -1]].mean(), color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="mean of the ends")
+    axes.plot(alphas, percent, "o-", color=LINE, markersize=4, clip_on=False)
+    first, second = (name if len(name) <= 24 else f"…{name[-22:]}" for name in ends)  # runs differ at their ends
+    style(axes, f"α: from {first} (0) to {second} (1)", "held-out error, %")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return save(figure, path)
+
+
+def draw_barrier(rows: Sequence[Row], x: str, label: str, level: float, path: Path) -> Path:
+    """The barrier over a column, and the level from which on it counts as one.
+
+    Args:
+        label: of that column.
+    """
+    figure = new_figure(6.4, 3.8)
+    axes = figure.subplots()
+    axes.axhline(100 * level, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label=f"{100 * level:g}%")
+    axes.plot([row[x] for row in rows], [100 * row["barrier"] for row in rows], "o-", color=LINE, markersize=4,
+              clip_on=False)  # fmt: skip
+    style(axes, label, "error barrier, points of held-out error")
+    axes.set_ylim(bottom=0)
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK)
+    return save(figure, path)
+
+
 def draw_classes(rows: Sequence[Row], title: str, path: Path) -> Path:
     """Accuracy over kept share of each class; and each class's accuracy before and after, the worst hit first."""
     figure = new_figure(11, max(3.8, 0.28 * min(len(rows), NAMED) + 1.4))

@@ -12,7 +12,9 @@ from torch.nn.modules.conv import _ConvNd
 from kdprune.messages import unknown
 from kdprune.models.create import head_names
 
-ENDS = ("first", "last")
+UNFIT = "unfit"
+WHOLE = ("first", "last", UNFIT)
+GROUP = 4  # weights of a group of a semi-structured pattern
 # A standardised weight is (w - mean) / std: a zero in it is no zero in the convolution, so pruning it means nothing.
 _STANDARDISED = tuple(kind for kind in vars(std_conv).values() if isinstance(kind, type) and issubclass(kind, _ConvNd))
 _STANDARDISED = tuple(kind for kind in _STANDARDISED if kind.__module__ == std_conv.__name__)
@@ -35,14 +37,15 @@ def prunable(model: nn.Module, exclude: Collection[str] = ()) -> Prunable:
 
     Args:
         model: any module.
-        exclude: of `ENDS`: "first" leaves out the first of them, "last" the classifier.
+        exclude: of `WHOLE`: "first" leaves out the first of them, "last" the classifier, "unfit" those whose input
+            dimension is no multiple of four.
 
     Raises:
         ValueError: another word in `exclude`; nothing is left.
     """
     for word in exclude:
-        if word not in ENDS:
-            raise ValueError(unknown("layer to leave whole", word, ENDS))
+        if word not in WHOLE:
+            raise ValueError(unknown("layer to leave whole", word, WHOLE))
     parameters = dict(model.named_parameters())  # without repetition
     names = [
         name
@@ -51,6 +54,7 @@ def prunable(model: nn.Module, exclude: Collection[str] = ()) -> Prunable:
     ]
     excluded = {names[0]} if names and "first" in exclude else set()
     excluded |= set(_last(model, names)) if "last" in exclude else set()
+    excluded |= {name for name in names if UNFIT in exclude and not holds_groups(parameters[name])}
     left = tuple(name for name in names if name not in excluded)
     if not left:
         raise ValueError(f"it has no convolution or linear layer whose weights could be pruned{_but(excluded)}")
@@ -61,6 +65,11 @@ def weights_of(model: nn.Module, names: Collection[str]) -> Mapping[str, Tensor]
     """Parameters of a model by their names, in the order of the names."""
     parameters = dict(model.named_parameters())
     return {name: parameters[name] for name in names}
+
+
+def holds_groups(weight: Tensor) -> bool:
+    """Whether a weight can be cut into groups of four along its input dimension."""
+    return weight.ndim > 1 and weight.shape[1] % GROUP == 0
 
 
 def _layers(model: nn.Module) -> list[tuple[str, nn.Module]]:

@@ -76,7 +76,7 @@ def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHI
     _warn_of_other_data(path, data)
     inputs = place(built, accelerator.device)
     logits = student_logits(built.model.eval(), inputs, accelerator)
-    batches = _held_out(built, session)
+    batches = held_out(built, session)
     result = evaluate(logits, batches, data.num_classes, accelerator)
     missing = missing_classes(path, data)
     if class_mass:
@@ -85,7 +85,7 @@ def evaluate_run(path: Path, class_mass: str | None = None, given: Given = NOTHI
     return Evaluation(result, data, missing, accelerator.is_main_process)
 
 
-def _held_out(built: BuiltModel, session: Session) -> Iterator[Batch]:
+def held_out(built: BuiltModel, session: Session) -> Iterator[Batch]:
     """This process's part of the held-out samples, as a model takes them."""
     test, place = session.data.test, session.place
     assert test is not None
@@ -119,7 +119,7 @@ def corrected_by_class_mass(
     logits_NC = train_logits(logits_of, data, built.spec, accelerator)
     offsets_C = class_mass_offsets(logits_NC, target_C, classes)
     on_device_C = offsets_C.float().to(accelerator.device)
-    batches = _held_out(built, session)
+    batches = held_out(built, session)
     after = evaluate(lambda views: logits_of(views).float() + on_device_C, batches, data.num_classes, accelerator)
     return {
         "classes": list(classes),

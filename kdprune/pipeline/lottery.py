@@ -119,7 +119,7 @@ def _check(config: Config) -> None:
         ValueError: naming the option.
     """
     student, default = config.student, StudentConfig()
-    for name in ("sparsity", "pruner", "prune_at", "mask", "mask_check", "rewind_to"):
+    for name in ("pattern", "sparsity", "pruner", "prune_at", "mask", "mask_check", "rewind_to"):
         if (given := getattr(student, name)) != getattr(default, name):
             raise ValueError(f"--student.{name}: {given} given, which the levels of a lottery say themselves")
     if config.baseline:
@@ -138,7 +138,7 @@ def _of_seed(config: Config, plan: Plan, how: StudentConfig, session: Session) -
     yield Level(0, config.seed, 1.0, before)
     first = _first_weights(config.student, before, plan.rewind_to)
     for level in range(1, plan.levels + 1):
-        mask = _next_mask(before.path, plan.sparsity(level), how, config, session.accelerator)
+        mask = next_mask(before.path, plan.sparsity(level), how, config, session.accelerator)
         new = deepcopy(config)
         new.student = replace(first, mask=str(mask / JSON), allow_collapse=how.allow_collapse)
         new.train.save_steps = [step for step in new.train.save_steps if step > plan.rewind_to]
@@ -160,7 +160,7 @@ def _first_weights(student: StudentConfig, dense_run: Result, step: int) -> Stud
     return replace(student, checkpoint=str(kept), pretrained=False, rewind_to=step)
 
 
-def _next_mask(run: Path, sparsity: float, how: StudentConfig, config: Config, accelerator: Accelerator) -> Path:
+def next_mask(run: Path, sparsity: float, how: StudentConfig, config: Config, accelerator: Accelerator) -> Path:
     """The folder of the mask that prunes a run's student further; found if it was made before."""
     student = load_model(run / WEIGHTS)
     before = load_mask(run) if (run / JSON).exists() else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from kdprune.artefact import Artefact, Key, damage, key_hash, obtain
-from kdprune.config import Config
+from kdprune.config import Config, StudentConfig
 from kdprune.data.counter import key
 from kdprune.data.place import Place
 from kdprune.data.reader import plain_batches
@@ -21,13 +21,14 @@ from kdprune.messages import about, listed
 from kdprune.models.inputs import Inputs
 from kdprune.models.mask import Mask, packed, unpacked
 from kdprune.models.mask_file import load_mask, save_mask
-from kdprune.models.prunable import Prunable, prunable, weights_of
+from kdprune.models.prunable import GROUP, Prunable, prunable, weights_of
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.job import Job, make_student
 from kdprune.pipeline.keys import network_key
 from kdprune.pruners.common import when
 from kdprune.pruners.common.keep import Kept
 from kdprune.pruners.common.network import Network, Parts
+from kdprune.pruners.common.pattern import unfit
 from kdprune.pruners.common.prune import prune
 from kdprune.pruners.common.pruner import bound
 from kdprune.pruners.common.samples import PART, balanced_parts
@@ -67,7 +68,9 @@ def check_mask(job: Job) -> Mask | None:
         return mask
     by = bound(settings.pruner)
     with about("--student.model"):
-        prunable(student.model, settings.prune_exclude)
+        names = prunable(student.model, settings.prune_exclude).names
+    if settings.pattern is not None:
+        _check_pattern(settings, weights_of(student.model, names))
     if by.says.labels and not job.labelled:
         raise ValueError(f"--student.pruner: {by.written} needs labels, and {job.config.data.dataset} has none")
     moment = when.parse(settings.prune_at)
@@ -84,6 +87,18 @@ def check_mask(job: Job) -> Mask | None:
             f"{job.budget.epoch:g} are an epoch"
         )
     return None
+
+
+def _check_pattern(settings: StudentConfig, weights: Mapping[str, Tensor]) -> None:
+    """Refuse layers that cannot hold a pattern, and a check that would break it."""
+    given = f"--student.pattern: {settings.pattern} given, and"
+    if found := unfit(weights):
+        raise ValueError(
+            f"{given} the input dimension of {listed(found)} is no multiple of {GROUP}: --student.prune_exclude unfit "
+            "leaves such layers whole"
+        )
+    if settings.mask_check == "shuffle":
+        raise ValueError(f"{given} --student.mask_check shuffle would break it; --student.pruner random is such a mask")
 
 
 def with_mask(job: Job) -> Job:
@@ -206,7 +221,8 @@ def _pruned(job: Job, student: BuiltModel, sparsity: float, alive: Kept | None =
         accelerator.device,
     )
     inverted = settings.mask_check == "invert"
-    return prune(network, by, sparsity, scope=settings.prune_scope, seed=seed, inverted=inverted, alive=alive)
+    scope = settings.pattern or settings.prune_scope
+    return prune(network, by, sparsity, scope=scope, seed=seed, inverted=inverted, alive=alive)
 
 
 def _samples(job: Job, spec: Any, per_class: int) -> Iterable[tuple[Tensor, Tensor]]:
@@ -225,7 +241,11 @@ def _checked(mask: Mask, config: Config) -> Mask:
         kept = shuffled(kept, key(config.seed_of("weights"), "shuffle"))
     elif check == "invert" and config.student.mask is not None:
         kept = inverted(kept)
-    return mask if check is None else replace(mask, kept=kept, made={**mask.made, "check": check})
+    if check is None:
+        return mask
+    broken = ("pattern",) if check == "shuffle" else ()
+    made = {name: value for name, value in mask.made.items() if name not in broken}
+    return replace(mask, kept=kept, made={**made, "check": check})
 
 
 def _refuse_empty(mask: Mask, config: Config) -> None:
@@ -252,6 +272,7 @@ def _how(config: Config) -> Key:
         "exclude": sorted(settings.prune_exclude) or None,
         "seed": config.seed_of("weights"),
         "inverted": settings.mask_check == "invert",
+        **({} if settings.pattern is None else {"pattern": settings.pattern}),
     }
 
 

@@ -90,8 +90,8 @@ def check_optimizers(config: Config) -> None:
 
 def dense(student: StudentConfig) -> StudentConfig:
     """The same student with all of its weights."""
-    names = ("sparsity", "pruner", "prune_at", "prune_scope", "prune_exclude", "mask", "mask_check", "allow_collapse",
-             "rewind_to")  # fmt: skip
+    names = ("sparsity", "pruner", "prune_at", "prune_scope", "prune_exclude", "pattern", "mask", "mask_check",
+             "allow_collapse", "rewind_to")  # fmt: skip
     return replace(student, **{name: getattr(StudentConfig(), name) for name in names})
 
 

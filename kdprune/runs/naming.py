@@ -33,4 +33,7 @@ def _of_mask(config: Config) -> list[str]:
     check = [] if student.mask_check is None else [student.mask_check]
     if student.mask:
         return ["mask", *check]
-    return [f"sp{student.sparsity:g}", student.pruner.partition("(")[0].strip(), *check] if student.sparsity else []
+    if not student.sparsity:
+        return []
+    pattern = [] if student.pattern is None else [student.pattern.replace(":", "of")]
+    return [f"sp{student.sparsity:g}", *pattern, student.pruner.partition("(")[0].strip(), *check]

@@ -8,8 +8,7 @@ from typing import Any
 
 from timm.scheduler import create_scheduler_v2
 from timm.scheduler.scheduler import Scheduler
-from torch import nn, zeros
-from torch.optim import SGD, Optimizer
+from torch.optim import Optimizer
 
 from kdprune.config import TrainConfig
 from kdprune.data.stream import total_steps
@@ -117,13 +116,3 @@ class OneCycle(Scheduler):
 
     def _get_lr(self, t: float) -> list[float]:
         return [one_cycle(t, self.total, self.rise, peak, self.last) for peak in self.base_values]
-
-
-def rate_after(config: TrainConfig, budget: Budget, step: int) -> float:
-    """The learning rate that a training has reached after `step` steps, its warm-up taken for done."""
-    optimizer = SGD([nn.Parameter(zeros(1))], lr=learning_rate(config))
-    scheduler = make_scheduler(config, optimizer, budget)
-    if step < rise_steps(config, budget):
-        return learning_rate(config)
-    scheduler.step_update(step)
-    return float(optimizer.param_groups[0]["lr"])

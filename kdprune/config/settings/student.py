@@ -25,7 +25,10 @@ class StudentConfig:
             step), or gradual(BEGIN, END, every=STEPS).
         prune_scope: Whether the highest scores of the whole network are kept, or those of each layer, all at one
             density.
-        prune_exclude: Layers that are left whole: first, last, or both.
+        prune_exclude: Layers that are left whole: first, last, or unfit, those whose input dimension is no multiple of
+            four; or several of these.
+        pattern: 2:4 keeps two of every four weights along the input dimension, those of the highest scores, which
+            is a sparsity of 0.5 that some GPUs can use.
         mask: A mask.json, or the directory of a run that has one, to use instead of pruning.
         mask_check: Sanity check of the mask: shuffle it within each layer, reinit the weights under it, or invert it
             (keep what would go).
@@ -47,8 +50,11 @@ class StudentConfig:
     )
     pruner: str = setting("magnitude", STUDENT_ONLY, PRUNED)
     prune_at: str = setting("init", STUDENT_ONLY, PRUNED)
-    prune_scope: Literal["global", "layer"] = setting("global", STUDENT_ONLY, PRUNED)
+    prune_scope: Literal["global", "layer"] = setting(
+        "global", STUDENT_ONLY, PRUNED, only(lambda s: s.config.student.pattern is None, "--student.pattern is given")
+    )
     prune_exclude: list[str] | str = setting(list, STUDENT_ONLY, PRUNED)
+    pattern: Literal["2:4"] | None = setting(None, STUDENT_ONLY, PRUNED)
     mask: str | None = setting(None, STUDENT_ONLY)
     mask_check: Literal["shuffle", "reinit", "invert"] | None = setting(None, STUDENT_ONLY, MASKED)
     rewind_to: int = setting(0, STUDENT_ONLY)
@@ -57,3 +63,5 @@ class StudentConfig:
     def __post_init__(self) -> None:
         self.prune_exclude = as_list(self.prune_exclude)
         self.prune_at = str(self.prune_at)
+        if self.pattern is not None and self.mask is None and self.sparsity == 0:
+            self.sparsity = 0.5

@@ -11,9 +11,10 @@ from torch import Tensor
 from kdprune.messages import shown
 from kdprune.pruners.common.keep import Kept, densities, keep_by_layer, keep_highest, kept_count, layer_counts
 from kdprune.pruners.common.network import Network
+from kdprune.pruners.common.pattern import PATTERN, keep_of_groups, kept_of_group
 from kdprune.pruners.common.pruner import Bound, Scores
 
-Scope = Literal["global", "layer"]
+Scope = Literal["global", "layer", "2:4"]
 
 
 def prune(
@@ -34,7 +35,8 @@ def prune(
         network: as it stands; its weights are changed.
         by: whose scores decide.
         sparsity: pruned / all prunable weights, in [0, 1).
-        scope: whether the highest scores of the network are kept, or those of each layer at one density.
+        scope: whether the highest scores of the network are kept, or those of each layer at one density, or the two
+            highest of every four along the input dimension, which is a sparsity of 0.5.
         seed: of the order of equal scores.
         inverted: keep the lowest scores instead, for a sanity check.
         alive: weights that may be kept, at least as many as are to be; None for all.
@@ -63,6 +65,8 @@ def prune(
                 for name, size in sizes.items()
             }
             kept = keep_by_layer(scores, last if number == by.rounds else counts, seed, kept)
+        elif scope == PATTERN:
+            kept = keep_of_groups(scores, kept_of_group(sparsity if number == by.rounds else 1 - density), seed, kept)
         else:
             total = sum(sizes.values())
             count = kept_count(total, sparsity if number == by.rounds else 1 - density)
