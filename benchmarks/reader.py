@@ -44,10 +44,11 @@ from torchvision.transforms import v2
 
 from kdprune.data.dataset import no_ids
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.reader import Reader
 from kdprune.data.recipe import parse
 from kdprune.data.sources import open_source
 from kdprune.data.split import Split
+from kdprune.data.view_settings import ViewSettings
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec
 

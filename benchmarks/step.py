@@ -36,12 +36,13 @@ from accelerate.state import AcceleratorState
 from kdprune.config import Config
 from kdprune.data.dataset import no_ids
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.reader import Reader
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
 from kdprune.data.stream import Stream
 from kdprune.data.subset import Subset
+from kdprune.data.view_settings import ViewSettings
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.models.spec import BuiltModel

@@ -38,10 +38,11 @@ from step import MEAN, STD, TEMPERATURE, _Arrays, steps_of
 from kdprune.config import Config
 from kdprune.data.dataset import no_ids
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, Request, ViewSettings
+from kdprune.data.reader import Reader, Request
 from kdprune.data.recipe import parse as parse_recipe
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
+from kdprune.data.view_settings import ViewSettings
 from kdprune.losses.common.sum import build_loss
 from kdprune.models.build import build_student
 from kdprune.runs.accelerator import DTYPES, device_name, make_accelerator

@@ -14,11 +14,12 @@ from kdprune.data import draws as column
 from kdprune.data.cut import cut
 from kdprune.data.images import to_array
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.reader import Reader
 from kdprune.data.recipe import parse
 from kdprune.data.resize import FILTERS, resize_image
 from kdprune.data.sources import from_indexable, open_source
 from kdprune.data.split import Split
+from kdprune.data.view_settings import ViewSettings
 from kdprune.data.views import crop_box, draws, padded_crop
 
 CPU = torch.device("cpu")

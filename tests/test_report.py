@@ -25,8 +25,9 @@ from kdprune.config import Config, to_dict
 from kdprune.pipeline.drawing import new_figure
 from kdprune.report.charts import Chart, Missing, Panel, Points
 from kdprune.report.costs import Item, as_tuning, items_of, total
-from kdprune.report.entries import Entry, Gathered, caching_seconds, gather
+from kdprune.report.entries import Entry, Gathered, caching_seconds
 from kdprune.report.figures.alpha import alpha_by_keep
+from kdprune.report.gather import gather
 from kdprune.report.interactive import plotly_figures
 from kdprune.report.report import make_report, save_tables
 from kdprune.report.runs import read_run

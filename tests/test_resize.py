@@ -15,12 +15,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kdprune.data.framing import frame, frame_image, framing
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, ViewSettings, plain_batches
+from kdprune.data.reader import Reader, plain_batches
 from kdprune.data.recipe import parse
 from kdprune.data.resize import BITS, FILTERS, Box, _in_parts, resize, resize_image, weights
 from kdprune.data.size import height_width, size_of
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
+from kdprune.data.view_settings import ViewSettings
 from kdprune.models.build import build_student, build_teacher
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec, own_spec

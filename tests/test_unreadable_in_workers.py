@@ -11,7 +11,7 @@ import pytest
 from helpers import options, said_by, train
 from PIL import Image
 
-from kdprune.data.reader import _ViewWorker
+from kdprune.data.workers import ViewWorker
 
 SETTINGS = {
     "data.memory_gb": 0.0,
@@ -57,6 +57,6 @@ def test_a_worker_that_died(photos, tmp_path, monkeypatch):
     def die(self, ids, views):
         os.kill(os.getpid(), signal.SIGKILL)
 
-    monkeypatch.setattr(_ViewWorker, "_decode", die)
+    monkeypatch.setattr(ViewWorker, "_decode", die)
     with pytest.raises(ChildProcessError, match=r"a process that decodes images died .*--data\.workers"):
         train(tmp_path, {**SETTINGS, "data.dataset": str(photos), "data.workers": 1})

@@ -21,10 +21,11 @@ from kdprune.data import augment, counter
 from kdprune.data import draws as column
 from kdprune.data import views as module
 from kdprune.data.place import Place
-from kdprune.data.reader import Reader, ViewSettings, plain_batches
+from kdprune.data.reader import Reader, plain_batches
 from kdprune.data.recipe import Recipe, parse
 from kdprune.data.sources import from_indexable
 from kdprune.data.split import Split
+from kdprune.data.view_settings import ViewSettings
 from kdprune.data.views import beta_quantile, crop_box, draws, mixed, mixing, view_of_stored
 from kdprune.models.spec import InputSpec
 

@@ -19,10 +19,11 @@ from kdprune.config import DataConfig
 from kdprune.data import recipe
 from kdprune.data.dataset import Data
 from kdprune.data.place import Place
-from kdprune.data.reader import Batch, Reader, Request, ViewSettings, plain_batches
+from kdprune.data.reader import Batch, Reader, Request, plain_batches
 from kdprune.data.size import size_of
 from kdprune.data.stream import Stream
 from kdprune.data.subset import Subset, load_subset
+from kdprune.data.view_settings import ViewSettings
 from kdprune.models.inputs import Inputs
 from kdprune.models.spec import InputSpec
 

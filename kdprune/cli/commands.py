@@ -13,7 +13,7 @@ from typing import Any
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
 from kdprune.checks import check
-from kdprune.cli import actions, parsers
+from kdprune.cli import actions, analyse_parsers, parsers
 from kdprune.cli.config_file import check_words
 from kdprune.cli.launch import has_lost_a_process, processes_missing, relaunch, stop_with_launchers
 from kdprune.cli.streams import bars_for_people, end_quietly, nobody_reads
@@ -122,28 +122,28 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
     ),
     "select": (parsers.select, actions.select, "select subsets by a score file, and describe them"),
     "analyse noise": (
-        parsers.analyse_noise,
+        analyse_parsers.noise,
         actions.analyse("noise"),
         "find wrong labels; test it on planted ones",
     ),
     "analyse ntk": (
-        parsers.analyse_ntk,
+        analyse_parsers.ntk,
         actions.analyse("ntk"),
         "speed of the kernel of easy and hard samples",
     ),
-    "analyse barrier": (parsers.analyse_barrier, actions.analyse("barrier"), "error barrier of easy and hard samples"),
-    "analyse line": (parsers.analyse_line, actions.landscape("line"), "error along the line between two runs"),
+    "analyse barrier": (analyse_parsers.barrier, actions.analyse("barrier"), "error barrier of easy and hard samples"),
+    "analyse line": (analyse_parsers.line, actions.landscape("line"), "error along the line between two runs"),
     "analyse instability": (
-        parsers.analyse_instability,
+        analyse_parsers.instability,
         actions.landscape("instability"),
         "from which step on the order of samples no longer matters",
     ),
     "analyse prunable": (
-        parsers.analyse_prunable,
+        analyse_parsers.prunable,
         actions.landscape("prunable"),
         "how far a run can be pruned at once before a barrier rises",
     ),
-    "analyse classes": (parsers.analyse_classes, actions.analyse("classes"), "what pruning does to each class"),
+    "analyse classes": (analyse_parsers.classes, actions.analyse("classes"), "what pruning does to each class"),
     "runs": (parsers.runs, actions.runs, "find, compare and repeat runs"),
     "report": (parsers.report, actions.report, "what sweeps and runs came to: one page with all figures, and tables"),
     "show": (parsers.show, actions.show, "what a run was made of, as a tree"),

@@ -12,7 +12,8 @@ from kdprune.cli.launchers import add_launchers
 from kdprune.config import Config
 
 
-def _parser(description: str) -> ArgumentParser:
+def plain(description: str) -> ArgumentParser:
+    """Of a command without settings of runs."""
     return ArgumentParser(description=description, exit_on_error=False, allow_abbrev=False)
 
 
@@ -103,7 +104,7 @@ def record() -> ArgumentParser:
 
 
 def score() -> ArgumentParser:
-    parser = _parser("Score every sample of a data set by what was recorded.")
+    parser = plain("Score every sample of a data set by what was recorded.")
     parser.add_argument("scorers", type=str, nargs="+", help="Names, or NAME(ARGUMENTS); see kdprune list scorers.")
     parser.add_argument(
         "--from", type=str, nargs="+", dest="records", required=True,
@@ -128,7 +129,7 @@ def score() -> ArgumentParser:
 
 
 def evaluate() -> ArgumentParser:
-    parser = _parser("Measure the student of a run on held-out data.")
+    parser = plain("Measure the student of a run on held-out data.")
     parser.add_argument("run", type=str, help="Run directory.")
     parser.add_argument("--json", action="store_true", help="Print one JSON object instead of tables.")
     parser.add_argument(
@@ -142,7 +143,7 @@ def evaluate() -> ArgumentParser:
 def export() -> ArgumentParser:
     from kdprune.cli.export import add_export_arguments
 
-    parser = _parser("Export the student of a run, and compare what was made with it.")
+    parser = plain("Export the student of a run, and compare what was made with it.")
     add_export_arguments(parser)
     return parser
 
@@ -150,115 +151,15 @@ def export() -> ArgumentParser:
 def predict() -> ArgumentParser:
     from kdprune.cli.export import add_predict_arguments
 
-    parser = _parser("Predict image files with the student of a run.")
+    parser = plain("Predict image files with the student of a run.")
     add_predict_arguments(parser)
-    return parser
-
-
-def analyse_noise() -> ArgumentParser:
-    parser = train()
-    parser.description = (
-        "Find wrong labels: by a score file, or by detectors whose proxies are trained as for record (see --record.*)."
-    )
-    parser.add_argument("--scores", type=str, help="Score file whose hardest samples are suspect; trains nothing.")
-    parser.add_argument(
-        "--detectors", type=str, nargs="+", default=[],
-        help="Scorers, and aum_indicator, AUM with a threshold of its own (default: el2n aum aum_indicator).",
-    )  # fmt: skip
-    parser.add_argument(
-        "--planted", type=float, help="Flip this share of the labels first, and say how many are found."
-    )
-    parser.add_argument(
-        "--share", type=float,
-        help="Share of the samples that is called suspect, but by aum_indicator (default: what is planted, else 0.01).",
-    )  # fmt: skip
-    return parser
-
-
-def analyse_ntk() -> ArgumentParser:
-    parser = _of_ranks("Say how fast the neural tangent kernel of easy and of hard samples changes along a training.")
-    parser.add_argument("--at", type=str, nargs="+", help="Snapshots, as in RUN@: 5, step300 (default: of all epochs).")
-    parser.add_argument("--size", type=int, default=100, help="Samples of a window of ranks.")
-    parser.add_argument("--windows", type=int, default=10, help="Windows, from the easiest samples to the hardest.")
-    return parser
-
-
-def analyse_barrier() -> ArgumentParser:
-    parser = _of_ranks("Train two children of a run's snapshots, and measure the error barrier between them.")
-    parser.add_argument(
-        "--spawn", type=str, nargs="+", default=["0"],
-        help="When children begin: 0 for the first weights, or snapshots, as in RUN@: 5, step300.",
-    )  # fmt: skip
-    parser.add_argument("--parts", type=int, default=10, help="Parts of the samples, from the easiest to the hardest.")
-    parser.add_argument("--points", type=int, default=11, help="Networks on the line between two children.")
-    return parser
-
-
-def analyse_line() -> ArgumentParser:
-    parser = _parser("Measure held-out error along the line between the students of two runs, and its barrier.")
-    for name in ("one", "other"):
-        parser.add_argument(name, type=str, help="Run directory, or a snapshot in it: RUN@EPOCH, RUN@stepSTEP.")
-    _add_line_options(parser)
-    return parser
-
-
-def analyse_instability() -> ArgumentParser:
-    parser = _parser("Train two children of a run's snapshots, and measure the line between them on held-out data.")
-    parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_steps).")
-    parser.add_argument(
-        "--spawn", type=str, nargs="+", default=["0"],
-        help="When children begin: 0 for the weights that the run began with, or snapshots, as in RUN@: 5, step300.",
-    )  # fmt: skip
-    _add_line_options(parser)
-    return parser
-
-
-def analyse_prunable() -> ArgumentParser:
-    parser = _parser(
-        "Bisect how many weights of a trained run magnitude pruning can take at once, so that what is trained again "
-        "after it has no barrier on the line from the run."
-    )
-    parser.add_argument("run", type=str, help="Run directory: dense, or a level of a lottery.")
-    parser.add_argument(
-        "--rewind_to", type=str, default="0",
-        help="Weights of the run that are trained again: 0 for those that it began with, or a snapshot, as in RUN@.",
-    )  # fmt: skip
-    parser.add_argument("--tolerance", type=float, default=0.02, help="Barrier from which on it counts as one.")
-    parser.add_argument("--probes", type=int, default=5, help="Trainings; the answer is known to 2^-probes.")
-    _add_line_options(parser)
-    return parser
-
-
-def _add_line_options(parser: ArgumentParser) -> None:
-    parser.add_argument("--points", type=int, default=11, help="Networks on a line, its ends among them.")
-    parser.add_argument(
-        "--statistics", choices=["measured", "interpolated"], default="measured",
-        help="BatchNorm's: measured anew at each point, the ends among them, or interpolated like the weights.",
-    )  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="Print one JSON object instead of a table.")
-    parser.add_argument("--output", type=str, help="Folder for what is made (default: in the run's, or beside it).")
-
-
-def _of_ranks(description: str) -> ArgumentParser:
-    parser = _parser(description)
-    parser.add_argument("run", type=str, help="Run directory, with snapshots (--train.save_epochs).")
-    parser.add_argument("--scores", type=str, required=True, help="Score file of the run's data.")
-    parser.add_argument("--output", type=str, help="Folder for what is made (default: in the run's, or beside it).")
-    return parser
-
-
-def analyse_classes() -> ArgumentParser:
-    parser = _parser("Compare pruned runs with a full one, class by class.")
-    parser.add_argument("full", type=str, help="Directory of a run on all samples.")
-    parser.add_argument("pruned", type=str, nargs="+", help="Directories of runs on subsets of the same data.")
-    parser.add_argument("--output", type=str, help="Folder for tables and figures (default: RUN/analysis).")
     return parser
 
 
 def list() -> ArgumentParser:
     from kdprune.registry import KINDS
 
-    parser = _parser("List plug-ins and models by name.")
+    parser = plain("List plug-ins and models by name.")
     parser.add_argument("kind", type=str, nargs="?", help=f"{', '.join(KINDS)} or models (default: all).")
     parser.add_argument("--filter", type=str, default="*", help="Pattern for model names, such as 'resnet*'.")
     return parser
@@ -267,7 +168,7 @@ def list() -> ArgumentParser:
 def select() -> ArgumentParser:
     from kdprune.cli.select import add_arguments
 
-    parser = _parser("Select subsets by a score file, and describe what subsets are.")
+    parser = plain("Select subsets by a score file, and describe what subsets are.")
     add_arguments(parser)
     return parser
 
@@ -275,7 +176,7 @@ def select() -> ArgumentParser:
 def runs() -> ArgumentParser:
     from kdprune.cli.runs import add_arguments
 
-    parser = _parser("List runs with what differs between them, compare two, or print the command that repeats one.")
+    parser = plain("List runs with what differs between them, compare two, or print the command that repeats one.")
     add_arguments(parser)
     return parser
 
@@ -283,7 +184,7 @@ def runs() -> ArgumentParser:
 def report() -> ArgumentParser:
     from kdprune.cli.report import add_arguments
 
-    parser = _parser(
+    parser = plain(
         "Write what sweeps and runs came to: one page with all figures that opens without a network, tables as CSV, "
         "parquet and Markdown."
     )
@@ -292,12 +193,12 @@ def report() -> ArgumentParser:
 
 
 def show() -> ArgumentParser:
-    parser = _parser("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
+    parser = plain("Show what a run was made of, as a tree: data, subset, teachers and their own runs.")
     parser.add_argument("run", type=str, help="Run directory.")
     return parser
 
 
 def verify() -> ArgumentParser:
-    parser = _parser("Check that every file is as it was written: runs, checkpoints, cached targets, decoded images.")
+    parser = plain("Check that every file is as it was written: runs, checkpoints, cached targets, decoded images.")
     parser.add_argument("folders", type=str, nargs="+", help="Run directories, or folders of them.")
     return parser

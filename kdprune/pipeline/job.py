@@ -17,10 +17,11 @@ from kdprune.config import Config
 from kdprune.data import recipe
 from kdprune.data.counter import key
 from kdprune.data.dataset import Data
-from kdprune.data.reader import Reader, ViewSettings
+from kdprune.data.reader import Reader
 from kdprune.data.size import size_of
 from kdprune.data.stream import Adaptive
 from kdprune.data.subset import Subset
+from kdprune.data.view_settings import ViewSettings
 from kdprune.losses.common.sum import WeightedSum
 from kdprune.messages import counted, listed
 from kdprune.models.build import build_student

@@ -9,7 +9,8 @@ from pathlib import Path
 from kdprune.files import write_text
 from kdprune.report.bills import Bill, bill_of
 from kdprune.report.confounding import confounded
-from kdprune.report.entries import Gathered, Words, gather
+from kdprune.report.entries import Gathered, Words
+from kdprune.report.gather import gather
 from kdprune.report.sections import Section, sections_of
 from kdprune.report.tables import MARKDOWN, Row, markdown, rows_of, save_rows
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kdprune.artefact import Key
-from kdprune.data.reader import ViewSettings
+from kdprune.data.view_settings import ViewSettings
 from kdprune.teachers.cache import FORMAT
 from kdprune.teachers.entries import Entries
 from kdprune.teachers.teacher import Teacher
