@@ -15,7 +15,7 @@ from kdprune.data.augment import apply, randaugment, trivialaugment
 from kdprune.data.colour import grey, hue_shifted, jitter
 from kdprune.data.draws import draws
 from kdprune.data.recipe import parse
-from kdprune.data.views import finish
+from kdprune.data.views import view_of_stored
 
 NAMES = list(RandAugment()._augmentation_space(31, (8, 8)))
 seeds = st.integers(0, 10**6)
@@ -202,7 +202,7 @@ def test_parts_are_applied_in_one_order():
     recipe = parse("cutout(4)+grey(0.5)+jitter(0.3, 0.1)+randaugment(2, 12)+flip")
     x = torch.where((u[:, column.FLIP] < 0.5)[:, None, None, None], images.flip(-1), images)
     x = grey(0.5, jitter(0.3, 0.1, randaugment(2, 12, x, u), u), u)
-    made = finish(recipe, images, u, fill)
+    made = view_of_stored(recipe, images, u, 12, fill)
     changed = (made != x).any(1).flatten(1).sum(1)
     assert (changed <= 16).all()
     is_filled = (made != x).any(1)[:, None].expand_as(made)

@@ -32,7 +32,7 @@ class RayCluster:
         at_once: tasks at a time (default: the cluster's CPUs).
 
     Raises:
-        ValueError: Ray is not installed; when first called, there is no such cluster.
+        ValueError: Ray is not installed; on entering, there is no such cluster.
         ChildProcessError: from a call, a task could not be finished.
     """
 
@@ -42,6 +42,8 @@ class RayCluster:
         self._connected = False
 
     def __enter__(self) -> RayCluster:
+        if self.address != LOCAL:  # one that is not there is said before any work; its own starts when it is needed
+            self._connect()
         return self
 
     def __exit__(self, *_: object) -> None:
