@@ -4,8 +4,9 @@ plan: seconds and memory to plan RUNS runs, and to lead the same sweep again whe
 read, each run found unchanged, the table written. Their directories are copies of one that is trained here.
 
 overhead: RUNS short runs by JOBS processes, which a bare loop over the same runs in as many processes is compared with.
-Both begin with everything imported, and take turns, so that a busy machine slows both alike. A second sweep whose runs
-share a teacher and its targets says how often those were made.
+Both begin with everything imported, and take turns, so that a busy machine slows both alike; `processor_overhead` is of
+processor seconds, of all processes together, which others on the machine disturb less. A second sweep whose runs share
+a teacher and its targets says how often those were made.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from kdprune.config import Config, from_dict
 from kdprune.pipeline.train import run
@@ -112,7 +115,12 @@ def overhead(folder: Path, runs: int, jobs: int, epochs: float, turns: int) -> d
     for turn in range(turns):
         by_sweep = _by_sweep(plan_of(config(folder / f"sweep {turn}", epochs), runs), folder / f"sweep {turn}", jobs)
         by_loops = _by_loops(plan_of(config(folder / f"loop {turn}", epochs), runs), jobs)
-        ratios.append({"sweep_seconds": by_sweep, "loop_seconds": by_loops, "overhead": by_sweep / by_loops - 1})
+        ratios.append(
+            {
+                "sweep_seconds": by_sweep[0], "loop_seconds": by_loops[0], "overhead": by_sweep[0] / by_loops[0] - 1,
+                "processor_overhead": by_sweep[1] / by_loops[1] - 1,
+            }
+        )  # fmt: skip
     shared = folder / "shared"
     base = config(shared, 1, models="mlp_64", targets="cached", train={"epochs": 1, "lr": 0.05})
     plan = plan_of(base, 8)
@@ -121,32 +129,39 @@ def overhead(folder: Path, runs: int, jobs: int, epochs: float, turns: int) -> d
     asked = sum(
         read_summary(path.parent)["cost"]["target_caching"]["forward_samples"] for path in shared.glob("*/summary.json")
     )
-    median = statistics.median(row["overhead"] for row in ratios)
+    medians = {name: statistics.median(row[name] for row in ratios) for name in ("overhead", "processor_overhead")}
     counted = {"runs": len(plan.finals), "teachers_made": teachers, "target_passes_of_runs": asked}
-    return {"runs": runs, "jobs": jobs, "overhead": median, "turns": ratios, "shared": counted}
+    return {"runs": runs, "jobs": jobs, **medians, "turns": ratios, "shared": counted}
 
 
-def _by_sweep(plan: Plan, output: Path, jobs: int) -> float:
+def _by_sweep(plan: Plan, output: Path, jobs: int) -> tuple[float, float]:
     with LocalLauncher(jobs, "digits") as launcher:
         _warm(jobs)
-        begun = time.perf_counter()
+        begun, processor = time.perf_counter(), _processor_seconds()
         sweep = Sweep(plan, output / FOLDER / "sweep")
         sweep.conduct(launcher)
         assert sweep.complete
-        return time.perf_counter() - begun
+        return time.perf_counter() - begun, _processor_seconds() - processor
 
 
-def _by_loops(plan: Plan, jobs: int) -> float:
+def _by_loops(plan: Plan, jobs: int) -> tuple[float, float]:
     configs = [one.config for _, one in plan.finals]
     context = multiprocessing.get_context("forkserver")
     processes = [context.Process(target=_loop, args=(configs[first::jobs],)) for first in range(jobs)]
-    begun = time.perf_counter()
+    begun, processor = time.perf_counter(), _processor_seconds()
     for process in processes:
         process.start()
     for process in processes:
         process.join()
         assert process.exitcode == 0
-    return time.perf_counter() - begun
+    return time.perf_counter() - begun, _processor_seconds() - processor
+
+
+def _processor_seconds() -> float:
+    """Of this process, of the one that others are forked from, and of all of these that have ended."""
+    server = next(child for child in psutil.Process().children() if "forkserver" in " ".join(child.cmdline()))
+    times = server.cpu_times()
+    return time.process_time() + times.user + times.system + times.children_user + times.children_system
 
 
 def _loop(configs: Sequence[Config]) -> None:
