@@ -12,6 +12,7 @@ a teacher and its targets says how often those were made.
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import multiprocessing
 import resource
@@ -167,6 +168,7 @@ def _processor_seconds() -> float:
 def _loop(configs: Sequence[Config]) -> None:
     import torch
 
+    gc.freeze()  # as the processes of a sweep do, so that neither looks through what was imported
     torch.set_num_threads(1)
     for one in configs:
         run(one)
