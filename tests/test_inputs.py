@@ -37,6 +37,16 @@ def test_values_are_normalised_and_laid_out(channels, channels_last):
     assert torch.equal(images, before)
 
 
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(6, 10), (1, 3), (9, 1)])
+@pytest.mark.parametrize("in_layout", [torch.contiguous_format, torch.channels_last])
+def test_no_layout_changes_a_bit(channels, size, in_layout):
+    images = pixels(channels, *size).contiguous(memory_format=in_layout)
+    plain, last = (Inputs(spec(channels, size), CPU, channels_last)(images) for channels_last in (False, True))
+    assert torch.equal(plain, last)
+    assert last.is_contiguous(memory_format=torch.channels_last)
+
+
 def test_a_grey_view_becomes_three_equal_channels_and_keeps_its_pixels():
     images = pixels(1)
     x = Inputs(spec(3), CPU, True)(images)

@@ -66,8 +66,13 @@ def reader(recipe: str, source, images=None, kept=None, workers: int = 0, seed: 
 
 
 def read(made: Reader, ids: list[int], views: list[int], batch_size: int) -> tuple[torch.Tensor, torch.Tensor]:
-    requests = zip(torch.tensor(ids).split(batch_size), torch.tensor(views).split(batch_size), strict=True)
-    batches = list(made.read(requests))
+    """All of them, in requests of a size, each of which gives what it gives alone, however many are asked for."""
+    requests = list(zip(torch.tensor(ids).split(batch_size), torch.tensor(views).split(batch_size), strict=True))
+    batches = list(made.read(iter(requests)))
+    for request, batch in zip(requests, batches, strict=True):
+        (alone,) = made.read([request])
+        assert torch.equal(alone.images, batch.images)
+        assert torch.equal(alone.labels, batch.labels)
     assert torch.cat([batch.ids for batch in batches]).tolist() == ids
     assert torch.cat([batch.views for batch in batches]).tolist() == views
     return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])

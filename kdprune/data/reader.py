@@ -18,11 +18,17 @@ from torch import Tensor
 from kdprune.data import views
 from kdprune.data.framing import InputSize, frame
 from kdprune.data.place import Place
+from kdprune.data.size import height_width
 from kdprune.data.split import Split
 from kdprune.data.view_settings import ViewSettings
 from kdprune.data.workers import FrameWorker, Request, ViewWorker, answers
 
 __all__ = ["Batch", "InputSize", "Reader", "Request", "plain_batches", "to_device"]
+
+
+AT_ONCE, AT_ONCE_ON_CPU = 2**21, 2**18
+"""Pixels of the views that are made together. Those of a small batch cost what it costs to ask for them, so several
+batches are made at once; on a CPU they stay in its caches."""
 
 
 @dataclass
@@ -66,12 +72,42 @@ class Reader:
     def read(self, requests: Iterable[Request]) -> Iterator[Batch]:
         """One batch for each request."""
         if self.split.images is not None:
-            for request in requests:
-                yield self._batch(request, None, None)
+            for group in self._groups(requests, self.split.images):
+                yield from self._batches(group)
             return
         worker = ViewWorker(self.split.source, self.split.channels, self.settings, self.kept.cpu())
         for request, decoded, partner in answers(worker, requests, self.place):
             yield self._batch(request, decoded, partner)
+
+    def _groups(self, requests: Iterable[Request], images_NCHW: Tensor) -> Iterator[list[Request]]:
+        """Requests whose views are made together: one, or several that are small."""
+        (height, width), (s, t) = images_NCHW.shape[-2:], height_width(self.settings.size)
+        most = AT_ONCE_ON_CPU if self.device.type == "cpu" else AT_ONCE
+        samples = most // max(height * width, s * t)
+        group: list[Request] = []
+        asked = 0
+        for request in requests:
+            if group and asked + len(request[0]) > samples:
+                yield group
+                group, asked = [], 0
+            group.append(request)
+            asked += len(request[0])
+        if group:
+            yield group
+
+    def _batches(self, group: list[Request]) -> Iterator[Batch]:
+        """One batch for each request; a view is a function of its sample, so they can be made together."""
+        if len(group) == 1:
+            yield self._batch(group[0], None, None)
+            return
+        all_ids, all_views = torch.cat([ids for ids, *_ in group]), torch.cat([views_N for _, views_N, *_ in group])
+        made, sizes = self._batch((all_ids, all_views), None, None), [len(ids) for ids, *_ in group]
+        for request, x, y in zip(group, made.images.split(sizes), made.labels.split(sizes), strict=True):
+            ids, views_N, *weights = request
+            yield Batch(ids, views_N, x, y, self._weights(*weights))
+
+    def _weights(self, weights_N: Tensor | None = None) -> Tensor | None:
+        return None if weights_N is None else to_device(weights_N, self.device)
 
     def _batch(self, request: Request, decoded: Tensor | None, decoded_partner: Tensor | None) -> Batch:
         """A batch of the request; `decoded` and `decoded_partner` are what a worker made of it, N×C×S×T."""
@@ -87,8 +123,7 @@ class Reader:
                 F.one_hot(y.clamp(min=0), self.num_classes) for y in (labels, self.labels[mix.partner])
             )
             labels = share[:, None] * label + (1 - share[:, None]) * partner_label
-        weights_N = weights[0] if weights else None
-        return Batch(host_ids, host_views, x, labels, None if weights_N is None else to_device(weights_N, self.device))
+        return Batch(host_ids, host_views, x, labels, self._weights(*weights))
 
     def _view(self, ids: Tensor, views_N: Tensor, decoded: Tensor | None) -> Tensor:
         s = self.settings

@@ -49,8 +49,16 @@ class Inputs(nn.Module):
         x = frame(views_NCHW, self.spec) if self.whole_images else _scaled(views_NCHW, self.spec)
         x = with_channels(x, self.spec.channels)
         x = x.contiguous(memory_format=torch.channels_last if self.channels_last else torch.contiguous_format)
-        x = x.float()
-        return x.mul_(self.scale).add_(self.shift)
+        if self.channels_last and x.shape[1] > 1:
+            return self._normalised_rows(x)
+        return x.float().mul_(self.scale).add_(self.shift)
+
+    def _normalised_rows(self, x_NCHW: Tensor) -> Tensor:
+        """The same in channels_last, by whole rows: a loop over three channels for each pixel costs ten times as much."""
+        x = x_NCHW.permute(0, 2, 3, 1)
+        scale, shift = (each.flatten().repeat(x.shape[2]) for each in (self.scale, self.shift))
+        rows = x.flatten(2).float().mul_(scale).add_(shift)
+        return rows.view(x.shape).permute(0, 3, 1, 2)
 
 
 def _scaled(views_NCHW: Tensor, spec: InputSpec) -> Tensor:

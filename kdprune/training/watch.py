@@ -6,6 +6,7 @@ process on a CPU has nobody to wait for and looks at every step.
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 
@@ -95,5 +96,5 @@ class Watch:
         noted, self._losses = self._losses, []
         if not noted:
             return None
-        finite = torch.stack([loss for _, loss in noted]).isfinite().tolist()
-        return next((step for (step, _), is_finite in zip(noted, finite, strict=True) if not is_finite), None)
+        losses = torch.stack([loss for _, loss in noted]).tolist()
+        return next((step for (step, _), loss in zip(noted, losses, strict=True) if not math.isfinite(loss)), None)
