@@ -54,7 +54,7 @@ class Inputs(nn.Module):
         return x.float().mul_(self.scale).add_(self.shift)
 
     def _normalised_rows(self, x_NCHW: Tensor) -> Tensor:
-        """The same in channels_last, by whole rows: a loop over three channels for each pixel costs ten times as much."""
+        """The same in channels_last, by rows: a loop over three channels for each pixel costs ten times as much."""
         x = x_NCHW.permute(0, 2, 3, 1)
         scale, shift = (each.flatten().repeat(x.shape[2]) for each in (self.scale, self.shift))
         rows = x.flatten(2).float().mul_(scale).add_(shift)
