@@ -131,6 +131,15 @@ def export(options: Namespace) -> int:
     return 0
 
 
+def shrink(options: Namespace) -> int:
+    from kdprune.cli.logging import log_to_console
+    from kdprune.cli.shrink import print_shrunk
+
+    with log_to_console():
+        print_shrunk(options)
+    return 0
+
+
 def predict(options: Namespace) -> int:
     from kdprune.cli.export import print_predictions
     from kdprune.cli.logging import log_to_console

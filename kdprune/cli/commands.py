@@ -120,6 +120,7 @@ COMMANDS: dict[str, tuple[Callable[[], ArgumentParser], Callable[[Namespace], in
         actions.export,
         "a student as ONNX, exported program, or folder that timm reads",
     ),
+    "shrink": (parsers.shrink, actions.shrink, "remove channels of a student: smaller and faster everywhere"),
     "select": (parsers.select, actions.select, "select subsets by a score file, and describe them"),
     "analyse noise": (
         analyse_parsers.noise,

@@ -148,6 +148,14 @@ def export() -> ArgumentParser:
     return parser
 
 
+def shrink() -> ArgumentParser:
+    from kdprune.cli.shrink import add_arguments
+
+    parser = plain("Remove channels of a run's student: smaller and dense, to be fine-tuned.")
+    add_arguments(parser)
+    return parser
+
+
 def predict() -> ArgumentParser:
     from kdprune.cli.export import add_predict_arguments
 

@@ -77,6 +77,11 @@ def _export_folder(
 ) -> Exported:
     if not run.is_dir():
         raise ValueError(f"--to {HUB}: {run} given, allowed is a run directory, which the model card is filled from")
+    if built.widths:
+        raise ValueError(
+            f"--to {HUB}: {run} has fewer channels than {built.name}, and timm would build it with all of them; allowed are "
+            f"{', '.join(GRAPHS)}"
+        )
     if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
         raise ValueError(f"--output: {folder} is there and holds something else; name another folder")
     card = model_card(built, read_summary(run), dotted(to_dict(read_config(run))), license)

@@ -19,6 +19,7 @@ from kdprune.data.size import Size, size_of
 from kdprune.models.create import create, head_names, odd_head
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.names import check_model_name, is_remote
+from kdprune.models.narrow import Widths, create_narrow
 from kdprune.models.saved import check_saved, load_model, save_model
 from kdprune.models.spec import BuiltModel, InputSpec, own_spec, scratch_spec
 from kdprune.models.weights import StateDict, check_finite, check_fit, matched, read_weights
@@ -152,11 +153,21 @@ class _Wish:
     model_args: dict[str, Any]
 
 
-def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool) -> BuiltModel:
-    """From scratch or with timm's weights. `num_classes` None keeps the model's own head."""
+def _from_timm(
+    name: str, num_classes: int | None, wish: _Wish, pretrained: bool, widths: Widths | None = None
+) -> BuiltModel:
+    """From scratch or with timm's weights. `num_classes` None keeps the model's own head.
+
+    Args:
+        widths: of a network whose channels were pruned; it has values in its head alone.
+    """
     in_chans = wish.in_chans if pretrained else wish.in_chans or wish.channels
     size = wish.img_size if pretrained else wish.img_size or wish.image_size
-    model = create(name, num_classes, in_chans, size, pretrained, wish.model_args)
+    if widths:
+        assert num_classes is not None, "a file with widths is no pretrained model"
+        model, widths = create_narrow(name, num_classes, in_chans, size, wish.model_args, widths)
+    else:
+        model = create(name, num_classes, in_chans, size, pretrained, wish.model_args)
     config: dict[str, Any] = model.pretrained_cfg  # type: ignore[assignment]
     spec = own_spec(model, in_chans or config["input_size"][0], size)
     built = BuiltModel(
@@ -167,6 +178,7 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
         spec=spec if pretrained else scratch_spec(spec, wish.mean, wish.std),
         info={"pretrained": name} if pretrained else {},
         model_args=_lasting(model, wish.model_args),
+        widths=dict(widths or {}),
     )
     if pretrained and config["num_classes"] != built.num_classes:
         _log.warning(
@@ -178,7 +190,8 @@ def _from_timm(name: str, num_classes: int | None, wish: _Wish, pretrained: bool
 def _from_file(name: str, num_classes: int, path: Path, wish: _Wish, new_head: bool) -> BuiltModel:
     """The named model with the weights of `path`; an odd head is replaced (student) or refused (teacher)."""
     state, header = read_weights(path)
-    built = _from_timm(name, num_classes, _with_past(name, path, state, header, wish), pretrained=False)
+    wish = _with_past(name, path, state, header, wish)
+    built = _from_timm(name, num_classes, wish, pretrained=False, widths=(header or {}).get("widths"))
     if header is not None:
         own = InputSpec.from_json(header["spec"])
         built.spec = replace(own, size=wish.img_size or own.size)

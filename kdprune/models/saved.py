@@ -12,9 +12,11 @@ import safetensors.torch
 from torch import nn
 
 from kdprune.files import write_whole
+from kdprune.messages import about
 from kdprune.models.arguments import check_saved_arguments, check_saved_name, of_the_size_of
 from kdprune.models.create import create
 from kdprune.models.hashing import weights_hash
+from kdprune.models.narrow import Widths, check_runs, check_widths, create_narrow, narrow
 from kdprune.models.spec import BuiltModel, InputSpec
 from kdprune.models.structure import structure as structure_of
 from kdprune.models.weights import (
@@ -47,6 +49,7 @@ def save_model(path: str | Path, built: BuiltModel) -> None:
         "model_args": built.model_args,
         "structure": built.structure,
         WEIGHTS_HASH: weights_hash(state),
+        **({"widths": built.widths} if built.widths else {}),
     }
     content = safetensors.torch.save(state, metadata={METADATA_KEY: json.dumps(header)})
     write_whole(path, lambda file: file.write(content))
@@ -87,12 +90,18 @@ def check_saved(path: str | Path, state: StateDict, header: dict[str, Any]) -> N
     check_saved_arguments(name, header["model_args"], where)
     with of_the_size_of(state, where):
         model = create(name, header["num_classes"], spec.channels, spec.size, False, header["model_args"])
+    if header.get("widths"):
+        with about(where):
+            check_widths(model, header["widths"])
+            narrow(model, header["widths"])
+            check_runs(model, (spec.channels, *spec.size_HW))
     check_fit(state, model.state_dict(), f"the weights of {path} and {name}")
 
 
 def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], module: nn.Module | None) -> BuiltModel:
     name, num_classes, spec = header["name"], header["num_classes"], InputSpec.from_json(header["spec"])
     structure = header.get("structure")
+    widths: Widths = {}
     if module is not None:
         model = copy.deepcopy(module)
         if structure is not None and structure_of(model) != structure:
@@ -104,13 +113,21 @@ def _from_header(path: str | Path, state: StateDict, header: dict[str, Any], mod
         )
     else:
         check_saved(path, state, header)
-        model = create(name, num_classes, spec.channels, spec.size, False, header["model_args"])
+        model, widths = _created(header, spec)
     check_fit(state, model.state_dict(), f"the weights of {path} and {name if module is None else 'model'}")
     model.load_state_dict(state)
     check_finite(model, f"the weights of {path}")
     return BuiltModel(
-        model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure
+        model, name, num_classes, spec, header["classes"], header["info"], header["model_args"], structure, dict(widths)
     )
+
+
+def _created(header: dict[str, Any], spec: InputSpec) -> tuple[nn.Module, Widths]:
+    """The network that a header speaks of, and its widths where they are not those of its name."""
+    given = header["name"], header["num_classes"], spec.channels, spec.size
+    if header.get("widths"):
+        return create_narrow(*given, header["model_args"], header["widths"])
+    return create(*given, False, header["model_args"]), {}
 
 
 def _bare(model: nn.Module) -> nn.Module:

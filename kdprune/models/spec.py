@@ -93,6 +93,7 @@ class BuiltModel:
         info: free notes that travel in the header of the file (smoothing, epoch, …); JSON values only.
         model_args: arguments of the model besides class count, channels and image size, needed to build it again.
         structure: of a module of the user's own, which cannot be built by name: a hash of what it is made of.
+        widths: shapes of the tensors that are narrower than the named model's (`kdprune.models.narrow`).
     """
 
     model: nn.Module = field(repr=False)
@@ -103,6 +104,7 @@ class BuiltModel:
     info: dict[str, Any] = field(default_factory=dict)
     model_args: dict[str, Any] = field(default_factory=dict)
     structure: str | None = None
+    widths: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
 
 def own_spec(model: nn.Module, channels: int, size: Size | None) -> InputSpec:

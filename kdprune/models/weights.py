@@ -16,7 +16,17 @@ from torch import Tensor, nn
 
 from kdprune.messages import shown
 from kdprune.models.hashing import weights_hash
-from kdprune.outside import MAPPING, TEXT, check_fields, check_regular, list_of, optional, parse_json, whole
+from kdprune.outside import (
+    MAPPING,
+    TEXT,
+    check_fields,
+    check_regular,
+    list_of,
+    mapping_of,
+    optional,
+    parse_json,
+    whole,
+)
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
 METADATA_KEY = "kdprune"
@@ -53,6 +63,7 @@ def read_weights(path: str | Path) -> tuple[StateDict, dict[str, Any] | None]:
 _HEADER = {
     "name": TEXT, "num_classes": whole(0, 2**24), "spec": MAPPING, "classes": optional(list_of(TEXT)),
     "info": MAPPING, "model_args": MAPPING, "structure": optional(TEXT), WEIGHTS_HASH: optional(TEXT),
+    "widths": mapping_of(list_of(whole(1, 2**24))),
 }  # fmt: skip
 
 
@@ -72,7 +83,7 @@ def read_header(path: str | Path) -> dict[str, Any] | None:
     if text is None:
         return None
     where = f"{path}: its header"
-    header = check_fields(parse_json(text, where), _HEADER, where, may_lack=("structure", WEIGHTS_HASH))
+    header = check_fields(parse_json(text, where), _HEADER, where, may_lack=("structure", WEIGHTS_HASH, "widths"))
     if header["classes"] is not None and len(header["classes"]) != header["num_classes"]:
         raise ValueError(f"{where} names {len(header['classes'])} classes, and says {header['num_classes']}")
     return header

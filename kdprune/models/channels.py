@@ -1,0 +1,197 @@
+"""Channels of a network that can only be removed together, by the dependency graph of Torch-Pruning.
+
+Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900): a channel that a layer puts out is also a
+channel of every layer that is added to it, of the norms after it, and an input of every layer that reads it. The graph
+comes from autograd's own of one forward pass. It is believed for what is known to treat each channel alone; channels that
+pass anything else (a LayerNorm, a padding of channels, the heads of an attention) are left whole, and whoever removes
+channels compares the outputs (`kdprune.pipeline.shrink`).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdprune.messages import listed
+from kdprune.models.create import head_names
+from kdprune.models.prunable import prunable
+
+OUT, IN = "out", "in"
+Removed = dict[tuple[str, str], list[int]]  # by (path of a layer, OUT or IN): channels, ascending
+_ALONE = ("CONV", "DEPTHWISE_CONV", "BN", "LINEAR", "ELEMENTWISE", "RESHAPE", "CONCAT")  # tp's kinds of nodes
+
+
+@dataclass
+class Coupled:
+    """Channels that layers share.
+
+    Attributes:
+        layer: path of the first layer that puts them out.
+        others: paths of the other layers whose outputs they are.
+        channels: how many.
+        sets: one channel stands for this many, one in each group of a grouped convolution.
+        held: why they cannot be removed; None where they can.
+    """
+
+    layer: str
+    others: tuple[str, ...]
+    channels: int
+    sets: int
+    held: str | None
+    group: Any  # Torch-Pruning's
+
+    @property
+    def units(self) -> int:
+        """How many channels can be decided on separately."""
+        return self.channels // self.sets
+
+    def chosen(self, units: Collection[int]) -> list[int]:
+        """The channels that some units stand for, ascending."""
+        return sorted(unit + part * self.units for unit in units for part in range(self.sets))
+
+
+class Channels:
+    """The coupled channels of a network, but for its input and its classifier's outputs.
+
+    Raises:
+        ValueError: Torch-Pruning is not installed, or cannot trace the network, or some layers of it, which are named.
+    """
+
+    def __init__(self, model: nn.Module, input_shape: tuple[int, int, int]) -> None:
+        require_torch_pruning()
+        import torch_pruning
+
+        self._model = model.eval().requires_grad_(True)
+        self._names = {layer: path for path, layer in model.named_modules()}
+        heads = head_names(model)
+        self._heads = [layer for path, layer in model.named_modules() if f"{path}.".startswith(heads)] if heads else []
+        self._prunable = set(prunable(model).names)
+        self._graph = torch_pruning.DependencyGraph()
+        try:
+            with torch.enable_grad():
+                self._graph.build_dependency(model, (torch.zeros(1, *input_shape),), verbose=False)
+        except Exception as error:  # it has no errors of its own
+            first = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ValueError(f"torch-pruning cannot trace {type(model).__name__}: {first}") from error
+        self._check_traced()
+        self.coupled = list(self._find())
+
+    def removed(self, coupled: Coupled, units: Collection[int]) -> Removed:
+        """What goes with some channels: of each layer, the outputs and the inputs.
+
+        Raises:
+            ValueError: others of these channels would have to go, too.
+        """
+        chosen = coupled.chosen(units)
+        root = coupled.group[0].dep
+        found: Removed = {}
+        for item in self._graph.get_pruning_group(root.target.module, root.handler, chosen).items:
+            path = self._names.get(item.dep.target.module)
+            if path is not None:
+                found[path, self._side(item.dep)] = sorted(set(item.idxs))
+        if found[coupled.layer, OUT] != chosen:
+            raise ValueError(f"channels of {coupled.layer} are coupled with others of it, and cannot be removed alone")
+        return found
+
+    def _find(self) -> Iterator[Coupled]:
+        import torch_pruning
+
+        roots = (torch_pruning.ops.TORCH_CONV, torch_pruning.ops.TORCH_LINEAR)
+        for group in self._graph.get_all_groups(ignored_layers=self._heads, root_module_types=roots):
+            outs = [
+                path
+                for item in group.items
+                if (path := self._names.get(item.dep.target.module)) is not None
+                and self._side(item.dep) == OUT
+                and isinstance(item.dep.target.module, roots)
+            ]
+            channels = len(group.items[0].idxs)
+            grouped = [item for item in group.items if _is_grouped(item.dep.target.module)]
+            sets = max((item.dep.target.module.groups for item in grouped), default=1)
+            held = next(filter(None, (self._held(item.dep.target) for item in group.items)), None)
+            if not all(self._repeats(item, channels, sets) for item in grouped):
+                held = held or "convolutions of different groups"
+            yield Coupled(outs[0], tuple(outs[1:]), channels, sets, held, group)
+
+    def _held(self, node: Any) -> str | None:
+        """Why channels that pass a node cannot be removed."""
+        kind, layer = node.type.name, node.module
+        if kind not in _ALONE:
+            return kind.lower() if layer not in self._names else type(layer).__name__
+        if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
+            alone = isinstance(layer, nn.Conv2d | nn.Linear) and f"{self._names[layer]}.weight" in self._prunable
+            odd = kind == "DEPTHWISE_CONV" and layer.in_channels != layer.out_channels
+            return None if alone and not odd else type(layer).__name__
+        padding = getattr(node.grad_fn, "_saved_pad", ())
+        return "a padding of channels" if any(padding[4:]) else None  # the last dimensions come first
+
+    def _repeats(self, item: Any, channels: int, sets: int) -> bool:
+        """Whether channels are those of a grouped convolution in its order, so that each of its groups can lose the same."""
+        layer = item.dep.target.module
+        every = layer.out_channels if self._side(item.dep) == OUT else layer.in_channels
+        return layer.groups == sets and every == channels and list(item.idxs) == list(range(channels))
+
+    def _side(self, dep: Any) -> str:
+        """Whether a dependency removes outputs of its layer or inputs; where both are the same, outputs."""
+        return OUT if self._graph.is_out_channel_pruning_fn(dep.handler) else IN
+
+    def _check_traced(self) -> None:
+        layers = [path for layer, path in self._names.items() if isinstance(layer, nn.Conv2d | nn.Linear)]
+        modules = dict(self._model.named_modules())
+        if missed := [path for path in layers if modules[path] not in self._graph.module2node]:
+            raise ValueError(
+                f"torch-pruning cannot trace {len(missed)} of {len(layers)} layers of {type(self._model).__name__}: "
+                f"{listed(missed, 5)}"
+            )
+
+
+def require_torch_pruning() -> None:
+    """Refuse to begin without the package.
+
+    Raises:
+        ValueError: how it is installed.
+    """
+    if importlib.util.find_spec("torch_pruning") is None:
+        raise ValueError("kdprune shrink needs torch-pruning: pip install 'kdprune[shrink]'")
+
+
+def without(state: dict[str, Tensor], model: nn.Module, removed: Removed) -> dict[str, Tensor]:
+    """A state dict without some channels.
+
+    Args:
+        state: of the model.
+        removed: outputs and inputs of its layers, in places of the model.
+    """
+    modules, kept = dict(model.named_modules()), dict(state)
+    for (path, side), channels in removed.items():
+        layer = modules[path]
+        for key in (*layer._parameters, *layer._buffers):
+            name = f"{path}.{key}"
+            if name not in kept or kept[name].ndim == 0 or (side == IN and key != "weight"):
+                continue
+            dimension = int(side == IN)
+            # The groups of a convolution lose the same of their inputs, and its weight has one group's.
+            size = kept[name].shape[dimension]
+            gone = {channel % size for channel in channels} if side == IN else set(channels)
+            places = torch.tensor([place for place in range(size) if place not in gone])
+            kept[name] = kept[name].index_select(dimension, places)
+    return kept
+
+
+@torch.no_grad()
+def silence(model: nn.Module, removed: Removed) -> None:
+    """Set to zero, in place, whatever reads the channels that are removed: what is left must not depend on them."""
+    modules = dict(model.named_modules())
+    for (path, side), channels in removed.items():
+        if side == IN:
+            weight: Any = modules[path].weight
+            weight[:, [channel % weight.shape[1] for channel in channels]] = 0
+
+
+def _is_grouped(layer: Any) -> bool:
+    return isinstance(layer, nn.Conv2d) and layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
