@@ -79,7 +79,7 @@ def _export_folder(
         raise ValueError(f"--to {HUB}: {run} given, allowed is a run directory, which the model card is filled from")
     if built.widths:
         raise ValueError(
-            f"--to {HUB}: {run} has fewer channels than {built.name}, and timm would build it with all of them; allowed are "
+            f"--to {HUB}: {run} has fewer channels than {built.name}, and timm would build all of them; allowed are "
             f"{', '.join(GRAPHS)}"
         )
     if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):

@@ -1,10 +1,10 @@
 """Channels of a network that can only be removed together, by the dependency graph of Torch-Pruning.
 
-Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900): a channel that a layer puts out is also a
-channel of every layer that is added to it, of the norms after it, and an input of every layer that reads it. The graph
-comes from autograd's own of one forward pass. It is believed for what is known to treat each channel alone; channels that
-pass anything else (a LayerNorm, a padding of channels, the heads of an attention) are left whole, and whoever removes
-channels compares the outputs (`kdprune.pipeline.shrink`).
+Fang et al. 2023, "DepGraph: Towards Any Structural Pruning" (arXiv 2301.12900): a channel that a layer puts out is a
+channel of every layer that is added to it and of the norms after it, too, and an input of every layer that reads it.
+The graph comes from autograd's own of one forward pass. It is trusted for operations that are known to treat each
+channel alone. Channels that pass anything else (a LayerNorm, a padding of channels, the heads of an attention) are left
+whole, and whoever removes channels compares the outputs (`kdprune.pipeline.shrink`).
 """
 
 from __future__ import annotations
@@ -15,14 +15,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from kdprune.messages import listed
 from kdprune.models.create import head_names
 from kdprune.models.prunable import prunable
+from kdprune.models.removed import IN, OUT, Removed
 
-OUT, IN = "out", "in"
-Removed = dict[tuple[str, str], list[int]]  # by (path of a layer, OUT or IN): channels, ascending
 _ALONE = ("CONV", "DEPTHWISE_CONV", "BN", "LINEAR", "ELEMENTWISE", "RESHAPE", "CONCAT")  # tp's kinds of nodes
 
 
@@ -88,14 +87,18 @@ class Channels:
             ValueError: others of these channels would have to go, too.
         """
         chosen = coupled.chosen(units)
-        root = coupled.group[0].dep
+        found = self._together(coupled.group, chosen)
+        if found[coupled.layer, OUT] != chosen:
+            raise ValueError(f"channels of {coupled.layer} go only together with others of it")
+        return found
+
+    def _together(self, group: Any, channels: list[int]) -> Removed:
+        root = group[0].dep
         found: Removed = {}
-        for item in self._graph.get_pruning_group(root.target.module, root.handler, chosen).items:
+        for item in self._graph.get_pruning_group(root.target.module, root.handler, channels).items:
             path = self._names.get(item.dep.target.module)
             if path is not None:
                 found[path, self._side(item.dep)] = sorted(set(item.idxs))
-        if found[coupled.layer, OUT] != chosen:
-            raise ValueError(f"channels of {coupled.layer} are coupled with others of it, and cannot be removed alone")
         return found
 
     def _find(self) -> Iterator[Coupled]:
@@ -116,13 +119,17 @@ class Channels:
             held = next(filter(None, (self._held(item.dep.target) for item in group.items)), None)
             if not all(self._repeats(item, channels, sets) for item in grouped):
                 held = held or "convolutions of different groups"
-            yield Coupled(outs[0], tuple(outs[1:]), channels, sets, held, group)
+            found = Coupled(outs[0], tuple(outs[1:]), channels, sets, held, group)
+            first = found.chosen([0])
+            if held is None and self._together(group, first)[found.layer, OUT] != first:
+                found.held = "a layer with several of them"
+            yield found
 
     def _held(self, node: Any) -> str | None:
         """Why channels that pass a node cannot be removed."""
         kind, layer = node.type.name, node.module
-        if kind not in _ALONE:
-            return kind.lower() if layer not in self._names else type(layer).__name__
+        if kind not in _ALONE and not _is_of_pixels(node):
+            return type(layer).__name__ if layer in self._names else f"a {kind.lower()}"
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             alone = isinstance(layer, nn.Conv2d | nn.Linear) and f"{self._names[layer]}.weight" in self._prunable
             odd = kind == "DEPTHWISE_CONV" and layer.in_channels != layer.out_channels
@@ -131,7 +138,7 @@ class Channels:
         return "a padding of channels" if any(padding[4:]) else None  # the last dimensions come first
 
     def _repeats(self, item: Any, channels: int, sets: int) -> bool:
-        """Whether channels are those of a grouped convolution in its order, so that each of its groups can lose the same."""
+        """Whether a grouped convolution has these channels and no others, in order: its groups can lose the same."""
         layer = item.dep.target.module
         every = layer.out_channels if self._side(item.dep) == OUT else layer.in_channels
         return layer.groups == sets and every == channels and list(item.idxs) == list(range(channels))
@@ -160,38 +167,14 @@ def require_torch_pruning() -> None:
         raise ValueError("kdprune shrink needs torch-pruning: pip install 'kdprune[shrink]'")
 
 
-def without(state: dict[str, Tensor], model: nn.Module, removed: Removed) -> dict[str, Tensor]:
-    """A state dict without some channels.
-
-    Args:
-        state: of the model.
-        removed: outputs and inputs of its layers, in places of the model.
-    """
-    modules, kept = dict(model.named_modules()), dict(state)
-    for (path, side), channels in removed.items():
-        layer = modules[path]
-        for key in (*layer._parameters, *layer._buffers):
-            name = f"{path}.{key}"
-            if name not in kept or kept[name].ndim == 0 or (side == IN and key != "weight"):
-                continue
-            dimension = int(side == IN)
-            # The groups of a convolution lose the same of their inputs, and its weight has one group's.
-            size = kept[name].shape[dimension]
-            gone = {channel % size for channel in channels} if side == IN else set(channels)
-            places = torch.tensor([place for place in range(size) if place not in gone])
-            kept[name] = kept[name].index_select(dimension, places)
-    return kept
-
-
-@torch.no_grad()
-def silence(model: nn.Module, removed: Removed) -> None:
-    """Set to zero, in place, whatever reads the channels that are removed: what is left must not depend on them."""
-    modules = dict(model.named_modules())
-    for (path, side), channels in removed.items():
-        if side == IN:
-            weight: Any = modules[path].weight
-            weight[:, [channel % weight.shape[1] for channel in channels]] = 0
+def _is_of_pixels(node: Any) -> bool:
+    """Whether a slice is of rows or columns of N×C×H×W."""
+    sizes = getattr(node.grad_fn, "_saved_self_sym_sizes", ())
+    return node.type.name == "SLICE" and len(sizes) == 4 and node.grad_fn._saved_dim in (2, 3)
 
 
 def _is_grouped(layer: Any) -> bool:
-    return isinstance(layer, nn.Conv2d) and layer.groups > 1 and not layer.groups == layer.in_channels == layer.out_channels
+    """Whether a layer is a convolution of several groups, unless each channel is one."""
+    if not isinstance(layer, nn.Conv2d) or layer.groups == 1:
+        return False
+    return not layer.groups == layer.in_channels == layer.out_channels

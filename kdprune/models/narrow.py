@@ -23,6 +23,7 @@ Shape = tuple[int, ...]
 Widths = Mapping[str, Shape]
 
 LAYERS = (nn.Conv2d, nn.Linear, _BatchNorm)
+KINDS = ("convolutions", "linear layers", "BatchNorm")
 _VECTORS = {"bias", "running_mean", "running_var"}  # one value for each output
 
 
@@ -82,12 +83,11 @@ def check_widths(model: nn.Module, widths: Widths) -> None:
         if name not in full:
             raise ValueError(f"its widths name {shown(name)}, which is no tensor of it{did_you_mean(name, full)}")
         if name.rpartition(".")[0] not in layers:
-            raise ValueError(f"the width of {shown(name)} is given, allowed are convolutions, linear layers, BatchNorms")
+            raise ValueError(f"the width of {shown(name)} is given, allowed are those of {', '.join(KINDS)}")
         fits = len(shape) == len(full[name]) and all(1 <= n <= most for n, most in zip(shape, full[name], strict=True))
         if not fits:
             raise ValueError(
-                f"the width of {shown(name)} is {shown(list(shape))}, allowed are shapes up to {full[name]}, each number "
-                "at least 1"
+                f"the width of {shown(name)} is {shown(list(shape))}, allowed are shapes up to {full[name]}, none 0"
             )
         if name.startswith(heads) and shape[0] != full[name][0]:
             raise ValueError(f"the width of {shown(name)} is of {shape[0]} classes, and the model has {full[name][0]}")

@@ -1,7 +1,4 @@
-"""Channel pruning: a student without some of its channels, smaller and dense, in timm's tensor names.
-
-The highest scores stay. Equal ones are ordered by a hash of the seed, so the same command writes the same bytes.
-"""
+"""Channel pruning: a student without some of its channels, smaller and dense, in timm's tensor names."""
 
 from __future__ import annotations
 
@@ -10,30 +7,27 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from kdprune.data.counter import key, permutation
 from kdprune.files import check_writable
 from kdprune.messages import listed, unknown
 from kdprune.models.build import count_parameters
-from kdprune.models.channels import IN, Channels, Coupled, Removed, require_torch_pruning, silence, without
+from kdprune.models.channels import Channels, Coupled, require_torch_pruning
 from kdprune.models.hashing import weights_hash
 from kdprune.models.locate import FINAL, resolve_teacher
 from kdprune.models.mask_file import JSON as MASK
 from kdprune.models.multiply_adds import multiply_adds
 from kdprune.models.narrow import create_narrow, widths_of
+from kdprune.models.removed import IN, Removed, silence, without
 from kdprune.models.saved import load_model, save_model
 from kdprune.models.spec import BuiltModel
 from kdprune.models.weights import SUFFIXES
-from kdprune.pruners.common.keep import keep_highest
+from kdprune.pipeline.channel_scores import IMPORTANCES, SCOPES, keep, scores_of
 
 log = logging.getLogger("kdprune")
 
-IMPORTANCES = ("magnitude", "bn_scale", "random")
-SCOPES = ("global", "layer")
 SMALLEST = 1e-6  # difference of logits in float64, over the largest, that is no rounding
 
 
@@ -81,7 +75,7 @@ def shrink(
         log.warning("%s: its student is sparse; zeros that stay are weights like any other in what is written", run)
     shape = (built.spec.channels, *built.spec.size_HW)
     graph = Channels(copy.deepcopy(built.model), shape)
-    kept = keep(_scores(graph, importance, seed), channels, scope, seed)
+    kept = keep(scores_of(graph, importance, seed), channels, scope, seed)
     removed, left = _removed(graph, kept)
     small = _without(built, removed)
     _compare(built, small, removed, shape)
@@ -98,25 +92,6 @@ def shrink(
     path = output / FINAL
     save_model(path, small)
     return Shrunk(path, graph.coupled, left, parameters, (before, after), (_bytes(weights), _bytes(path)))
-
-
-def keep(scores: Mapping[str, Tensor], fraction: float, scope: str, seed: int) -> dict[str, Tensor]:
-    """Which channels stay: those of the highest scores, one of each layer at least.
-
-    Args:
-        scores: of the channels of each layer.
-        fraction: that stay / all, rounded to whole channels: of all layers together, or (scope "layer") of each.
-
-    Returns:
-        bool, by layer.
-    """
-    if scope == "layer":
-        counts = {name: max(1, round(fraction * len(score))) for name, score in scores.items()}
-        return {name: keep_highest({name: score}, counts[name], seed)[name] for name, score in scores.items()}
-    best = {name: keep_highest({name: score}, 1, seed)[name] for name, score in scores.items()}
-    count = round(fraction * sum(map(len, scores.values())))
-    first = {name: score.double().masked_fill(best[name], torch.inf) for name, score in scores.items()}
-    return keep_highest(first, max(len(scores), count), seed)
 
 
 def _check(run: str, output: Path, channels: float, importance: str, scope: str) -> Path:
@@ -138,35 +113,6 @@ def _check(run: str, output: Path, channels: float, importance: str, scope: str)
     if output.resolve() == weights.parent.resolve():
         raise ValueError(f"--output: {output} holds what is to be shrunk; name another folder")
     return weights
-
-
-def _scores(graph: Channels, importance: str, seed: int) -> dict[str, Tensor]:
-    """The score of each channel that can be removed, by the first layer that puts it out.
-
-    Raises:
-        ValueError: no channel can be; channels that the importance has no score for.
-    """
-    free = [coupled for coupled in graph.coupled if coupled.held is None and coupled.units > 1]
-    if not free:
-        reasons = sorted({coupled.held for coupled in graph.coupled if coupled.held is not None})
-        raise ValueError(f"none of its channels can be removed: they pass {listed(reasons) or 'nothing'}")
-    return {coupled.layer: _score(coupled, importance, seed) for coupled in free}
-
-
-def _score(coupled: Coupled, importance: str, seed: int) -> Tensor:
-    if importance == "random":
-        order = permutation(key(seed, "channels", coupled.layer), torch.arange(coupled.units))
-        return order.double() / coupled.units
-    from torch_pruning.pruner.importance import BNScaleImportance, GroupMagnitudeImportance
-
-    # Both divide by the mean of the layers' scores, so that the scores of all layers can be compared.
-    score = (GroupMagnitudeImportance(p=2) if importance == "magnitude" else BNScaleImportance())(coupled.group)
-    if score is None:
-        raise ValueError(
-            f"--importance: bn_scale given, and no BatchNorm follows {coupled.layer}; allowed is magnitude or random"
-        )
-    # A layer whose weights are all zero has a mean of zero.
-    return score.double().nan_to_num(0.0).reshape(coupled.sets, coupled.units).sum(0)
 
 
 def _removed(graph: Channels, kept: Mapping[str, Tensor]) -> tuple[Removed, list[int]]:
@@ -196,7 +142,7 @@ def _without(built: BuiltModel, removed: Removed) -> BuiltModel:
 
 @torch.no_grad()
 def _compare(built: BuiltModel, small: BuiltModel, removed: Removed, shape: tuple[int, ...]) -> None:
-    """Refuse a network that depends on removed channels: then the dependency graph was not the network's."""
+    """Refuse what is left if it depended on removed channels: then the dependency graph was not the network's."""
     whole, left = (copy.deepcopy(one.model).double().eval() for one in (built, small))
     silence(whole, removed)
     images_NCHW = torch.randn(2, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -208,8 +154,8 @@ def _compare(built: BuiltModel, small: BuiltModel, removed: Removed, shape: tupl
     if not difference <= SMALLEST:
         readers = [path for path, side in removed if side == IN]
         raise ValueError(
-            f"channels of {built.name} cannot be removed: without those that {listed(readers, 3)} read, its outputs are "
-            f"others by {difference:.2g} of the largest"
+            f"channels of {built.name} cannot be removed: without those that {listed(readers, 3)} read, its outputs "
+            f"differ by {difference:.2g} of the largest"
         )
 
 
