@@ -30,7 +30,7 @@ class Coupled:
     """Channels that layers share.
 
     Attributes:
-        layer: path of the first layer that puts them out.
+        layer: path of a layer that puts them out, in whose order they are.
         others: paths of the other layers whose outputs they are.
         channels: how many.
         sets: one channel stands for this many, one in each group of a grouped convolution.
@@ -57,6 +57,13 @@ class Coupled:
 class Channels:
     """The coupled channels of a network, but for its input and its classifier's outputs.
 
+    Attributes:
+        coupled: in the order of the network.
+
+    Args:
+        model: put into evaluation mode, its parameters all with gradients.
+        input_shape: channels, height and width of an image.
+
     Raises:
         ValueError: Torch-Pruning is not installed, or cannot trace the network, or some layers of it, which are named.
     """
@@ -78,7 +85,8 @@ class Channels:
             first = (str(error).splitlines() or [type(error).__name__])[0]
             raise ValueError(f"torch-pruning cannot trace {type(model).__name__}: {first}") from error
         self._check_traced()
-        self.coupled = list(self._find())
+        place = {path: number for number, path in enumerate(self._names.values())}
+        self.coupled = sorted(self._find(), key=lambda found: min(place[path] for path in (found.layer, *found.others)))
 
     def removed(self, coupled: Coupled, units: Collection[int]) -> Removed:
         """What goes with some channels: of each layer, the outputs and the inputs.

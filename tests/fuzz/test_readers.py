@@ -191,6 +191,8 @@ def test_weights_with_a_header(tmp_path):
     fuzz(path, changed(ours["spec"]).map(lambda spec: with_ours({**ours, "spec": spec})), read)
     arguments = {"drop_rate": 0.1, "global_pool": "avg", "width": 64}
     fuzz(path, changed(arguments).map(lambda given: with_ours({**ours, "model_args": given})), read)
+    widths = {name: tensor["shape"] for name, tensor in header.items() if name != "__metadata__"}
+    fuzz(path, changed(widths).map(lambda given: with_ours({**ours, "widths": given})), read)
     fuzz(
         path,
         changed(header).map(assembled) | damaged(whole[: 8 + size]).map(lambda head: head + whole[8 + size :]),
