@@ -44,7 +44,7 @@ def compare(name: str, size: int, images: int, precision: str, options: argparse
     """One model in one precision."""
     model = timm.create_model(name, num_classes=10).eval().to(memory_format=torch.channels_last)
     x = torch.rand(images, 3, size, size).contiguous(memory_format=torch.channels_last)
-    chosen = batch_for(model, (size, size), CPU)
+    chosen = batch_for(model, (size, size), CPU, DTYPES[precision])
     batches = sorted({min(images, batch) for batch in (*options.batches, chosen)})
     best = dict.fromkeys(batches, 0.0)
     for _ in range(options.rounds):
