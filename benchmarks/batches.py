@@ -4,8 +4,8 @@
     python benchmarks/batches.py --models resnet50 --sizes 224 --images 64 --precisions no bf16
 
 Batches take turns, and the best round of each counts, on a CPU by processor time, which others on the machine disturb
-less. Prints one line of JSON: for each model the images for a second (of a processor, on a CPU) by batch, and `ratio`, of
-the chosen batch to the best one (to reach: 0.95).
+less. Prints one line of JSON: for each model the images for a second (of a processor, on a CPU) by batch, and `ratio`,
+of the chosen batch to the best one (to reach: 0.95).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
 @torch.no_grad()
 def compare(name: str, size: int, images: int, precision: str, options: argparse.Namespace) -> dict[str, Any]:
     """One model in one precision."""
-    model = timm.create_model(name, num_classes=10).eval().to(DEVICE, memory_format=torch.channels_last)
+    model = timm.create_model(name, num_classes=10).eval().to(DEVICE).to(memory_format=torch.channels_last)
     x = torch.rand(images, 3, size, size, device=DEVICE).contiguous(memory_format=torch.channels_last)
     chosen = batch_for(model, (size, size), DEVICE, DTYPES[precision])
     batches = sorted({min(images, batch) for batch in (*options.batches, chosen)})
