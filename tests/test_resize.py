@@ -205,7 +205,7 @@ PATCHED = [  # smaller sizes of what pretrained models have, and what few of the
     {"input_size": (3, 33, 33), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash"},
     {"input_size": (3, 40, 40), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "border"},
     {"input_size": (3, 40, 40), "interpolation": "bilinear", "crop_pct": 0.8, "crop_mode": "border"},
-    {"input_size": (3, 256, 192), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},  # sapiens2's shape
+    {"input_size": (3, 256, 192), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},  # sapiens2
     {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"},
     {"input_size": (3, 32, 48), "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "squash"},
     {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "border"},
