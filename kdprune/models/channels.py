@@ -137,7 +137,7 @@ class Channels:
         """Why channels that pass a node cannot be removed."""
         kind, layer = node.type.name, node.module
         if kind not in _ALONE and not _is_of_pixels(node):
-            return type(layer).__name__ if layer in self._names else f"a {kind.lower()}"
+            return type(layer).__name__ if layer in self._names else kind.lower()
         if isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):
             alone = isinstance(layer, nn.Conv2d | nn.Linear) and f"{self._names[layer]}.weight" in self._prunable
             odd = kind == "DEPTHWISE_CONV" and layer.in_channels != layer.out_channels
