@@ -495,6 +495,13 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_pilots_at_a_time_than_cores_are_warned_of(tmp_path):
+    line = f"plan --data.dataset digits --output {tmp_path} --pilot_share 0 --dry_run --jobs 999"
+    status, _, said = said_by([*line.split(), "--budget", "1e6 passes"])
+    assert status == 0, said
+    assert "--jobs: 999 given, and there are" in plain(said)
+
+
 @pytest.mark.parametrize(
     ("line", "names", "reason"),
     [
