@@ -37,6 +37,11 @@ python3 benchmarks/step.py | tee -a "$out"
 python3 benchmarks/step.py --student resnet50 --teacher resnet101 --image_size 224 --batch 256 --precisions bf16 --rounds 4 --steps 10 | tee -a "$out"
 python3 benchmarks/step.py --student mlp_64 --teacher mlp_64 --batch 32 --precisions no --rounds 5 --steps 500 | tee -a "$out"
 
+echo "== a sparse student's step; evaluation by the size of its batches; how fast images can be read for it"
+python3 benchmarks/masks.py | tee -a "$out"
+python3 benchmarks/batches.py --models cifar_resnet56 resnet50 --sizes 32 224 --images 16384 2048 --batches 64 256 512 1024 --precisions bf16 | tee -a "$out"
+python3 benchmarks/reader.py --sizes 224 --workers "$(nproc)" --images 4096 --rounds 2 | tee -a "$out"
+
 echo "== beside timm, as it is and compiled"
 python3 benchmarks/peers.py --rounds 3 | tee -a "$out"
 python3 benchmarks/peers.py --rounds 3 --compile --pairs cifar_resnet20:cifar_resnet56 | tee -a "$out"

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from kdprune.passes.evaluation import BINS, MOST, PIXELS, Evaluation, batch_for
+from kdprune.passes.evaluation import BINS, BYTES, MOST, Evaluation, batch_for
 
 CPU = torch.device("cpu")
 
@@ -100,17 +100,18 @@ def test_a_class_without_samples_has_no_accuracy_and_the_result_is_json():
     assert None not in per_class[:2]
 
 
-@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 10**9))
-def test_a_batch_on_a_cpu_holds_so_many_pixels(height, width, weights):
+@given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 10**9), st.sampled_from([torch.float32, torch.half]))
+def test_a_batch_on_a_cpu_holds_so_many_bytes(height, width, weights, dtype):
     network = nn.Module()
     network.weight = nn.Parameter(torch.empty(weights, device="meta"))
-    batch = batch_for(network, (height, width), torch.device("cpu"))
+    batch = batch_for(network, (height, width), torch.device("cpu"), dtype)
     assert batch in {8, 16, 32, 64, 128, 256, 512}
-    pixels = max(PIXELS, weights // 32)
+    pixels = max(BYTES // dtype.itemsize, weights // 32)
     assert batch == 8 or batch * height * width <= pixels
     assert batch == MOST or 2 * batch * height * width > pixels
-    assert batch_for(network, (height, width), torch.device("cuda")) == MOST
+    assert batch_for(network, (height, width), torch.device("cuda"), dtype) == MOST
 
 
-def test_small_networks_at_32_px_are_shown_128_images_on_a_cpu():
-    assert batch_for(nn.Conv2d(3, 16, 3), (32, 32), torch.device("cpu")) == 128
+@pytest.mark.parametrize(("dtype", "images"), [(torch.float32, 64), (torch.bfloat16, 128)])
+def test_small_networks_at_32_px_are_shown_so_many_images_on_a_cpu(dtype, images):
+    assert batch_for(nn.Conv2d(3, 16, 3), (32, 32), torch.device("cpu"), dtype) == images

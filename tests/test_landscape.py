@@ -23,10 +23,13 @@ from kdprune.analysis.connectivity import kept_ids, line_between, read_end, sess
 from kdprune.analysis.instability import instabilities
 from kdprune.analysis.line import Line, networks
 from kdprune.analysis.prunable import bisect, prunable_fraction
+from kdprune.data.place import Place
+from kdprune.data.reader import Reader
 from kdprune.models.build import load_model
 from kdprune.models.inputs import Inputs
 from kdprune.models.mask_file import load_mask
 from kdprune.pipeline.evaluate import evaluate_run
+from kdprune.pipeline.job import view_settings
 from kdprune.pipeline.lottery import Plan, lottery
 from kdprune.pipeline.train import run as train_run
 from kdprune.runs.reading import read_config
@@ -138,11 +141,16 @@ def test_statistics_measured_anew_are_those_of_a_literal_loop(normalised):
     with restored_surroundings():
         session = session_of(Path(normalised[0]))
         ids = kept_ids(Path(normalised[0]), session)
-        list(networks(ends, np.array([0.25]), ids, session))
+        views = view_settings(read_config(Path(normalised[0])), session.data, ends[0].spec)
+        list(networks(ends, np.array([0.25]), ids, views, session))
+        zeros = torch.zeros(len(ids), dtype=torch.int64)
+        reader = Reader(session.data.train, views, ids, session.data.num_classes, Place(torch.device("cpu")))
+        (seen,) = reader.read([(torch.from_numpy(ids), zeros)])
+    assert not torch.equal(seen.images, session.data.train.images[torch.from_numpy(ids)])  # or it would not matter
     twin = load_model(f"{normalised[0]}/student.safetensors").model.double()
     twin.load_state_dict({name: 0.75 * x + 0.25 * before[1][name] for name, x in before[0].items()})
     inputs = Inputs(ends[0].spec)
-    batches = [inputs(part).double() for part in session.data.train.images[torch.from_numpy(ids)].split(512)]
+    batches = [inputs(part).double() for part in seen.images.split(512)]
     expected = literal_statistics(twin, batches)
     found = ends[0].model.state_dict()
     assert {name for name in found if "running" in name} == set(expected)

@@ -197,7 +197,6 @@ MODELS = [
     "inception_v3.tv_in1k",  # 299
     "convnext_small.fb_in22k_ft_in1k_384",  # squash, 1.0
     "coatnet_rmlp_2_rw_384.sw_in12k_ft_in1k",
-    "vit_base_patch16_sapiens2.fb",  # 1024×768
     "resnetv2_50x1_bit.goog_in21k",
 ]
 PATCHED = [  # smaller sizes of what pretrained models have, and what few of them have
@@ -206,6 +205,7 @@ PATCHED = [  # smaller sizes of what pretrained models have, and what few of the
     {"input_size": (3, 33, 33), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "squash"},
     {"input_size": (3, 40, 40), "interpolation": "bicubic", "crop_pct": 1.0, "crop_mode": "border"},
     {"input_size": (3, 40, 40), "interpolation": "bilinear", "crop_pct": 0.8, "crop_mode": "border"},
+    {"input_size": (3, 256, 192), "interpolation": "bilinear", "crop_pct": 1.0, "crop_mode": "squash"},  # sapiens2
     {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 0.95, "crop_mode": "center"},
     {"input_size": (3, 32, 48), "interpolation": "bilinear", "crop_pct": 0.9, "crop_mode": "squash"},
     {"input_size": (3, 48, 32), "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "border"},

@@ -10,7 +10,16 @@ from helpers import REPO, plain, said_by
 from kdprune.sweep.estimate import Estimator, Measured
 
 RECIPES = sorted(REPO.glob("configs/sweep_*.yaml"))
-QUESTIONS = ("teacher_sizes", "scorers", "alpha", "teacher_epochs", "teacher_fraction", "ensembles", "temperature")
+QUESTIONS = (
+    "teacher_sizes",
+    "scorers",
+    "alpha",
+    "teacher_epochs",
+    "teacher_fraction",
+    "ensembles",
+    "temperature",
+    "pruners",
+)
 
 
 def test_each_question_has_a_size_for_digits_and_one_for_a_gpu():

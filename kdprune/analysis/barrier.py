@@ -12,11 +12,13 @@ from kdprune.analysis.children import CHILDREN, FOLDER, children_of, step_of
 from kdprune.analysis.interpolation import barriers
 from kdprune.analysis.line import check_points, wrong_on_line
 from kdprune.analysis.ranks import by_difficulty, parts_of
+from kdprune.config import Config
 from kdprune.data.scores import Scores, load_scores
 from kdprune.data.subset import load_subset
 from kdprune.messages import listed
 from kdprune.models.build import load_model
 from kdprune.pipeline.dynamic import make_length
+from kdprune.pipeline.job import view_settings
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.train import train
 from kdprune.runs.accelerator import make_accelerator
@@ -62,7 +64,7 @@ def error_barriers(
     rows: list[dict[str, float | str]] = []
     for name in spawn:
         ends = [train(recipe, session, folder).path for recipe in recipes[name]]
-        line = _line(ends, subset.ids, parts_S, alphas_A, found, session)
+        line = _line(ends, subset.ids, parts_S, alphas_A, found, config, session)
         rows += [{"spawn": name, "step": steps[name], **row} for row in line]
     return rows
 
@@ -90,11 +92,18 @@ def say_cost(steps: Mapping[str, int], budget: Budget, passes: int) -> None:
 
 
 def _line(
-    ends: list[Path], kept: np.ndarray, parts: list[np.ndarray], alphas_A: np.ndarray, scores: Scores, session: Session
+    ends: list[Path],
+    kept: np.ndarray,
+    parts: list[np.ndarray],
+    alphas_A: np.ndarray,
+    scores: Scores,
+    config: Config,
+    session: Session,
 ) -> list[dict[str, float]]:
     """A row a part of the line between two runs' students."""
     first, second = (load_model(run / WEIGHTS) for run in ends)
-    wrong_AN = wrong_on_line((first, second), alphas_A, kept, session)
+    views = view_settings(config, session.data, first.spec)
+    wrong_AN = wrong_on_line((first, second), alphas_A, kept, views, session)
     of_parts = barriers(wrong_AN, alphas_A, parts)
     return [
         {

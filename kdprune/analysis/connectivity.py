@@ -13,6 +13,7 @@ from kdprune.data.subset import load_subset
 from kdprune.models.build import load_model
 from kdprune.models.locate import resolve_teacher, run_of
 from kdprune.models.spec import BuiltModel
+from kdprune.pipeline.job import view_settings
 from kdprune.pipeline.keys import network_key
 from kdprune.pipeline.session import Session, open_session
 from kdprune.runs.accelerator import make_accelerator
@@ -39,8 +40,8 @@ def line_between(one: str, other: str, points: int = 11, statistics: Statistics 
     Args:
         one, other: `RUN`, `RUN@EPOCH` or `RUN@stepSTEP`.
         points: of the line, its ends among them.
-        statistics: of BatchNorm: measured anew at each point, the ends among them, on kept samples of both runs; or
-            interpolated like the weights.
+        statistics: of BatchNorm: measured anew at each point, the ends among them, on kept samples of both runs,
+            in views of the first; or interpolated like the weights.
 
     Returns:
         The line, and what became of BatchNorm's statistics, in words.
@@ -52,10 +53,11 @@ def line_between(one: str, other: str, points: int = 11, statistics: Statistics 
     alphas_A = check_points(points)
     ends = read_end(one), read_end(other)
     check_alike(*ends)
-    session = session_of(ends[0].run)
+    session, built = session_of(ends[0].run), ends[0].built
     kept = np.union1d(*(kept_ids(end.run, session) for end in ends))
-    line = held_out_line((ends[0].built, ends[1].built), alphas_A, kept, session, statistics)
-    return line, in_words(statistics, ends[0].built)
+    views = view_settings(read_config(ends[0].run), session.data, built.spec)
+    line = held_out_line((built, ends[1].built), alphas_A, kept, views, session, statistics)
+    return line, in_words(statistics, built)
 
 
 def read_end(name: str) -> End:
@@ -107,7 +109,7 @@ def in_words(statistics: Statistics, built: BuiltModel) -> str:
     """What became of BatchNorm's statistics."""
     if not normalises_batches(built):
         return "no BatchNorm"
-    measured = "measured anew at each point, the ends among them"
+    measured = "measured anew at each point, the ends among them, on training views"
     return f"BatchNorm's statistics {measured if statistics == 'measured' else 'interpolated'}"
 
 

@@ -16,8 +16,10 @@ from kdprune.analysis.children import FOLDER, children_of, step_of
 from kdprune.analysis.connectivity import in_words, kept_ids, read_end, session_of
 from kdprune.analysis.line import Statistics, check_points, held_out_line
 from kdprune.data.subset import load_subset
+from kdprune.data.view_settings import ViewSettings
 from kdprune.models.build import load_model
 from kdprune.pipeline.dynamic import make_length
+from kdprune.pipeline.job import view_settings
 from kdprune.pipeline.session import Session
 from kdprune.pipeline.train import train
 from kdprune.runs.reading import SUBSET, WEIGHTS, read_config
@@ -57,7 +59,7 @@ def instabilities(
     budget, _ = make_length(config, session, load_subset(run / SUBSET))
     steps = {name: step_of(name, run, config, budget) for name in spawn}
     recipes = children_of(config, run, {name: step for name, step in steps.items() if step < budget.steps}, session)
-    kept = kept_ids(run, session)
+    kept, views = kept_ids(run, session), view_settings(config, session.data, parent.spec)
     assert session.data.test is not None
     say_cost(steps, budget, points * len(session.data.test))
     folder = Path(output or config.output) / FOLDER
@@ -66,13 +68,18 @@ def instabilities(
         ends = [run, run]
         if name in recipes:
             ends = [train(recipe, session, folder).path for recipe in recipes[name]]
-        rows.append({"spawn": name, "step": steps[name], **_row(ends, alphas_A, kept, session, statistics)})
+        rows.append({"spawn": name, "step": steps[name], **_row(ends, alphas_A, kept, views, session, statistics)})
     return rows, in_words(statistics, parent)
 
 
 def _row(
-    ends: list[Path], alphas_A: np.ndarray, kept: np.ndarray, session: Session, statistics: Statistics
+    ends: list[Path],
+    alphas_A: np.ndarray,
+    kept: np.ndarray,
+    views: ViewSettings,
+    session: Session,
+    statistics: Statistics,
 ) -> dict[str, float]:
     first, second = (load_model(end / WEIGHTS) for end in ends)
-    line = held_out_line((first, second), alphas_A, kept, session, statistics)
+    line = held_out_line((first, second), alphas_A, kept, views, session, statistics)
     return {"error": line.error, "highest": line.highest, "barrier": line.barrier}

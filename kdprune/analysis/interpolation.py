@@ -45,7 +45,8 @@ def error_barrier(errors_A: np.ndarray, alphas_A: np.ndarray) -> float:
     """
     if len(alphas_A) < 2 or alphas_A[0] != 0 or alphas_A[-1] != 1:
         raise ValueError(f"points {alphas_A.tolist()} given, allowed is from 0 to 1")
-    return float((errors_A - alphas_A * errors_A[-1] - (1 - alphas_A) * errors_A[0]).max())
+    above_A = errors_A - alphas_A * errors_A[-1] - (1 - alphas_A) * errors_A[0]
+    return round(float(above_A.max()), 12)  # equal errors differ by rounding
 
 
 def barriers(wrong_AN: np.ndarray, alphas_A: np.ndarray, parts: Iterable[np.ndarray]) -> list[float]:

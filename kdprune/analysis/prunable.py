@@ -25,6 +25,7 @@ from kdprune.models.mask_file import JSON, load_mask
 from kdprune.models.prunable import prunable
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.dynamic import make_length
+from kdprune.pipeline.job import view_settings
 from kdprune.pipeline.lottery import next_mask
 from kdprune.pipeline.recipes import dense
 from kdprune.pipeline.train import train
@@ -90,7 +91,7 @@ def prunable_fraction(
     step = step_of(rewind_to, run, config, budget)
     if step >= budget.steps:
         raise ValueError(f"--rewind_to: {rewind_to} given, and {run} ends there; allowed is what came before")
-    kept = kept_ids(run, session)
+    kept, views = kept_ids(run, session), view_settings(config, session.data, parent.spec)
     begun = begun_at(rewind_to, step, run, config.student)
     how, density = _how_pruned(run, config, parent)
     folder = Path(output or config.output)
@@ -104,7 +105,7 @@ def prunable_fraction(
         student = replace(dense(begun), mask=str(mask / JSON), allow_collapse=True, rewind_to=begun.rewind_to)
         probe = train(going_on(config, run, student, config.seed_of("data")), session, folder)
         ends = load_model(run / WEIGHTS), load_model(probe.path / WEIGHTS)
-        line = held_out_line(ends, alphas_A, kept, session, statistics)
+        line = held_out_line(ends, alphas_A, kept, views, session, statistics)
         found = {"density": load_mask(mask).density, "error": float(line.errors_A[-1]), "highest": line.highest}
         rows.append({"fraction": fraction, **found, "barrier": line.barrier, "run": str(probe.path)})
         return line.barrier > tolerance

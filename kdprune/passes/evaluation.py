@@ -20,14 +20,18 @@ from kdprune.models.inputs import Inputs
 
 BINS = 15  # Guo et al. 2017 (arXiv 1706.04599)
 MOST = 512  # images of a batch
-PIXELS, WEIGHTS = 2**17, 32  # of a batch on a CPU: so many pixels, or a pixel for so many weights
+BYTES, WEIGHTS = 2**18, 32  # of a batch on a CPU: so many bytes in one channel, or a pixel for so many weights
 
 
-def batch_for(network: nn.Module, size_HW: tuple[int, int], device: torch.device) -> int:
+def batch_for(network: nn.Module, size_HW: tuple[int, int], device: torch.device, dtype: torch.dtype) -> int:
     """Images in a batch of a pass without gradients.
 
-    A GPU wants large ones. A CPU wants a batch whose activations stay in its caches, such as 128 images of 32 px, but
-    large enough that reading the weights, once a batch, costs little beside. (Batches change figures by rounding only.)
+    A GPU wants large ones. A CPU wants a batch whose activations stay in its caches, such as 64 images of 32 px in
+    float32, but large enough that reading the weights, once a batch, costs little beside. (Batches change figures by
+    rounding only.)
+
+    Args:
+        dtype: of the activations.
 
     Returns:
         a power of two, 8 to 512.
@@ -35,7 +39,7 @@ def batch_for(network: nn.Module, size_HW: tuple[int, int], device: torch.device
     if device.type != "cpu":
         return MOST
     weights = sum(parameter.numel() for parameter in network.parameters())
-    images = max(PIXELS, weights // WEIGHTS) // (size_HW[0] * size_HW[1])
+    images = max(BYTES // dtype.itemsize, weights // WEIGHTS) // (size_HW[0] * size_HW[1])
     return min(MOST, max(8, 1 << max(0, images.bit_length() - 1)))
 
 

@@ -22,7 +22,7 @@ from kdprune.passes.evaluation import batch_for, evaluate, student_logits
 from kdprune.pipeline.given import NOTHING_GIVEN, Given
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.student import place
-from kdprune.runs.accelerator import make_accelerator
+from kdprune.runs.accelerator import DTYPES, make_accelerator
 from kdprune.runs.reading import SUBSET, SUMMARY, WEIGHTS, read_config, read_summary
 
 log = logging.getLogger("kdprune")
@@ -89,7 +89,7 @@ def held_out(built: BuiltModel, session: Session) -> Iterator[Batch]:
     """This process's part of the held-out samples, as a model takes them."""
     test, place = session.data.test, session.place
     assert test is not None
-    batch_size = batch_for(built.model, built.spec.size_HW, place.device)
+    batch_size = batch_for(built.model, built.spec.size_HW, place.device, DTYPES[session.accelerator.mixed_precision])
     return plain_batches(test, test.readable, built.spec, place, batch_size)
 
 

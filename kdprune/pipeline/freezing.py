@@ -66,7 +66,7 @@ def _top1(teacher: Teacher, session: Session) -> float | None:
     if data.test is None:
         return None
     spec, place = teacher.built.spec, session.place
-    batch_size = batch_for(teacher.engine.network, spec.size_HW, place.device)
+    batch_size = batch_for(teacher.engine.network, spec.size_HW, place.device, teacher.engine.dtype)
     batches = plain_batches(data.test, data.test.readable, spec, place, batch_size)
     try:
         top1: float = evaluate(teacher, batches, data.num_classes, session.accelerator)["top1"]

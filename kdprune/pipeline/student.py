@@ -23,6 +23,7 @@ from kdprune.pipeline.dynamic import make_order
 from kdprune.pipeline.job import Job
 from kdprune.pipeline.masks import final_mask, make_sparse
 from kdprune.pipeline.recorder import make_recorder
+from kdprune.runs.accelerator import DTYPES
 from kdprune.runs.run_dir import RunDir
 from kdprune.teachers.targets import MeanTargets, OnlineTargets
 from kdprune.teachers.teacher import is_convolutional
@@ -107,7 +108,7 @@ def place(built: BuiltModel, device: torch.device) -> Inputs:
 def _evaluations(job: Job, model: nn.Module, inputs: Inputs, judges: np.ndarray | None) -> list[HeldOut]:
     """Evaluations on the validation part and on held-out samples, or on `judges` alone."""
     data, accelerator, spec = job.session.data, job.session.accelerator, job.student.spec
-    batch_size = batch_for(model, spec.size_HW, accelerator.device)
+    batch_size = batch_for(model, spec.size_HW, accelerator.device, DTYPES[accelerator.mixed_precision])
 
     def accuracy(split: Split, ids: np.ndarray) -> dict[str, Any]:
         same_buffers(model, accelerator)
