@@ -9,6 +9,7 @@ from helpers import config_of
 
 from kdprune.config import Config, from_dict, to_dict
 from kdprune.pipeline.needs import Need
+from kdprune.planning import price
 from kdprune.planning.budget import parse
 from kdprune.planning.price import cost_of, shared_needs
 from kdprune.sweep.estimate import Estimate, Estimator, Measured, _Clock, shortened
@@ -114,6 +115,15 @@ def test_what_an_arm_is_made_of_costs_in_the_unit_of_the_budget_and_targets_are_
     assert {estimator.of_training(need.config).passes for need in needs.values()} == {
         2 * 64 * (epochs * ALL // 64) + TESTED for epochs in (4, 2)
     }
+
+
+def test_what_parts_are_made_of_is_a_part_too(tmp_path, monkeypatch):
+    config = recipe(tmp_path)
+    first = Need("training", "", "a teacher's teacher", config)
+    teacher = Need("training", "", "a teacher", config, needs=(first,))
+    targets = Need("targets", "", "its targets", config, needs=(teacher,))
+    monkeypatch.setattr(price, "needs_of_run", lambda config: [targets])
+    assert shared_needs([config]) == {first.id: first, teacher.id: teacher}
 
 
 def test_a_step_takes_as_long_as_the_shortest_of_the_second_half():

@@ -66,6 +66,15 @@ def test_a_budget_is_a_time_or_passes(text, amount, unit):
 
 
 @pytest.mark.parametrize(
+    ("text", "amount", "words"),
+    [("2h", 7200.0, "2 h"), ("2h", 90.0, "1.5 min"), ("3 gpu-hours", 0.5, "0.5 s"), ("2h", 86400.0, "24 h"),
+     ("5e7 passes", 12_345.4, "12,345 passes"), ("5e7 passes", 5e7, "5e+07 passes")],
+)  # fmt: skip
+def test_an_amount_is_said_in_units_for_a_person(text, amount, words):
+    assert budgets.parse(text).words(amount) == words
+
+
+@pytest.mark.parametrize(
     "text", [None, "", "2", "h", "2 fortnights", "-1h", "0s", "nan h", "1e400 h", "2h 30min", "1e h"]
 )
 def test_what_is_no_budget_is_answered_with_what_is(text):
@@ -129,6 +138,13 @@ def test_an_arm_whose_teacher_is_beyond_the_budget_is_left_out_and_others_stay()
     assert design.parts == 100, "what two arms are made of counts once"
     with pytest.raises(ValueError, match=r"--budget.*the least is"):
         make_design(budgets.parse("1h"), 0.2, {"large": prices["large"]}, {"large": parts["large"]})
+
+
+def test_what_arms_are_made_of_leaves_less_for_the_run():
+    budget, prices = budgets.parse("1400 passes"), {"a": Price(1.0, 0.0, 0.0)}
+    assert make_design(budget, 0.5, prices, {"a": {}}).lengths == {"a": [26, 80, 242]}, "696 passes; 704 are left"
+    with pytest.raises(ValueError, match=r"--budget.* 1,196 passes .*too little for a run"):
+        make_design(budget, 0.5, prices, {"a": {"a teacher": 500.0}})
 
 
 def test_an_arm_of_which_enough_is_known_gets_no_pilots():

@@ -143,8 +143,8 @@ def test_what_runs_cost_is_said_of_one_of_several_and_of_none():
         once = total(Item("training", str(run), cost, 0.0) for run, cost in enumerate(seconds))
         return cost_words(Bill([costs], [None], [None], once, sum(seconds)))
 
-    assert said(7200.0).startswith("The one finished run took 2.0 h")
-    assert said(3600.0, 3600.0).startswith("All 2 finished runs took 2.0 h")
+    assert said(7200.0).startswith("The one finished run took 2 h")
+    assert said(3600.0, 3600.0).startswith("All 2 finished runs took 2 h")
     assert said() == "No run is finished."
 
 
