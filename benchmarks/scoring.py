@@ -121,7 +121,7 @@ def record_pass(options: argparse.Namespace) -> Iterator[Row]:
     def scoring() -> None:
         epoch = next(epochs)
         assert epoch <= 40, "fewer --seconds: the record is full"
-        recorder.epoch(epoch, last=False)
+        recorder.epoch(range(epoch, epoch + 1), last=False)
 
     yield {"model": "cifar_resnet20", "images": len(ids), **_ratio(bare, scoring, options.seconds)}
 

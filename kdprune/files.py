@@ -169,19 +169,38 @@ def check_writable(folder: str | Path, option: str) -> None:
     Raises:
         ValueError: naming the option and what is in the way.
     """
-    nearest = Path(folder).absolute()
+    _check_place(Path(folder), folder, option, "a folder")
+
+
+def check_writable_file(path: str | Path, option: str) -> None:
+    """Refuse a file that cannot be written, or written anew; its folder need not be there, and is not made.
+
+    Args:
+        option: that named it.
+
+    Raises:
+        ValueError: naming the option and what is in the way.
+    """
+    if Path(path).is_dir():
+        raise ValueError(f"{option}: {path} given, allowed is a file, and this is a folder")
+    _check_place(Path(path).absolute().parent, path, option, "a file")
+
+
+def _check_place(folder: Path, given: str | Path, option: str, allowed: str) -> None:
+    """Refuse `given` where nothing can be written in a folder."""
+    nearest = folder.absolute()
     while not os.path.lexists(nearest):
         nearest = nearest.parent
     if not nearest.is_dir():
-        where = "this" if nearest == Path(folder).absolute() else str(nearest)
-        raise ValueError(f"{option}: {folder} given, allowed is a folder, and {where} is none")
+        where = "this" if nearest == Path(given).absolute() else str(nearest)
+        raise ValueError(f"{option}: {given} given, allowed is {allowed}, and {where} is no folder")
     try:
         with tempfile.TemporaryFile(dir=nearest):  # permissions alone do not tell, above all those of root
             pass
     except OSError as error:
         if error.errno not in FULL:
             reason = f"nothing can be written in {nearest} ({error.strerror})"
-            raise ValueError(f"{option}: {folder} given, and {reason}; name another folder") from None
+            raise ValueError(f"{option}: {given} given, and {reason}; name another folder") from None
 
 
 def in_bytes(count: int) -> str:

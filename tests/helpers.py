@@ -148,6 +148,23 @@ def script(path: str, words: Sequence[object]) -> tuple[int, str, str]:
     return status, out.getvalue(), complaints.getvalue()
 
 
+@contextlib.contextmanager
+def two_nodes() -> Iterator[tuple[Any, Any]]:
+    """A Ray cluster of two nodes on this machine, and the second one."""
+    pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'kdprune[ray]'")
+    from ray.cluster_utils import Cluster
+
+    node = {"num_cpus": 1, "object_store_memory": 2**27}
+    with pytest.MonkeyPatch.context() as patch:  # nodes find what this process finds
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_worker_register_timeout_seconds", "300")  # of one that imports torch on a busy machine
+        nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
+        second = nodes.add_node(**node)
+    yield nodes, second
+    nodes.shutdown()
+
+
 def options(**settings: object) -> list[str]:
     """train__steps=5 → ['--train.steps=5']."""
     return [f"--{name.replace('__', '.')}={value}" for name, value in settings.items()]

@@ -2,7 +2,9 @@
 
 import errno
 import os
+import re
 import subprocess
+from pathlib import Path
 
 import matplotlib.figure
 import numpy as np
@@ -11,7 +13,15 @@ from helpers import options, said_by
 from PIL import Image
 
 from kdprune.data.scores import Scores
-from kdprune.files import NoSpace, check_space, write_json, write_text, write_whole
+from kdprune.files import (
+    NoSpace,
+    check_space,
+    check_writable,
+    check_writable_file,
+    write_json,
+    write_text,
+    write_whole,
+)
 from kdprune.outside import read_json
 
 LARGE = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
@@ -55,6 +65,24 @@ def test_a_disk_that_fills_up_is_said_with_what_was_needed_and_what_is_free(smal
     assert full.value.errno == errno.ENOSPC
     assert path.read_text() == "old"
     assert os.listdir(small_disk) == ["file"]
+
+
+def test_a_place_where_nothing_can_be_written_is_named_and_nothing_is_made(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("old")
+    check_writable(tmp_path / "a" / "b", "--output")
+    check_writable_file(tmp_path / "a" / "b.json", "--output")
+    check_writable_file(file, "--output")
+    for check, given, reason in (
+        (check_writable, file, "allowed is a folder, and this is no folder"),
+        (check_writable, file / "a" / "b", f"allowed is a folder, and {file} is no folder"),
+        (check_writable_file, tmp_path, "allowed is a file, and this is a folder"),
+        (check_writable_file, file / "b.json", f"allowed is a file, and {file} is no folder"),
+        *([(check_writable_file, Path("/proc/b.json"), "nothing can be written in /proc")] * Path("/proc").is_dir()),
+    ):
+        with pytest.raises(ValueError, match=re.escape(f"--output: {given} given, ") + ".*" + re.escape(reason)):
+            check(given, "--output")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_a_disk_without_room_for_a_folder(small_disk):

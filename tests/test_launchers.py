@@ -13,7 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
-from helpers import command, config_of, plain, said_by, start
+from helpers import command, config_of, plain, said_by, start, two_nodes
 from test_sweep import TINY, alive, entries, journal, made, results, words, write
 from test_sweep import wait_until as wait_until_within
 
@@ -72,23 +72,6 @@ def epochs_done(file: Path, epoch: int) -> bool:
 
 
 # --- Ray --------------------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def two_nodes():
-    """A cluster of two nodes on this machine, and the second one."""
-    pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'kdprune[ray]'")
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 2**27}
-    with pytest.MonkeyPatch.context() as patch:  # nodes find what this process finds
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        patch.setenv("RAY_worker_register_timeout_seconds", "300")
-        nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        second = nodes.add_node(**node)
-    yield nodes, second
-    nodes.shutdown()
 
 
 def on_ray(file: Path, address: str, *more: object) -> list[object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -26,6 +27,7 @@ from kdprune.config import Config, config_hash, from_dict
 from kdprune.pipeline.recipes import teacher_training
 from kdprune.planning import budget as budgets
 from kdprune.planning import pilots
+from kdprune.planning import planner as planning
 from kdprune.planning.arms import Sizes, identity, read_arms
 from kdprune.planning.budget import Budget
 from kdprune.planning.design import (
@@ -34,6 +36,7 @@ from kdprune.planning.design import (
     RATIO,
     REPEATS,
     SHORTEST,
+    Design,
     left_for_the_run,
     make_design,
     pilots_cost,
@@ -41,10 +44,10 @@ from kdprune.planning.design import (
 from kdprune.planning.document import compared, load, save, tally
 from kdprune.planning.forecast import forecasts
 from kdprune.planning.pilots import Observation, is_known, pilot_study
-from kdprune.planning.planner import Planner, nothing_predicted
-from kdprune.planning.price import EVALUATIONS, Price, price_of, with_measured
+from kdprune.planning.planner import Planner, nothing_predicted, seconds_a_step
+from kdprune.planning.price import EVALUATIONS, Price, price_of, shared_needs, with_measured
 from kdprune.runs.reading import read_config
-from kdprune.sweep.estimate import Estimate
+from kdprune.sweep.estimate import Estimate, Estimator, Measured
 from kdprune.sweep.task import Event, Task, perform
 from kdprune.training.interrupt import Interrupted
 
@@ -60,6 +63,15 @@ SIZES = Sizes(1347, 135, 450, False, "x")
 def test_a_budget_is_a_time_or_passes(text, amount, unit):
     parsed = budgets.parse(text)
     assert (parsed.amount, parsed.unit, parsed.on_gpu) == (amount, unit, "gpu" in text.lower())
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "words"),
+    [("2h", 7200.0, "2 h"), ("2h", 90.0, "1.5 min"), ("3 gpu-hours", 0.5, "0.5 s"), ("2h", 86400.0, "24 h"),
+     ("5e7 passes", 12_345.4, "12,345 passes"), ("5e7 passes", 5e7, "5e+07 passes")],
+)  # fmt: skip
+def test_an_amount_is_said_in_units_for_a_person(text, amount, words):
+    assert budgets.parse(text).words(amount) == words
 
 
 @pytest.mark.parametrize(
@@ -126,6 +138,13 @@ def test_an_arm_whose_teacher_is_beyond_the_budget_is_left_out_and_others_stay()
     assert design.parts == 100, "what two arms are made of counts once"
     with pytest.raises(ValueError, match=r"--budget.*the least is"):
         make_design(budgets.parse("1h"), 0.2, {"large": prices["large"]}, {"large": parts["large"]})
+
+
+def test_what_arms_are_made_of_leaves_less_for_the_run():
+    budget, prices = budgets.parse("1400 passes"), {"a": Price(1.0, 0.0, 0.0)}
+    assert make_design(budget, 0.5, prices, {"a": {}}).lengths == {"a": [26, 80, 242]}, "696 passes; 704 are left"
+    with pytest.raises(ValueError, match=r"--budget.* 1,196 passes .*too little for a run"):
+        make_design(budget, 0.5, prices, {"a": {"a teacher": 500.0}})
 
 
 def test_an_arm_of_which_enough_is_known_gets_no_pilots():
@@ -374,6 +393,53 @@ def planner(output: Path, share: float = 0.4, budget: str = BUDGET, name: str = 
     return Planner(name, study.base, arms, budgets.parse(budget), share, 1)
 
 
+def test_no_arm_pays_for_what_the_first_one_that_is_measured_has_prepared(tmp_path, monkeypatch):
+    begins = iter([9.0, 2.0])
+    monkeypatch.setattr(planning, "price_of", lambda *about: Price(1.0, 0.5, next(begins)))
+    assert [price.begin for price in planner(tmp_path, budget="1h").prices.values()] == [2.0, 2.0]
+
+
+def test_steps_are_timed_by_the_longest_runs():
+    runs = [Observation(10, 0.5, 100.0, ""), Observation(90, 0.5, 180.0, ""), Observation(90, 0.5, 90.0, "")]
+    assert seconds_a_step(runs) == [2.0, 1.0]
+    assert seconds_a_step([]) == []
+
+
+@pytest.mark.parametrize(("budget", "spent"), [("1h", 3.0 + 4.0), ("1e6 passes", 50.0 + 7.0)])
+def test_pilots_are_paid_for_with_what_they_are_made_of_and_with_attempts_that_failed(
+    tmp_path, monkeypatch, budget, spent
+):
+    class Conducted:
+        failed = ()
+
+        def __init__(self, *about: Any, **more: Any) -> None:
+            self.journal = self
+
+        def owned(self) -> Any:
+            return contextlib.nullcontext()
+
+        def conduct(self, launcher: Any) -> None:
+            pass
+
+        def entries(self) -> list[dict[str, Any]]:
+            return [{"state": "failed", "seconds": 3.0}, {"state": "finished", "seconds": 4.0}, {"state": "begun"}]
+
+    monkeypatch.setattr(planning, "Sweep", Conducted)
+    plan = planner(tmp_path, budget=budget)
+    plan.__dict__["design"] = Design({arm.name: [10, 30, 90] for arm in plan.arms}, {}, pilots=50.0, parts=7.0)
+    assert plan._pilots(plan.arms, Here(), plan._about()) == spent
+
+
+def test_a_teacher_that_is_there_is_not_paid_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(Estimator, "_steps", lambda self, config: Measured(1e-3, 0.0, 1000, 0.0))
+    plan = planner(tmp_path)
+    assert plan.design.parts == 2 * 20 * 64 + 2 * 450, "20 steps of 64, which begin two epochs of 1,212 samples"
+    teachers = shared_needs([arm.of_length(100, plan.sizes.kept(arm.config)) for arm in plan.arms]).values()
+    there = {config_hash(need.config) for need in teachers}
+    monkeypatch.setattr(planning, "trained", lambda folder: there if folder.name == "teachers" else set())
+    assert planner(tmp_path).design.parts == 0
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     output = tmp_path_factory.mktemp("undisturbed")
@@ -495,6 +561,13 @@ def test_mistakes_are_answered_before_any_work(tmp_path, line, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_more_pilots_at_a_time_than_cores_are_warned_of(tmp_path):
+    line = f"plan --data.dataset digits --output {tmp_path} --pilot_share 0 --dry_run --jobs 999"
+    status, _, said = said_by([*line.split(), "--budget", "1e6 passes"])
+    assert status == 0, said
+    assert "--jobs: 999 given, and there are" in plain(said)
+
+
 @pytest.mark.parametrize(
     ("line", "names", "reason"),
     [
@@ -530,6 +603,30 @@ def test_a_plan_is_of_the_data_that_it_was_made_for_whatever_its_name_stands_for
     save(again.folder, {**content, "data": "f" * 64})
     with pytest.raises(ValueError, match=r"--data\.dataset: digits has other contents.*--name"):
         again.outcome(Here())
+
+
+def test_an_interval_holds_from_its_low_to_its_high_end(tmp_path):
+    summary, path = train(tmp_path, {"train.steps": 3})
+    top1 = summary["test_top1"]
+    for low, high, held in ((-0.1, 0.1, True), (0.0, 0.0, True), (0.01, 0.1, False), (-0.1, -0.01, False)):
+        predicted = {"test_top1": {"low": top1 + low, "median": top1 + (low + high) / 2, "high": top1 + high}}
+        arm = {"name": "x", "steps": 3, "config_hash": config_hash(read_config(path)), "predicted": predicted,
+               "result": None}  # fmt: skip
+        (found,) = compared({"output": str(tmp_path), "arms": [arm]})["arms"]
+        assert found["result"]["held"] == {"test_top1": held}
+        assert found["result"]["error"] == {"test_top1": pytest.approx(-(low + high) / 2)}, "reached less predicted"
+
+
+def test_intervals_that_held_are_counted_of_all_arms_and_of_those_that_were_recommended():
+    def arm(name: str, *held: bool) -> dict[str, Any]:
+        return {"name": name, "result": {"held": {"test_top1": held[0]}} if held else None}
+
+    plans = [
+        {"state": "planned", "recommended": "a", "arms": [arm("a", True), arm("b", False), arm("c")]},
+        {"state": "planned", "recommended": "b", "arms": [arm("a", True), arm("b", False)]},
+        {"state": "pilots"},
+    ]
+    assert tally(plans) == {"test_top1": {"runs": 4, "held": 2, "recommended": 2, "recommended_held": 1}}
 
 
 def test_a_budget_that_the_pilots_have_used_up_is_said_to_be_too_small():

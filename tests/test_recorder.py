@@ -73,7 +73,7 @@ def test_ids_beyond_the_whole_numbers_of_float32(view, tmp_path):
         recorder.batch(batch, result)
         recorder.step(1)
     else:
-        PlainImages(*common, predict=lambda: [(batch, result.output)]).epoch(1, True)
+        PlainImages(*common, predict=lambda: [(batch, result.output)]).epoch(range(1, 2), True)
     written = np.memmap(tmp_path / "epoch_0001.f16", np.float16, "r", shape=(len(STATISTICS), total))
     expected = statistics(result.output, batch.labels)[:-1].half()  # the last one is of two epochs
     np.testing.assert_array_equal(written[:-1, ids], expected.numpy())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import pytest
-from helpers import config_of, train
+import shutil
 
+import pytest
+from helpers import config_of, plain, said_by, train
+
+import kdprune
 from kdprune.checks import check
 
 UNTRAINED = {"teacher.models": "cifar_resnet8", "student.model": "cifar_resnet8", "train.steps": 2}
@@ -122,3 +125,54 @@ def test_a_given_teacher_that_saw_the_validation_part_is_named(tmp_path, digits_
 def test_a_teacher_that_is_named_twice_counts_twice_and_that_is_said(tmp_path, digits_teacher, caplog):
     train(tmp_path, {"train.steps": 1, "teacher.models": [str(digits_teacher)] * 2})
     assert "have the same weights" in caplog.text
+
+
+UNWRITABLE = {  # FILE is one; a line, and what the answer begins with
+    "score el2n --from nowhere --output FILE/scores": "--output: FILE/scores given",
+    "select --scores nowhere.parquet --keep_fraction 0.5 --output FILE/subset.json": "--output: FILE/subset.json given",
+    "select --scores nowhere.parquet --keep_fraction 0.1,0.5 --output HERE/a.json": "--output: HERE/a_0.5.json given",
+    "select --scores nowhere.parquet --describe nowhere.json --figures FILE": "--figures: FILE given",
+    "select --scores nowhere.parquet --describe FILE/b.json": "--figures: FILE/b_figures given",
+    "analyse noise --scores nowhere.parquet --output FILE": "--output: FILE given",
+    "analyse ntk nowhere --scores nowhere.parquet --output FILE/a": "--output: FILE/a given",
+    "analyse barrier nowhere --scores nowhere.parquet --output FILE": "--output: FILE given",
+    "analyse instability nowhere --output FILE": "--output: FILE given",
+    "analyse prunable nowhere --output FILE": "--output: FILE given",
+    "analyse classes nowhere elsewhere --output FILE": "--output: FILE/elsewhere given",
+    "analyse classes nowhere RUN": "--output: RUN/analysis given",
+    "analyse line RUN nowhere": "--output: RUN/analysis given",
+    "export nowhere --to torch-export --output FILE/x.pt2": "--output: FILE/x.pt2 given",
+    "export RUN --to onnx": "--output: RUN/student.onnx given",
+    "export RUN --to hub-folder --output FILE": "--output: FILE given",
+}
+
+
+@pytest.mark.parametrize("line", UNWRITABLE)
+def test_an_output_that_cannot_be_written_is_said_before_any_work(line, tmp_path, digits_teacher):
+    """Before anything is read, too: most of what these lines name is not there."""
+    names = {"FILE": tmp_path / "file", "RUN": tmp_path / "run", "HERE": tmp_path}
+    names["FILE"].write_text("")
+    (tmp_path / "a_0.5.json").mkdir()
+    if "RUN" in line:
+        shutil.copytree(digits_teacher, names["RUN"])
+        (names["RUN"] / "analysis").write_text("")
+        (names["RUN"] / "student.onnx").mkdir()
+
+    def filled(text):
+        for name, path in names.items():
+            text = text.replace(name, str(path))
+        return text
+
+    before = sorted(tmp_path.rglob("*"))
+    status, _, said = said_by(filled(line).split())
+    assert status == 2
+    assert plain(said).startswith(f"error: {filled(UNWRITABLE[line])}, allowed is a ")
+    assert len(said.strip().splitlines()) == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("call", [kdprune.train, kdprune.cache, lambda settings: kdprune.record("dynamics", settings)])
+def test_an_output_of_a_call_that_cannot_be_written_is_said_before_any_work(call, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"--output: .*file/runs given, allowed is a folder"):
+        call({"output": str(tmp_path / "file/runs"), "data": {"dataset": "/no/such/data"}})

@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from kdprune.config import Config, to_dict
 from kdprune.pipeline.drawing import new_figure
+from kdprune.report.bills import Bill
 from kdprune.report.charts import Chart, Missing, Panel, Points
 from kdprune.report.costs import Item, as_tuning, items_of, total
 from kdprune.report.entries import Entry, Gathered, caching_seconds
@@ -33,9 +34,9 @@ from kdprune.report.report import make_report, save_tables
 from kdprune.report.runs import read_run
 from kdprune.report.sections import _by_common_seeds, label_of, sections_of
 from kdprune.report.static import _draw
-from kdprune.report.statistics import mean_and_sd, paired_difference, pareto_front
+from kdprune.report.statistics import Difference, mean_and_sd, paired_difference, pareto_front
 from kdprune.report.study import read_sweep
-from kdprune.report.tables import arm_table, count_words, mean_words, reading_words
+from kdprune.report.tables import _difference, arm_table, cost_words, count_words, mean_words, reading_words
 from kdprune.report.watch import follow
 from kdprune.sweep.journal import Journal
 from kdprune.yaml_text import parse_yaml, read_yaml
@@ -134,6 +135,29 @@ def test_shared_things_are_counted_once_in_a_sum_and_in_full_alone():
     assert total([*first, *second, *both]).seconds == pytest.approx(10 + 30 + 3 + 1 + 2 + 4)
     assert total([*first, Item("tuning", first[0].id, 10.0, 0.0)]).stages["teacher"] == 10.0
     assert items_of({}, {}) == []
+
+
+def test_a_cost_has_all_passes_and_of_teachers_each_its_own_part():
+    run = summary("a", {"small": 10.0, "large": 30.0}, 1.0)
+    run["cost"]["student_training"]["teacher_forward_samples"] = 5
+    found = [(item.stage, item.seconds, item.passes) for item in items_of(run, {})]
+    assert found == [("teacher", 10.0, 50.0), ("teacher", 30.0, 150.0), ("training", 1.0, 19.0)]
+    assert caching_seconds([(12.0, 3), (5.0, 1)], {"teacher.models": ["a"]}) == 4 + 5
+
+
+def test_a_difference_is_said_with_both_ends_of_its_interval():
+    assert _difference(Difference(1.0, 0.5, 3, 0)) == "+1.00 [+0.50, +1.50]"
+
+
+def test_what_runs_cost_is_said_of_one_of_several_and_of_none():
+    def said(*seconds):
+        costs = [total([Item("training", str(run), cost, 0.0)]) for run, cost in enumerate(seconds)]
+        once = total(Item("training", str(run), cost, 0.0) for run, cost in enumerate(seconds))
+        return cost_words(Bill([costs], [None], [None], once, sum(seconds)))
+
+    assert said(7200.0).startswith("The one finished run took 2 h")
+    assert said(3600.0, 3600.0).startswith("All 2 finished runs took 2 h")
+    assert said() == "No run is finished."
 
 
 def test_targets_of_ensembles_that_one_pass_has_filled_are_counted_once():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 from collections import Counter
@@ -9,12 +10,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers import config_of
+from helpers import FRESH, config_of
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 from kdprune.pipeline.needs import Need
+from kdprune.sweep import local
+from kdprune.sweep import task as tasks
 from kdprune.sweep.apart import Files, Follower
 from kdprune.sweep.job import command
 from kdprune.sweep.local import LocalLauncher
@@ -114,6 +117,21 @@ def test_several_processes_are_started_by_torchrun():
     assert "torch.distributed.run" not in command(Path("x"), 1)
     words = command(Path("x"), 3)
     assert words[words.index("--nproc_per_node") + 1] == "3"
+
+
+def says_what_is_frozen(connection, folder: Path) -> None:
+    """The process of a task that says how many objects no collection of garbage looks at, and does nothing else."""
+    tasks.perform = lambda it, tell: Event(it.id, "finished", {"frozen": gc.get_freeze_count()})
+    local._work(connection, Task("run-1", config_of(folder), folder / "log"), Share(1))
+
+
+def test_a_task_does_not_look_through_what_was_imported(tmp_path):
+    ours, theirs = FRESH.Pipe(duplex=False)
+    process = FRESH.Process(target=says_what_is_frozen, args=(theirs, tmp_path))
+    process.start()
+    theirs.close()
+    assert ours.recv().details["frozen"] > 100_000, "torch alone has more"
+    process.join()
 
 
 # --- processes of their own -------------------------------------------------------------------------------------------

@@ -167,6 +167,7 @@ COMMANDS = {
     "sweep --arms.a train.lr": ["--arms.a: 'train.lr'", "NAME=VALUE"],
     "sweep": ["grid: no axis"],
     "sweep --grid.seed 0,1 --jobs 0": ["--jobs: 0"],
+    "sweep --grid.seed 0,1 --jobs 999 --processes 2 --train.batch_size 3": ["--jobs: 999", "--train.batch_size: 3"],
     "sweep --grid.seed 0,1 --retry -1": ["--retry: -1"],
     "sweep --grid.seed 0,1 --launcher lokal": ["--launcher", "local"],
     "sweep --grid.seed 0,1 --name a/b": ["--name: 'a/b'"],

@@ -129,6 +129,40 @@ def test_a_row_of_metrics_for_each_epoch(tmp_path):
     assert all(0 <= float(row["train_top1"]) <= 1 for row in rows)
 
 
+def test_epochs_that_end_in_one_step_share_a_row_a_line_and_a_moment(tmp_path, caplog):
+    """Of 27 samples, a batch of 128 holds four epochs and more."""
+    settings = {
+        "subset.keep_fraction": 0.02, "train.batch_size": 128, "train.steps": None, "train.epochs": 30,
+        "train.eval_every": 7, "train.save_epochs": [1, 6, 9, 29], "train.save_steps": [1, 2],
+    }  # fmt: skip
+    with caplog.at_level("INFO", "kdprune"):
+        summary, run = train(tmp_path, settings)
+    rows = metrics(run)
+    assert [int(row["epoch"]) for row in rows] == [4, 9, 14, 18, 23, 29], "⌊128·step/27⌋, and at the end all begun"
+    assert [int(row["step"]) for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {row["samples"] for row in rows} == {"128"}
+    assert [bool(row["test_top1"]) for row in rows] == [False, True, True, False, True, True], "at 7, 14, 21 and 28"
+    assert summary["epochs"] == pytest.approx(6 * 128 / 27)
+    said = [message for message in caplog.messages if "  epoch " in message]
+    assert [message.split("  ")[1] for message in said] == [f"epoch {row['epoch']}/29" for row in rows]
+
+    def kept(name):
+        return safetensors.torch.load_file(run / "checkpoints" / f"{name}.safetensors")
+
+    for epoch, expected in ((1, kept("step_000000001")), (6, kept("step_000000002")), (9, kept("step_000000002")),
+                            (29, weights(run))):  # fmt: skip
+        assert all(torch.equal(value, expected[name]) for name, value in kept(f"epoch_{epoch:04d}").items())
+
+
+def test_an_epoch_that_is_begun_in_the_last_step_ends_with_it(tmp_path):
+    """22 steps of 64 are 1,408 samples, and an epoch holds 1,347."""
+    _, run = train(tmp_path, {"train.save_epochs": [1, 2]})
+    assert [row["epoch"] for row in metrics(run)] == ["2"]
+    assert sorted(file.name for file in (run / "checkpoints").iterdir()) == [
+        "epoch_0001.safetensors", "epoch_0002.safetensors",
+    ]  # fmt: skip
+
+
 def test_what_a_row_says_of_a_teacher(kd_run):
     for row in metrics(kd_run[1]):
         assert 0 <= float(row["agreement"]) <= 1

@@ -1,6 +1,5 @@
 """Scores by several workers: the same bits as by one process, in local processes and on a Ray cluster."""
 
-import contextlib
 import os
 import pickle
 import signal
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import two_nodes
 
 from kdprune import registry
 from kdprune.artefact import Artefact, obtain
@@ -326,22 +326,6 @@ def test_what_is_wrong_with_a_row_is_said_from_a_worker(tmp_path, two):
 
 
 # --- a Ray cluster ----------------------------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def two_nodes():
-    """A cluster of two nodes on this machine, and the second one."""
-    pytest.importorskip("ray.cluster_utils", reason="Ray is not installed: pip install 'kdprune[ray]'")
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 2**27}
-    with pytest.MonkeyPatch.context() as patch:  # nodes find what this process finds
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(Path(__file__).parent), *sys.path]))
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        nodes = Cluster(initialize_head=True, head_node_args={**node, "include_dashboard": False})
-        second = nodes.add_node(**node)
-    yield nodes, second
-    nodes.shutdown()
 
 
 @pytest.fixture(scope="module")

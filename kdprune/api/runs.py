@@ -12,6 +12,7 @@ from torch import nn
 from kdprune.api.data import parts_of
 from kdprune.api.surroundings import collected_warnings, restored_surroundings
 from kdprune.config import Config, from_dict
+from kdprune.files import check_writable
 from kdprune.models.inputs import Inputs
 from kdprune.models.locate import resolve_teacher
 from kdprune.models.saved import load_model
@@ -216,7 +217,14 @@ def load_student(run: str | Path | Result, model: nn.Module | None = None, norma
 
 
 def config_of(settings: Mapping[str, Any] | Config) -> Config:
-    return settings if isinstance(settings, Config) else from_dict(settings)  # type: ignore[arg-type]
+    """The settings of a call.
+
+    Raises:
+        ValueError: unknown ones, or an output in which nothing can be written.
+    """
+    config = settings if isinstance(settings, Config) else from_dict(settings)  # type: ignore[arg-type]
+    check_writable(config.output, "--output")
+    return config
 
 
 def several(teachers: nn.Module | Sequence[nn.Module] | None) -> tuple[nn.Module, ...]:

@@ -16,7 +16,7 @@ from kdprune.analysis.noise import Suspects, hardest_share
 from kdprune.analysis.velocity import velocities
 from kdprune.cli import plots
 from kdprune.cli.console import console
-from kdprune.cli.rows import file_name, pivoted, print_rows, save_rows, say_paths
+from kdprune.cli.rows import file_name, folder_of, pivoted, print_rows, save_rows, say_paths
 from kdprune.config import Config
 from kdprune.config.situation import FROM_SCORES
 from kdprune.data.scores import load_scores
@@ -64,10 +64,10 @@ def _save_detected(detected: Detected) -> list[Path]:
 def analyse_ntk(options: Any) -> None:
     """The velocity of the kernel, by rank and pair of snapshots."""
     run = Path(options.run)
+    folder = folder_of(options.output, run)
     rows = velocities(run, Path(options.scores), options.at or (), options.size, options.windows)
     drawn = [{**row, "between": f"{row['from']} → {row['to']}"} for row in rows]
     print_rows(pivoted(drawn, "percentile", "between", "velocity"), "NTK velocity")
-    folder = Path(options.output or run / "analysis")
     labels = {
         "percentile": "percentile of difficulty",
         "velocity": "kernel velocity (cosine distance)",
@@ -80,6 +80,7 @@ def analyse_ntk(options: Any) -> None:
 def analyse_barrier(options: Any) -> None:
     """The error barrier of children, by part of the samples and spawning time."""
     run = Path(options.run)
+    folder = folder_of(options.output, run)
     rows = error_barriers(
         run, Path(options.scores), options.spawn, options.parts, options.points, output=options.output
     )
@@ -87,7 +88,6 @@ def analyse_barrier(options: Any) -> None:
         return
     named = [{**row, "from": f"from {row['spawn']}"} for row in rows]
     print_rows(pivoted(named, "part", "from", "barrier"), "training error barrier")
-    folder = Path(options.output or run / "analysis")
     labels = {"step": "step at which the children part", "barrier": "training error barrier",
               "part": f"part (1 of {options.parts} is the easiest)"}  # fmt: skip
     by_step = sorted(rows, key=lambda row: (row["part"], row["step"]))
@@ -97,8 +97,9 @@ def analyse_barrier(options: Any) -> None:
 
 def analyse_classes(options: Any) -> None:
     """The effect of pruning on each class."""
-    paths = []
-    for effect in effects(Path(options.full), [Path(run) for run in options.pruned]):
+    paths, runs = [], [Path(run) for run in options.pruned]
+    folders = [folder_of(options.output and Path(options.output, run.name), run) for run in runs]
+    for effect, folder in zip(effects(Path(options.full), runs), folders, strict=True):
         if not PartialState().is_main_process:
             continue
         print_rows(effect.rows[:50], f"{effect.run.name}: effect on each class, the worst hit first")
@@ -106,7 +107,6 @@ def analyse_classes(options: Any) -> None:
             f"kept share and change of accuracy: Pearson {effect.pearson:.3f}, Spearman {effect.spearman:.3f}; "
             f"accuracy of the worst class {100 * effect.worst[0]:.1f}% → {100 * effect.worst[1]:.1f}%"
         )
-        folder = Path(options.output) / effect.run.name if options.output else effect.run / "analysis"
         paths.append(save_rows(folder / "classes.csv", effect.rows))
         paths.append(plots.draw_classes(effect.rows, effect.run.name, folder / "classes.png"))
     say_paths(paths)

@@ -14,7 +14,7 @@ from kdprune.analysis.instability import instabilities
 from kdprune.analysis.prunable import prunable_fraction
 from kdprune.cli import plots
 from kdprune.cli.console import console
-from kdprune.cli.rows import file_name, print_rows, save_rows, say_paths
+from kdprune.cli.rows import file_name, folder_of, print_rows, save_rows, say_paths
 
 STABLE = 0.02
 """The barrier below which Frankle et al. 2020 call a network stable."""
@@ -25,10 +25,10 @@ Row = dict[str, Any]
 def analyse_line(options: Any) -> None:
     """The error from one run's student to another's."""
     names = Path(options.one).name, Path(options.other).name
+    folder = folder_of(options.output, read_end(options.one).run)
     line, statistics = line_between(options.one, options.other, options.points, options.statistics)
     columns = zip(line.alphas_A.tolist(), line.errors_A.tolist(), line.losses_A.tolist(), strict=True)
     rows = [{"alpha": alpha, "error": error, "loss": loss} for alpha, error, loss in columns]
-    folder = Path(options.output or read_end(options.one).run / "analysis")
     stem = f"line_{file_name(names[0])}_{file_name(names[1])}"
     summary: Row = {"barrier": line.barrier, "error": line.error, "highest": line.highest, "samples": line.samples}
     _show(
@@ -47,8 +47,8 @@ def analyse_line(options: Any) -> None:
 def analyse_instability(options: Any) -> None:
     """The barrier between children, by the step at which they part."""
     run = Path(options.run)
+    folder = folder_of(options.output, run)
     rows, statistics = instabilities(run, options.spawn, options.points, options.statistics, options.output)
-    folder = Path(options.output or run / "analysis")
     stable = next((row["step"] for i, row in enumerate(rows) if all(r["barrier"] < STABLE for r in rows[i:])), None)
     ending = f"the last barrier is not below {_percent(STABLE)}"
     if stable is not None:
@@ -68,11 +68,11 @@ def analyse_instability(options: Any) -> None:
 def analyse_prunable(options: Any) -> None:
     """The largest part of a run's weights that can be pruned at once without a barrier."""
     run = Path(options.run)
+    folder = folder_of(options.output, run)
     (low, high), rows, statistics = prunable_fraction(
         run, options.rewind_to, options.tolerance, options.probes,
         points=options.points, statistics=options.statistics, output=options.output,
     )  # fmt: skip
-    folder = Path(options.output or run / "analysis")
     shown = [{**row, "run": Path(row["run"]).name} for row in rows]
     _show(
         options.json,

@@ -4,6 +4,7 @@ heavy is imported before one is chosen."""
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ from kdprune.messages import about
 if TYPE_CHECKING:
     from kdprune.sweep.conduct import Launcher
     from kdprune.sweep.study import Run
+
+log = logging.getLogger("kdprune")
 
 LAUNCHERS = ("local", "ray", "slurm")
 
@@ -112,6 +115,14 @@ def launcher(options: Any, config: Config, folder: Path) -> contextlib.AbstractC
         cpus=options.cpus, gpus=options.gpus, mem=options.slurm_mem,
     )  # fmt: skip
     return SlurmLauncher(folder, asked, options.jobs, options.processes, options.slurm_cluster)
+
+
+def warn_of_jobs(jobs: int | None) -> None:
+    """Warn of more runs at a time on this machine than it has cores."""
+    from kdprune.sweep.share import cores
+
+    if (jobs or 1) > len(cores()):
+        log.warning("--jobs: %d given, and there are %d cores", jobs, len(cores()))
 
 
 def check_batches(runs: Sequence[Run], processes: int) -> None:

@@ -11,11 +11,12 @@ from rich.console import Console
 from rich.table import Table
 
 from kdprune.checks import check_name
+from kdprune.cli.launchers import warn_of_jobs
 from kdprune.cli.study import name_of
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config, dotted, to_dict
 from kdprune.config.conditions import Condition, only
-from kdprune.messages import shown
+from kdprune.messages import counted, shown
 from kdprune.planning.budget import Budget, parse
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _plan(name: str, budget: Budget, options: Any, config: Config) -> int:
     warning = confounded(study)
     if warning is not None:
         log.warning("%s", warning.replace("--tune.train.lr chooses", "--grid.train.lr 0.05,0.1,0.2 lets a plan choose"))
+    warn_of_jobs(options.jobs)
     with LocalLauncher(options.jobs, config.data.dataset) as launcher:
         planner = Planner(name, study.base, arms, budget, options.pilot_share, launcher.threads)
         if options.dry_run:
@@ -182,7 +184,7 @@ def _look_back(output: Path) -> int:
             save(file.parent, content)
         plans.append(content)
     counts = tally(plans)
-    print(f"{len(plans)} plans in {shown(str(output / FOLDER))}")
+    print(f"{counted(len(plans), 'plan')} in {shown(str(output / FOLDER))}")
     for name, of_name in counts.items():
         print(
             f"{name}: the interval held for {of_name['held']} of {of_name['runs']} runs "

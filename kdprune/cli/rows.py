@@ -11,7 +11,19 @@ from typing import Any
 from rich.table import Table
 
 from kdprune.cli.console import console
-from kdprune.files import write_text
+from kdprune.files import check_writable, write_text
+
+
+def folder_of(output: str | Path | None, run: Path) -> Path:
+    """Where an analysis of a run writes: as given, or in the run's directory.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    folder = Path(output) if output else run / "analysis"
+    if output or run.is_dir():  # that there is no such run is for others to say
+        check_writable(folder, "--output")
+    return folder
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], title: str) -> None:

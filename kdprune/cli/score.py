@@ -13,6 +13,7 @@ from kdprune.cli.console import console
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config.conditions import Condition, only
 from kdprune.data.scores import Scores, load_scores
+from kdprune.files import check_writable
 from kdprune.pipeline.score import score_files
 from kdprune.runs.workers import launched
 from kdprune.scorers.common.apply import bound, declared
@@ -31,6 +32,7 @@ def print_scores(scorers: list[str], records: list[Path], options: Any) -> None:
             f"--output: {options.output} given, which looks like a file; it is a folder, one for each score file in "
             "it, named by its scorer and what it was made of"
         )
+    check_writable(options.output, "--output")
     workers = launched(options.launcher, options.workers, options.ray_address)
     check_seed(options.seed, "--seed")
     warn_of_unused(options, conditions(scorers))

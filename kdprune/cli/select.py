@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from kdprune.checks import check_seed
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config.conditions import only
+from kdprune.files import check_writable, check_writable_file
 
 if TYPE_CHECKING:
     from kdprune.data.scores import Scores
@@ -88,14 +89,16 @@ def select_and_describe(options: Namespace) -> None:
     check_seed(options.seed, "--seed")
     with _standing_alone():
         warn_of_unused(options, CONDITIONS)
+    paths = _outputs(options, fractions)
+    figures = None if options.describe is None else _figures(options, [*paths, *map(Path, options.describe)])
     scores = {name: load_scores(path) for name, path in named(options.scores).items()}
-    subsets = _selected(options, fractions, next(iter(scores.values())))
+    subsets = _selected(options, paths, next(iter(scores.values())))
     for path, subset in subsets.items():
         subset.save(path)
     if subsets:
         _print_subsets(subsets)
-    if options.describe is not None:
-        _describe(options, list(subsets), scores)
+    if figures is not None:
+        _describe(options, paths, scores, figures)
 
 
 def fractions_of(text: str | None) -> list[float]:
@@ -128,7 +131,34 @@ def named(paths: Sequence[str]) -> dict[str, str]:
         parts += 1
 
 
-def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) -> dict[Path, Subset]:
+def _outputs(options: Namespace, fractions: Sequence[float]) -> dict[Path, float]:
+    """The fractions by the paths that their subsets are written to.
+
+    Raises:
+        ValueError: no subset file, or one that cannot be written.
+    """
+    output = Path(options.output)
+    if fractions and output.suffix != ".json":
+        raise ValueError(f"--output: {options.output!r} given, allowed is a path that ends in .json")
+    several = len(fractions) > 1
+    paths = {output.with_name(f"{output.stem}_{one:g}.json") if several else output: one for one in fractions}
+    for path in paths:
+        check_writable_file(path, "--output")
+    return paths
+
+
+def _figures(options: Namespace, files: Sequence[Path]) -> Path:
+    """The folder of figures of subset files.
+
+    Raises:
+        ValueError: nothing can be written there.
+    """
+    folder = Path(options.figures) if options.figures else files[0].parent / f"{files[0].stem}_figures"
+    check_writable(folder, "--figures")
+    return folder
+
+
+def _selected(options: Namespace, fractions: Mapping[Path, float], scores: Scores) -> dict[Path, Subset]:
     """Subsets by the paths that they are written to; all are selected before the first is written."""
     from kdprune.data.subset import class_ids
     from kdprune.selectors.common.samples import samples_of
@@ -136,20 +166,16 @@ def _selected(options: Namespace, fractions: Sequence[float], scores: Scores) ->
 
     if not fractions:
         return {}
-    output = Path(options.output)
-    if output.suffix != ".json":
-        raise ValueError(f"--output: {options.output!r} given, allowed is a path that ends in .json")
     with _standing_alone():
         samples = _with_features(samples_of(scores, hard=options.hard), options)
         without = class_ids([part.strip() for part in options.without_classes.split(",") if part], scores.classes)
-        subsets = {}
-        for fraction in fractions:
-            path = output if len(fractions) == 1 else output.with_name(f"{output.stem}_{fraction:g}.json")
-            subsets[path] = select(
+        return {
+            path: select(
                 samples, fraction, options.selector, balanced=options.balanced, class_floor=options.class_floor,
                 without_classes=without, seed=options.seed,
-            )  # fmt: skip
-    return subsets
+            )
+            for path, fraction in fractions.items()
+        }  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -184,7 +210,7 @@ def _with_features(samples: Samples, options: Namespace) -> Samples:
     return replace(samples, features=record.rows("features")[:], record=record.key_hash)
 
 
-def _describe(options: Namespace, selected: Sequence[Path], scores: dict[str, Scores]) -> None:
+def _describe(options: Namespace, selected: Iterable[Path], scores: dict[str, Scores], folder: Path) -> None:
     from kdprune.data.subset import load_subset
     from kdprune.pipeline.describe import describe
 
@@ -194,8 +220,6 @@ def _describe(options: Namespace, selected: Sequence[Path], scores: dict[str, Sc
     source = _source(options, first) if options.data else None
     description = describe(subsets, scores)
     _print_description(description)
-    path = Path(next(iter(files.values())))
-    folder = Path(options.figures) if options.figures else path.with_name(f"{path.stem}_figures")
     from kdprune.pipeline.figures import draw
 
     print(*draw(description, folder, source), sep="\n")

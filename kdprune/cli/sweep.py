@@ -14,13 +14,12 @@ from rich.text import Text
 
 from kdprune.checks import check_name
 from kdprune.cli.console import console
-from kdprune.cli.launchers import UNUSED, check_batches, check_place, launcher
+from kdprune.cli.launchers import UNUSED, check_batches, check_place, launcher, warn_of_jobs
 from kdprune.cli.study import name_of
 from kdprune.cli.under_way import View
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config import Config
 from kdprune.sweep.sections import SECTIONS, read_study
-from kdprune.sweep.share import cores
 from kdprune.sweep.study import Study, value_words, words
 from kdprune.sweep.tuning import at_an_end, confounded
 
@@ -40,8 +39,8 @@ def sweep(options: Any, config: Config) -> int:
     study = read_study(name, config, {section: options[section] for section in SECTIONS})
     runs = study.runs()  # a mistake in any of them shows before anything is loaded
     warn_of_unused(options, UNUSED)
-    if options.launcher == "local" and (options.jobs or 1) > len(cores()):
-        log.warning("--jobs: %d given, and there are %d cores", options.jobs, len(cores()))
+    if options.launcher == "local":
+        warn_of_jobs(options.jobs)
     folder = Path(config.output) / "sweeps" / name
     with launcher(options, config, folder) as started:
         check_batches(runs, options.processes)

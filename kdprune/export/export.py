@@ -15,7 +15,7 @@ from kdprune.export.card import model_card
 from kdprune.export.graph import to_onnx, to_torch_export
 from kdprune.export.hub import write_hub_folder
 from kdprune.export.student import COMPARED, Difference, difference, images_for, load_deployed
-from kdprune.files import write_whole
+from kdprune.files import check_writable, check_writable_file, write_whole
 from kdprune.messages import unknown
 from kdprune.models.spec import BuiltModel
 from kdprune.runs.reading import read_config, read_summary
@@ -53,37 +53,53 @@ def export(
 
     Raises:
         ValueError: an unknown kind, no such run, packages that are missing; logits that differ by more than tolerance,
-            after which nothing is written; a folder that holds something else.
+            after which nothing is written; a file or folder that cannot be written, or holds something else.
     """
     if to not in KINDS:
         raise ValueError(unknown("kind of export", to, KINDS))
     if not 0 < tolerance < 1:
         raise ValueError(f"--tolerance: {tolerance} given, allowed is (0, 1)")
+    place = _place(Path(run), to, output)
     built, deployed = load_deployed(str(run))
     with torch.inference_mode():
         expected = [deployed(images_for(built, count)) for count in COMPARED]
     if to == HUB:
-        return _export_folder(Path(run), built, output or Path(run) / "hub", expected, tolerance, license)
-    make, suffix = GRAPHS[to]
-    output = output or _beside(Path(run)) / f"student.{suffix}"
+        return _export_folder(Path(run), built, place, expected, tolerance, license)
+    make, _ = GRAPHS[to]
     content, logits = make(built, deployed)
     found = _accepted(logits, expected, tolerance, to)
-    write_whole(output, lambda file: file.write(content))
-    return Exported(output, found)
+    write_whole(place, lambda file: file.write(content))
+    return Exported(place, found)
+
+
+def _place(run: Path, to: str, output: Path | None) -> Path:
+    """The file or folder that an export becomes.
+
+    Raises:
+        ValueError: it cannot be written, or holds something else; no run directory for a model card.
+    """
+    if to != HUB:
+        file = output or _beside(run) / f"student.{GRAPHS[to][1]}"
+        if output or file.parent.is_dir():  # that there is no such run is for others to say
+            check_writable_file(file, "--output")
+        return file
+    if not run.is_dir():
+        raise ValueError(f"--to {HUB}: {run} given, allowed is a run directory, which the model card is filled from")
+    folder = output or run / "hub"
+    check_writable(folder, "--output")
+    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
+        raise ValueError(f"--output: {folder} is there and holds something else; name another folder")
+    return folder
 
 
 def _export_folder(
     run: Path, built: BuiltModel, folder: Path, expected: list[Tensor], tolerance: float, license: str | None
 ) -> Exported:
-    if not run.is_dir():
-        raise ValueError(f"--to {HUB}: {run} given, allowed is a run directory, which the model card is filled from")
     if built.widths:
         raise ValueError(
             f"--to {HUB}: {run} has fewer channels than {built.name}, and timm would build all of them; allowed are "
             f"{', '.join(GRAPHS)}"
         )
-    if folder.exists() and not (folder / "config.json").is_file() and any(folder.iterdir()):
-        raise ValueError(f"--output: {folder} is there and holds something else; name another folder")
     card = model_card(built, read_summary(run), dotted(to_dict(read_config(run))), license)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:

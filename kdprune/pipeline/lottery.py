@@ -9,7 +9,7 @@ like any other, found by its contents.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from kdprune.artefact import Artefact, Key, damage, key_hash, obtain
+from kdprune.artefact import Key
 from kdprune.config import Config, StudentConfig
 from kdprune.messages import about
 from kdprune.models.hashing import weights_hash
@@ -28,7 +28,7 @@ from kdprune.models.prunable import prunable
 from kdprune.models.saved import load_model
 from kdprune.pipeline.effect import settled
 from kdprune.pipeline.job import check_rewinding, make_job
-from kdprune.pipeline.masks import FOLDER, VERSION
+from kdprune.pipeline.masks import VERSION, obtain_mask
 from kdprune.pipeline.recipes import dense
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.train import Result, check_settings, observed, train
@@ -175,9 +175,8 @@ def next_mask(run: Path, sparsity: float, how: StudentConfig, config: Config, ac
         "weights": weights_hash(student.model.state_dict()),
         "mask": None if before is None else before.hash,
     }
-    folder = Path(config.output) / FOLDER / key_hash(contents)[:16]
 
-    def make() -> list[str]:
+    def make(folder: Path) -> list[str]:
         size = (student.spec.channels, *student.spec.size_HW)
         network = Network(student.model, names.names, size, seed=contents["seed"], device=accelerator.device)
         alive = None if before is None else before.kept
@@ -187,13 +186,4 @@ def next_mask(run: Path, sparsity: float, how: StudentConfig, config: Config, ac
         made: dict[str, Any] = {**contents, "at": "end", "model": student.name, "run": run.name}
         return save_mask(folder, Mask(kept, excluded, made))
 
-    _on_main_first(accelerator, lambda: obtain(Artefact(folder, "a mask", contents), make))
-    if found := damage(folder):
-        raise ValueError(f"{'; '.join(found)}: remove {folder}, the mask is then made again")
-    return folder
-
-
-def _on_main_first(accelerator: Accelerator, work: Callable[[], None]) -> None:
-    if accelerator.is_main_process:
-        work()
-    accelerator.wait_for_everyone()
+    return obtain_mask(config, accelerator, contents, make)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
@@ -185,19 +186,30 @@ def _made(job: Job) -> Mask:
     contents: Key = {
         "version": VERSION, **_how(config), "student": network_key(student), "data": data if by.says.labels else None,
     }  # fmt: skip
-    folder = Path(config.output) / FOLDER / key_hash(contents)[:16]
-    artefact = Artefact(folder, "a mask", contents)
 
-    def make() -> list[str]:
+    def make(folder: Path) -> list[str]:
         mask = _mask(job, _pruned(job, student, config.student.sparsity))
         return save_mask(folder, replace(mask, made={**mask.made, "weights": contents["student"]["weights"]}))
 
+    return load_mask(obtain_mask(config, accelerator, contents, make))
+
+
+def obtain_mask(config: Config, accelerator: Accelerator, contents: Key, make: Callable[[Path], Iterable[str]]) -> Path:
+    """The folder of a mask: found by what it is made of, or else made by the main process.
+
+    Args:
+        make: writes the files into the folder, and gives their names.
+
+    Raises:
+        ValueError: a file of it is missing or has changed.
+    """
+    folder = Path(config.output) / FOLDER / key_hash(contents)[:16]
     if accelerator.is_main_process:
-        obtain(artefact, make)
+        obtain(Artefact(folder, "a mask", contents), lambda: make(folder))
     accelerator.wait_for_everyone()
     if found := damage(folder):
         raise ValueError(f"{'; '.join(found)}: remove {folder}, the mask is then made again")
-    return load_mask(folder)
+    return folder
 
 
 def _pruned(job: Job, student: BuiltModel, sparsity: float, alive: Kept | None = None) -> Kept:

@@ -160,7 +160,7 @@ class Planner:
         found = observations(self.output, arms, self.sizes)
         left = self.left(spent)
         prices = {
-            name: with_measured(price, self._measured(found.get(name, []), price), self.budget)
+            name: with_measured(price, seconds_a_step(found.get(name, [])), self.budget)
             for name, price in self.prices.items()
         }
         made, unknown = forecasts(arms, found, prices, self.sizes, left)
@@ -189,16 +189,11 @@ class Planner:
             return self.design.pilots + self.design.parts
         return sum(entry["seconds"] for entry in sweep.journal.entries() if isinstance(entry.get("seconds"), float))
 
-    def _measured(self, runs: Sequence[Observation], price: Price) -> list[float]:
-        """Seconds of a step, of the longest runs, in which beginning and end weigh least."""
-        longest = max((run.steps for run in runs), default=0)
-        return [run.seconds / run.steps for run in runs if run.steps == longest]
-
     def _price_of_runs(self, arm: Arm) -> Price:
         runs = self.found[arm.name]
         if self.budget.unit == PASSES or not runs:
             return price_of(arm, self.sizes, self.budget, self.estimator)
-        return with_measured(Price(1.0, 0.0, 0.0), self._measured(runs, Price(1.0, 0.0, 0.0)), self.budget)
+        return with_measured(Price(1.0, 0.0, 0.0), seconds_a_step(runs), self.budget)
 
     def _stored(self) -> Document | None:
         """What was written before, of the same data: its name may stand for other contents now."""
@@ -219,6 +214,12 @@ class Planner:
             "pilot_share": self.share, "level": LEVEL, "judged_by": self.sizes.judge, "data": self.sizes.fingerprint,
             "design": dataclasses.asdict(self.design),
         }  # fmt: skip
+
+
+def seconds_a_step(runs: Sequence[Observation]) -> list[float]:
+    """Of the longest runs, in which beginning and end weigh least."""
+    longest = max((run.steps for run in runs), default=0)
+    return [run.seconds / run.steps for run in runs if run.steps == longest]
 
 
 def nothing_predicted(unknown: Mapping[str, str], budget: Budget, spent: float, left: float, output: Path) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from kdprune.config import dotted
 from kdprune.files import write_text, write_whole
+from kdprune.messages import counted
 from kdprune.report.bills import Bill
 from kdprune.report.sections import Arm, Section, title_of
 from kdprune.report.statistics import LEVEL, Difference
@@ -99,7 +100,7 @@ def _markdown_table(lines: Sequence[Sequence[str]], best: Collection[int]) -> st
 
 def separated_words(sections: Sequence[Section]) -> str:
     """That runs on several data sets are compared with their like only."""
-    names = ", ".join(f"{section.title} ({len(section.entries):,} runs)" for section in sections)
+    names = ", ".join(f"{section.title} ({counted(len(section.entries), 'run')})" for section in sections)
     return f"The runs are on {len(sections)} data sets, which are kept apart: {names}."
 
 
@@ -126,10 +127,13 @@ def reading_words(section: Section) -> str:
 
 def cost_words(bill: Bill) -> str:
     """What all runs cost together, with shared things counted once and not."""
-    stages = ", ".join(f"{stage} {duration_words(seconds)}" for stage, seconds in bill.once.stages.items())
-    several = sum(map(len, bill.runs))
-    return (f"All {several:,} finished runs took {duration_words(bill.once.seconds)} with what they share counted once "
-            f"({stages or 'nothing'}); each made alone, they would take {duration_words(bill.apart)}.")  # fmt: skip
+    stages = ", ".join(f"{stage} {duration_words(seconds)}" for stage, seconds in bill.once.stages.items()) or "nothing"
+    runs = sum(map(len, bill.runs))
+    took = f"took {duration_words(bill.once.seconds)}"
+    if runs < 2:
+        return f"The one finished run {took} with all that it is made of ({stages})." if runs else "No run is finished."
+    return (f"All {runs:,} finished runs {took} with what they share counted once ({stages}); each made alone, they "
+            f"would take {duration_words(bill.apart)}.")  # fmt: skip
 
 
 def mean_words(mean: float | None, sd: float | None) -> str:

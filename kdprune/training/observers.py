@@ -31,8 +31,16 @@ class Observer:
     def step(self, step: int) -> None:
         """`step` optimizer steps are done. Must not wait for the device."""
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
-        """`epoch` epochs are done, the last one if `last`: columns for the epoch's row of metrics."""
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
+        """Epochs have ended with the step that was done, several where a batch holds more than one.
+
+        Args:
+            ended: their numbers, from 1 on.
+            last: whether the training has ended with them.
+
+        Returns:
+            Columns for their row of metrics.
+        """
         return {}
 
     def state_dict(self) -> dict[str, Any]:
@@ -45,7 +53,7 @@ class Observer:
 
 
 class Metrics(Observer):
-    """Means over the samples of an epoch. They add up on the device and are fetched once an epoch.
+    """Means over the samples of a row of metrics. They add up on the device and are fetched once a row.
 
     Args:
         with_teacher: whether there is a distillation loss to report.
@@ -63,7 +71,7 @@ class Metrics(Observer):
         self.sums += self._of_step
         self._of_step.zero_()
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
         sums = self.accelerator.reduce(self.sums, "sum").tolist()
         self.sums.zero_()
         return {"samples": sums[0], **means(sums, self.with_teacher)}
@@ -115,7 +123,7 @@ class MovingAverage(Observer):
         self._average.update(self._model, step=step)
         self._steps = step
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
         if last and (share := self.first_share()) > MOSTLY_OLD:
             log.warning(
                 "--train.ema: %g given, and after %d steps the average still holds %.1f%% of the weights of the first "
@@ -158,8 +166,8 @@ class Snapshots(Observer):
         if step in self.steps:
             self.save(f"step_{step:09d}", None)
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
-        if epoch in self.epochs:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
+        for epoch in sorted(self.epochs.intersection(ended)):
             self.save(f"epoch_{epoch:04d}", epoch)
         return {}
 
@@ -176,8 +184,8 @@ class HeldOut(Observer):
     def __init__(self, evaluate: Callable[[], dict[str, Any]], name: str, every: int) -> None:
         self.evaluate, self.name, self.every = evaluate, name, every
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
-        if not last and epoch % self.every:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
+        if not last and all(epoch % self.every for epoch in ended):
             return {}
         result = self.evaluate()
         return {f"{self.name}_top1": result["top1"], f"{self.name}_loss": result["loss"]}

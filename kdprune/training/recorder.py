@@ -60,7 +60,7 @@ class Recorder(Observer):
         if len(self._waiting) >= FLUSH:
             self._write()
 
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
         self._epochs_done += 1  # where a batch holds several epochs, their ends are one
         return {}
 
@@ -207,14 +207,14 @@ class PlainImages(Recorder):
         self.predict = predict
 
     @torch.no_grad()
-    def epoch(self, epoch: int, last: bool) -> dict[str, Any]:
+    def epoch(self, ended: range, last: bool) -> dict[str, Any]:
         this = self._epochs_done + 1
         for batch, logits_NC in self.predict():
             self._note(batch.ids, torch.full_like(batch.ids, this), logits_NC, batch.labels)
             if len(self._waiting) >= FLUSH:
                 self._write()
         self._write()
-        row = super().epoch(epoch, last)
+        row = super().epoch(ended, last)
         self.accelerator.wait_for_everyone()
         self._forget()
         return row

@@ -115,8 +115,10 @@ class Trainer:
             if found.not_finite is not None:
                 self.keeper.refuse(f"the loss is not finite at step {found.not_finite}")
             if state.done or state.step >= self.task.order.epoch_end(epoch):
-                self._end_epoch(epoch)
-                epoch = self.task.order.epoch_of(state.step)
+                # Those that were begun end with the training; before, one batch of few samples may end several.
+                begun = max(epoch + 1, budget.epochs if state.done else self.task.order.epoch_of(state.step))
+                self._end_epochs(range(epoch + 1, begun + 1))
+                epoch = begun
                 self.prepared.train()
             # What follows a training, such as the student's after its teacher's, would not stop for this signal.
             signal = watch.asked_to_stop() if state.done else found.stop
@@ -201,17 +203,17 @@ class Trainer:
         distillation = self.task.distillation
         return 0.0 if distillation is None else distillation.alpha(self._schedule(step) / self.task.budget.steps)
 
-    def _end_epoch(self, epoch: int) -> None:
-        """Ask the observers for a row of metrics, and report it."""
+    def _end_epochs(self, ended: range) -> None:
+        """Ask the observers for a row of metrics, and report it under the number of the last epoch that has ended."""
         state, last = self.state, self.state.done
         self.keeper.refuse_weights_not_finite()
-        measured = self.metrics.epoch(epoch + 1, last)
+        measured = self.metrics.epoch(ended, last)
         state.tick()
         samples = round(measured.pop("samples"))
-        row: dict[str, Any] = {"epoch": epoch + 1, "step": state.step, "samples": samples, "lr": self._lr()}
+        row: dict[str, Any] = {"epoch": ended[-1], "step": state.step, "samples": samples, "lr": self._lr()}
         row |= {"alpha": self._alpha(state.step - 1), **measured}
         for observer in self.observers[1:]:
-            row |= observer.epoch(epoch + 1, last)
+            row |= observer.epoch(ended, last)
         row |= {"seconds": state.epoch_seconds, "images_per_second": samples / state.epoch_seconds}
         state.history.append(row)
         state.epoch_seconds = 0.0
