@@ -307,12 +307,11 @@ class Campaign:
         """How long the command takes in a process of its own; and what comes out of two that share it."""
         scene.clear()
         began = time.monotonic()
-        begun(scene.command).join(PATIENCE)
+        _undisturbed(scene, [begun(scene.command)])
         scene.seconds = time.monotonic() - began
         if "one of two processes killed" in self.faults:
             scene.clear()
-            for process in together(scene.command):
-                process.join(PATIENCE)
+            _undisturbed(scene, together(scene.command))
             scene.of_two = scene.command.result()
 
     def case(self, number: int, seed: int) -> tuple[str, str, Outcome]:
@@ -345,6 +344,14 @@ class Campaign:
             sums.update(counts)
             lines.append(_row(fault, [sum(counts.values()), *counts.values()]))
         return "\n".join([*lines, _row("all", [sums.total(), *(sums[what] for what in columns[1:])])])
+
+
+def _undisturbed(scene: Scene, processes: Sequence[Any]) -> None:
+    """Wait for processes that nothing happens to. One that is still there would disturb what comes after it."""
+    for process in processes:
+        wrong = ended(scene, process)
+        if wrong is not None or process.exitcode:
+            raise RuntimeError(f"{scene.command.name}, undisturbed: {wrong.why if wrong else scene.log.read_text()}")
 
 
 def _row(name: str, counts: Sequence[int]) -> str:
