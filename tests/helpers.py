@@ -19,7 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from accelerate.state import AcceleratorState, GradientState
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kdprune import registry
 from kdprune.cli import main
@@ -218,3 +220,12 @@ def only_run(output: Path) -> Path:
 def plain(text: str) -> str:
     """Console text on one line, without colours."""
     return " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+
+
+def need_fake_gpus() -> None:
+    """Skip a test that works on fake tensors of a GPU where torch (2.6 for CUDA, without a driver) cannot have them."""
+    try:
+        with FakeTensorMode():
+            torch.zeros(2, device="cuda")[:, None].requires_grad_().sum()
+    except RuntimeError as error:
+        pytest.skip(f"fake tensors of a GPU: {str(error).splitlines()[0]}")

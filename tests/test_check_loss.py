@@ -8,7 +8,7 @@ import warnings
 
 import pytest
 import torch
-from helpers import REPO, install
+from helpers import REPO, install, need_fake_gpus
 from torch.nn import functional as F
 
 from kdprune import registry
@@ -275,6 +275,8 @@ def test_the_losses_that_are_broken_below_are_right(right):
     ],
 )
 def test_a_broken_loss_is_named_with_the_check_that_it_fails(broken, check):
+    if check == "check_device":
+        need_fake_gpus()
     with pytest.raises(AssertionError) as caught:
         check_loss(broken)
     message = str(caught.value)

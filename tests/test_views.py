@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import need_fake_gpus
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -515,6 +516,7 @@ RECIPES = [
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_on_a_gpu_nothing_comes_from_the_host_in_a_step(recipe):
     """Fake tensors know their device, and no GPU is needed for that; tables are copied once and kept."""
+    need_fake_gpus()
     with FakeTensorMode():
         ids, kept = (torch.arange(n, device="cuda") for n in (4, 9))
         images = torch.zeros(4, 3, 8, 8, dtype=torch.uint8, device="cuda")

@@ -16,8 +16,8 @@ MOST_NEEDED = (
 class SettingsParser(ArgumentParser):
     """The parser of a command that takes all settings: a hundred, of which ten go first."""
 
-    def format_help(self, formatter: HelpFormatter | None = None) -> str:
-        usage, description, rest = super().format_help(formatter).split("\n\n", 2)
+    def format_help(self, *formatter: HelpFormatter | None) -> str:  # newer versions give one
+        usage, description, rest = super().format_help(*formatter).split("\n\n", 2)
         return "\n\n".join([usage, description, self._most_needed(), rest])
 
     def _most_needed(self) -> str:
