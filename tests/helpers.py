@@ -223,7 +223,7 @@ def plain(text: str) -> str:
 
 
 def need_fake_gpus() -> None:
-    """Skip a test that works on fake tensors of a GPU where torch (2.6 for CUDA, without a driver) cannot have them."""
+    """Skip a test that works on fake tensors of a GPU where torch cannot have them (2.8 for CUDA, without a driver)."""
     try:
         with FakeTensorMode():
             torch.zeros(2, device="cuda")[:, None].requires_grad_().sum()

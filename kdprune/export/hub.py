@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +33,7 @@ def write_hub_folder(folder: Path, built: BuiltModel, card: str, license: str | 
     model_config: dict[str, Any] = {"pretrained_cfg": {"license": license}}
     if built.classes:
         model_config["label_names"] = built.classes
-    described = copy.copy(built.model)  # timm takes what it says of the input from the model
-    described.pretrained_cfg = {**built.model.pretrained_cfg, **data_config}  # type: ignore[dict-item, assignment]
-    save_for_hf(described, str(folder), model_config=model_config, safe_serialization=True)
+    save_for_hf(built.model, str(folder), model_config=model_config, safe_serialization=True, data_config=data_config)
     write_text(folder / "README.md", card)
     model, inputs = timm.create_model(f"local-dir:{folder}", pretrained=True).eval(), Inputs(spec)
     with torch.inference_mode():
