@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kdprune.analysis import barrier, detect
 from kdprune.checks import RESERVED, check, check_name, checkpoint_interval
 from kdprune.config import Config, config_hash, dotted, from_dict, relevant, to_dict
-from kdprune.pipeline import masks, preflight, samples, score, teachers
+from kdprune.pipeline import obtain_mask, preflight, samples, score, teachers
 from kdprune.planning import document
 from kdprune.sweep import journal
 
@@ -246,7 +246,7 @@ def test_every_setting_has_a_help_text():
 
 def test_no_run_is_called_like_a_folder_of_the_output():
     """Where a stage keeps its results, a run of that name would be in their way."""
-    stages = (barrier, detect, document, journal, masks, preflight, samples, score)
+    stages = (barrier, detect, document, journal, obtain_mask, preflight, samples, score)
     folders = {stage.FOLDER for stage in stages} | {teachers.TEACHERS}
     assert folders <= set(RESERVED)
     for name in RESERVED:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from jsonargparse import ArgumentParser, Namespace
 
 from kdprune.checks import check_seed
+from kdprune.cli.subset_tables import print_description, print_subsets
 from kdprune.cli.unused import warn_of_unused
 from kdprune.config.conditions import only
 from kdprune.files import check_writable, check_writable_file
@@ -17,10 +18,7 @@ from kdprune.files import check_writable, check_writable_file
 if TYPE_CHECKING:
     from kdprune.data.scores import Scores
     from kdprune.data.subset import Subset
-    from kdprune.pipeline.describe import Description
     from kdprune.selectors.common.samples import Samples
-
-SHOWN = 24  # classes in a table
 
 
 def _reads(what: str) -> Callable[[Namespace], bool]:
@@ -96,7 +94,7 @@ def select_and_describe(options: Namespace) -> None:
     for path, subset in subsets.items():
         subset.save(path)
     if subsets:
-        _print_subsets(subsets)
+        print_subsets(subsets)
     if figures is not None:
         _describe(options, paths, scores, figures)
 
@@ -219,7 +217,7 @@ def _describe(options: Namespace, selected: Iterable[Path], scores: dict[str, Sc
     subsets = {name: load_subset(path, first.fingerprint, first.total) for name, path in files.items()}
     source = _source(options, first) if options.data else None
     description = describe(subsets, scores)
-    _print_description(description)
+    print_description(description)
     from kdprune.pipeline.figures import draw
 
     print(*draw(description, folder, source), sep="\n")
@@ -238,72 +236,3 @@ def _source(options: Namespace, scores: Scores) -> Any:
             f"{scores.fingerprint[:12]}…)"
         )
     return source
-
-
-def _print_subsets(subsets: dict[Path, Subset]) -> None:
-    rows = [
-        (str(path), f"{len(one.ids):,}", f"{one.total:,}", one.chosen.get("resolved", one.chosen["selector"]))
-        for path, one in subsets.items()
-    ]
-    _print("", ["subset", "kept", "of", "selector"], rows)
-
-
-def _print_description(description: Description) -> None:
-    scores, present = description.scores[0], description.sizes_C > 0
-    rows = []
-    for one in description.subsets:
-        shares = 100 * one.counts_C[present] / description.sizes_C[present]
-        numbers = [100 * one.subset.keep_fraction, 100 * one.shares[-1], 100 * one.shares[0]]
-        ends = [shares.min(), shares.max()] if len(shares) else []
-        rows.append((one.name, *(f"{number:.4g}" for number in [*numbers, *ends])))
-    columns = ["subset", "of all", "of the hardest tenth", "of the easiest tenth"]
-    columns += ["of the least kept class", "of the most kept class"] if present.any() else []
-    _print(f"kept, %, by {description.names[0]} ({scores.scorer}, {scores.hard} is hard)", columns, rows)
-    if present.any():
-        _print_classes(description)
-    if len(description.subsets) > 1:
-        names = [one.name for one in description.subsets]
-        _print_matrix("overlap of subsets: Jaccard, in brackets that of independent random subsets", names,
-                      description.jaccard_SS, description.chance_SS)  # fmt: skip
-    if len(description.scores) > 1:
-        _print_matrix("rank correlation of difficulties: Spearman, in brackets Kendall", description.names,
-                      description.spearman_FF, description.kendall_FF)  # fmt: skip
-
-
-def _print_classes(description: Description) -> None:
-    """Kept samples of each class, the least kept by the first subset first."""
-    import numpy as np
-
-    present = np.flatnonzero(description.sizes_C)
-    shares = description.subsets[0].counts_C[present] / description.sizes_C[present]
-    shown, title = present[np.argsort(shares, kind="stable")], "kept samples of each class"
-    if len(shown) > SHOWN:
-        title += f": the {SHOWN // 2} least and the {SHOWN // 2} most kept of {len(shown):,}"
-        shown = np.concatenate([shown[: SHOWN // 2], shown[-(SHOWN // 2) :]])
-    counts = [description.sizes_C, *(one.counts_C for one in description.subsets)]
-    rows = [(description.scores[0].classes[label], *(f"{of_C[label]:,}" for of_C in counts)) for label in shown]
-    _print(title, ["class", "samples", *(one.name for one in description.subsets)], rows)
-
-
-def _print_matrix(title: str, names: Sequence[str], values: Any, beside: Any) -> None:
-    """Below the diagonal of a symmetric matrix."""
-    rows = [
-        (name, *(f"{values[i, j]:.3f} ({beside[i, j]:.3f})" for j in range(i)), "1") for i, name in enumerate(names)
-    ]
-    _print(title, ["", *names], rows)
-
-
-def _print(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    from rich.table import Table
-
-    from kdprune.cli.console import console
-
-    out = console(110)
-    table = Table(columns[0])
-    for column in columns[1:]:
-        table.add_column(column, justify="right")
-    for row in rows:
-        table.add_row(*row)
-    if title:
-        out.print(f"\n{title}", highlight=False)
-    out.print(table)

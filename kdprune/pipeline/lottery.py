@@ -28,7 +28,8 @@ from kdprune.models.prunable import prunable
 from kdprune.models.saved import load_model
 from kdprune.pipeline.effect import settled
 from kdprune.pipeline.job import check_rewinding, make_job
-from kdprune.pipeline.masks import VERSION, obtain_mask
+from kdprune.pipeline.masks import VERSION
+from kdprune.pipeline.obtain_mask import obtain_mask
 from kdprune.pipeline.recipes import dense
 from kdprune.pipeline.session import Session, open_session
 from kdprune.pipeline.train import Result, check_settings, observed, train

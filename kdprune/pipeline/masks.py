@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
-from kdprune.artefact import Artefact, Key, damage, key_hash, obtain
+from kdprune.artefact import Key
 from kdprune.config import Config, StudentConfig
 from kdprune.data.counter import key
 from kdprune.data.place import Place
@@ -26,6 +25,7 @@ from kdprune.models.prunable import GROUP, Prunable, prunable, weights_of
 from kdprune.models.spec import BuiltModel
 from kdprune.pipeline.job import Job, make_student
 from kdprune.pipeline.keys import network_key
+from kdprune.pipeline.obtain_mask import obtain_mask
 from kdprune.pruners.common import when
 from kdprune.pruners.common.keep import Kept
 from kdprune.pruners.common.network import Network, Parts
@@ -40,7 +40,6 @@ log = logging.getLogger("kdprune")
 
 VERSION = 1
 """Of the pruners. To be raised with a change after which the same settings give another mask."""
-FOLDER = "masks"
 
 
 def is_sparse(config: Config) -> bool:
@@ -192,24 +191,6 @@ def _made(job: Job) -> Mask:
         return save_mask(folder, replace(mask, made={**mask.made, "weights": contents["student"]["weights"]}))
 
     return load_mask(obtain_mask(config, accelerator, contents, make))
-
-
-def obtain_mask(config: Config, accelerator: Accelerator, contents: Key, make: Callable[[Path], Iterable[str]]) -> Path:
-    """The folder of a mask: found by what it is made of, or else made by the main process.
-
-    Args:
-        make: writes the files into the folder, and gives their names.
-
-    Raises:
-        ValueError: a file of it is missing or has changed.
-    """
-    folder = Path(config.output) / FOLDER / key_hash(contents)[:16]
-    if accelerator.is_main_process:
-        obtain(Artefact(folder, "a mask", contents), lambda: make(folder))
-    accelerator.wait_for_everyone()
-    if found := damage(folder):
-        raise ValueError(f"{'; '.join(found)}: remove {folder}, the mask is then made again")
-    return folder
 
 
 def _pruned(job: Job, student: BuiltModel, sparsity: float, alive: Kept | None = None) -> Kept:
