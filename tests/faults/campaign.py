@@ -176,6 +176,10 @@ def one_of_two_processes_killed(scene: Scene, draw: random.Random) -> Outcome:
     """They share one training; then one process goes on with it, or two do."""
     scene.clear()
     both = together(scene.command)
+    end = time.monotonic() + PATIENCE
+    # Who waits for a process that never came is ended by a launcher, and there is none here.
+    while not (scene.log.exists() and scene.log.stat().st_size) and time.monotonic() < end:
+        time.sleep(0.1)
     time.sleep(draw.uniform(0, 2 * scene.seconds))
     hit(draw.choice(both), draw.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
     for process in both:

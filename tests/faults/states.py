@@ -16,7 +16,8 @@ from helpers import StopIn, said_by, timeless
 from kdprune.pipeline import student
 
 TINY = {
-    "student.model": "mlp_64", "data.augment": "crop(1)", "train.batch_size": 64, "train.steps": 42, "train.lr": 0.05,
+    "data.dataset": "digits", "student.model": "mlp_64", "data.augment": "crop(1)", "train.batch_size": 64,
+    "train.steps": 42, "train.lr": 0.05,
     "train.precision": "no", "train.checkpoint_every": "0.5", "subset.keep_fraction": 0.5,
 }  # fmt: skip
 TEACHER = {"teacher.models": "mlp_64", "teacher.train.steps": 12}
