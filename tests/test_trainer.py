@@ -6,6 +6,7 @@ import contextlib
 import json
 import math
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +24,8 @@ from kdprune.pipeline.evaluate import evaluate_run
 from kdprune.runs.reading import read_config
 from kdprune.teachers.frozen import can_compile
 from kdprune.training.interrupt import Interrupted
-from kdprune.training.observers import Observer
+from kdprune.training.observers import Metrics, Observer
+from kdprune.training.step import MEASURED
 
 SUMMARY = {
     "test_top1", "test_loss", "keep_fraction", "kept", "total", "alpha", "temperature", "teacher", "student", "seed",
@@ -565,3 +567,16 @@ def test_an_image_of_a_subset_file_that_cannot_be_read_is_dropped(tmp_path, memo
     again, other = train(tmp_path / "runs", {**settings, "subset.file": str(run / "subset.json")})
     assert (summary["kept"], again["kept"], again["dropped"]) == (120, 119, 1)
     assert bad not in json.loads((other / "subset.json").read_text())["ids"]
+
+
+@pytest.mark.parametrize(("processes", "expected"), [(2, [1.0, 2.0]), (1, [3.0]), (3, [3.0, 0.0, 0.0])])
+def test_sums_of_an_epoch_go_back_to_the_processes_that_made_them(processes, expected):
+    """Where as many go on; else the first one has them all."""
+    stored = {"sums": torch.tensor([[1.0], [2.0]]).expand(2, len(MEASURED))}
+    for rank, value in enumerate(expected):
+        accelerator = SimpleNamespace(
+            device=torch.device("cpu"), num_processes=processes, process_index=rank, is_main_process=rank == 0
+        )
+        made = Metrics(accelerator, with_teacher=False)
+        made.load_state_dict(stored)
+        assert made.sums.tolist() == [value] * len(MEASURED)

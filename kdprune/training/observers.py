@@ -77,11 +77,15 @@ class Metrics(Observer):
         return {"samples": sums[0], **means(sums, self.with_teacher)}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"sums": self.accelerator.reduce(self.sums, "sum")}
+        # Of each process: added up here, they would be rounded otherwise than by a run that goes on to the epoch's end.
+        return {"sums": self.accelerator.gather(self.sums[None])}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if self.accelerator.is_main_process:  # they are the sums of all processes
-            self.sums.copy_(state["sums"])
+        of_each = state["sums"].reshape(-1, len(MEASURED))
+        if len(of_each) == self.accelerator.num_processes:
+            self.sums.copy_(of_each[self.accelerator.process_index])
+        elif self.accelerator.is_main_process:
+            self.sums.copy_(of_each.sum(0))
 
 
 def means(sums: list[float], with_teacher: bool) -> dict[str, float]:
